@@ -1,0 +1,17 @@
+"""Predict images: python predict.py ckpt=…/best.ckpt input=photo.jpg (see README.md)."""
+
+import hydra
+from omegaconf import DictConfig
+
+from faceattr.config import launch
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="predict")
+def main(cfg: DictConfig) -> None:
+    from faceattr.predictor import predict  # torch is imported only once the config is composed
+
+    predict(cfg)
+
+
+if __name__ == "__main__":
+    launch(main, "predict")

@@ -1,0 +1,177 @@
+"""The one LightningModule: a network with its target, input and finetune policy, trained and judged.
+
+Everything random in an epoch is drawn from (seed, epoch), and the policy is a function of the epoch, so that a run
+resumed at an epoch's boundary is bit-equal to one that was never interrupted.
+"""
+
+import math
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from faceattr import __version__, checkpoint, config, finetune, metrics
+from faceattr.augment import Augmentation
+from faceattr.data import Batch
+from faceattr.errors import FaceattrError
+from faceattr.images import SCALINGS, InputSpec
+from faceattr.networks import Network
+from faceattr.targets import Target
+
+
+class Classifier(pl.LightningModule):
+    """`cfg` is the whole run's config; `about` is added to the checkpoint's description (fingerprint, weights).
+
+    `class_weights` [classes] multiply the training loss of each image (None: equally).
+    """
+
+    def __init__(
+        self,
+        cfg: DictConfig,
+        network: Network,
+        target: Target,
+        class_weights: Tensor | None = None,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.cfg, self.target, self.about = cfg, target, about or {}
+        self.network = network.to(memory_format=torch.channels_last)
+        self.policy = policy_of(cfg, network)
+        self.augmentation = Augmentation(cfg.augment)
+        mean, std = SCALINGS[cfg.model.scaling]
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._start = self.policy.start(0)
+        finetune.freeze(self.network, self._start)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, outputs] of uint8 images [B, 3, H, W]."""
+        return self.network((images.float() - self.mean) / self.std)
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Frozen stages stay in evaluation mode, whoever asks: Lightning calls this after each validation too."""
+        super().train(mode)
+        if mode:
+            finetune.hold_still(self.network, self._start)
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        self._start = self.policy.start(self.current_epoch)
+        finetune.freeze(self.network, self._start)
+        self.train()
+        seed = (self.cfg.seed * 1_000_003 + self.current_epoch) % 2**62
+        torch.manual_seed(seed)  # dropout
+        self._augment_rng = torch.Generator().manual_seed(seed + self.global_rank)
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        images, targets, _ = batch
+        logits = self(self.augmentation(images, self._augment_rng))
+        losses = self.target.losses(logits, targets)
+        hits = self.target.probabilities(logits.detach()).argmax(1) == targets
+        self.log_dict(
+            {"train_loss": losses.detach().mean(), "train_accuracy": hits.float().mean()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(targets),
+            sync_dist=True,
+        )
+        return (losses if self.class_weights is None else losses * self.class_weights[targets]).mean()
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        images, targets, rows = batch
+        logits = self(images)
+        self._seen.append((self.target.probabilities(logits), targets, rows, self.target.losses(logits, targets)))
+
+    def on_validation_epoch_end(self) -> None:
+        probabilities, targets, rows, losses = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        self._seen.clear()
+        if self.trainer.world_size > 1:
+            probabilities, targets, rows, losses = self._from_all(probabilities, targets, rows, losses)
+        found = metrics.evaluate(self.target, probabilities.cpu(), targets.cpu())
+        kept = ("accuracy", "balanced_accuracy", "average_precision", "auroc", "f1", "quadratic_kappa")
+        logged = {f"val_{name}": found[name] for name in kept if found.get(name) is not None}
+        self.log_dict({"val_loss": losses.mean(), **logged})
+
+    def _from_all(self, *parts: Tensor) -> list[Tensor]:
+        """The images of every process, each once: ranks hold unequal numbers, so they are padded with row -1."""
+        count = torch.tensor(len(parts[2]), device=self.device)
+        most = int(self.all_gather(count).max())
+        padded = [torch.cat((p, p.new_full((most - len(p), *p.shape[1:]), -1))) for p in parts]
+        gathered = [self.all_gather(p).flatten(0, 1) for p in padded]
+        real = gathered[2] >= 0
+        return [part[real] for part in gathered]
+
+    def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
+        """Probabilities [B, classes] and the table rows [B] they belong to."""
+        images, _targets, rows = batch
+        return self.target.probabilities(self(images)).cpu(), rows.cpu()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optim = self.cfg.optim
+        own = ("schedule", "warmup_epochs")
+        groups = finetune.parameter_groups(self.network, self.policy, optim.lr)
+        optimizer = config.instantiate(optim, "optim", drop=own, params=groups)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+
+    def _lr_factor(self, epoch: int) -> float:
+        optim, epochs = self.cfg.optim, self.cfg.trainer.max_epochs
+        if epoch < optim.warmup_epochs:
+            return (epoch + 1) / (optim.warmup_epochs + 1)
+        if optim.schedule == "constant":
+            return 1.0
+        share = (epoch - optim.warmup_epochs) / max(1, epochs - optim.warmup_epochs)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+    def on_save_checkpoint(self, saved: dict[str, Any]) -> None:
+        saved[checkpoint.KEY] = {
+            "format": checkpoint.FORMAT,
+            "version": __version__,
+            "config": OmegaConf.to_container(self.cfg, resolve=True),
+            "classes": list(self.target.classes),
+            "ordinal": self.target.kind == "ordinal",
+            **self.about,
+        }
+
+
+def policy_of(cfg: DictConfig, network: Network) -> finetune.Policy:
+    """The finetune policy for this network; refused where a process group could not follow it."""
+    train_from = cfg.finetune.train_from
+    plain = OmegaConf.to_container(train_from) if OmegaConf.is_config(train_from) else train_from
+    policy = finetune.Policy.parse(plain, cfg.finetune.lr_decay, network.stage_names)
+    if policy.changes and "ddp" in cfg.trainer.strategy:
+        raise FaceattrError(
+            "finetune.train_from changes during training, which desynchronises a DDP run.\n"
+            "Use one stage (finetune.train_from=…), or one device (trainer=gpu)."
+        )
+    return policy
+
+
+def build_network(cfg: DictConfig, target: Target) -> Network:
+    """The network that `model` describes, with as many logits as the target needs; random weights."""
+    drop = tuple(name for name in config.shared_keys("model") if name != "image_size")
+    return config.instantiate(cfg.model, "model", drop=drop, outputs=target.outputs)
+
+
+def input_spec(cfg: DictConfig) -> InputSpec:
+    """What the config's model takes."""
+    height, width = cfg.model.image_size
+    return InputSpec(height, width, cfg.model.interpolation, cfg.model.scaling)
+
+
+def load(path: str) -> tuple[Classifier, dict[str, Any]]:
+    """The trained classifier in a checkpoint, from that file alone, and the checkpoint's description."""
+    content = checkpoint.read(path)
+    described = content[checkpoint.KEY]
+    cfg = OmegaConf.create(described["config"])
+    target = Target.of(described["classes"], ordinal=described["ordinal"], loss=cfg.loss)
+    classifier = Classifier(cfg, build_network(cfg, target), target)
+    try:
+        classifier.load_state_dict(content["state_dict"])
+    except (RuntimeError, KeyError) as error:
+        raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
+    return classifier.eval(), described

@@ -1,0 +1,390 @@
+"""Config: the types of every key, the one place that builds objects from `_target_`, and how an error is shown.
+
+Closed groups (`finetune`, `augment`, `trainer`) are dataclasses. Open groups (`data`, `model`, `optim`, `logger`) name a
+function by `_target_`; their keys are checked against its signature, so that a new data set or model needs no schema.
+Nothing here imports torch: composing a config stays quick.
+"""
+
+import difflib
+import inspect
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_method
+from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+ALLOWED_TARGETS = ("faceattr.", "torch.optim.", "pytorch_lightning.loggers.")
+
+
+@dataclass
+class Data:
+    """Keys that every source shares: conf/data/shared.yaml says what each is."""
+
+    root: str
+    classes: list[str] | None = None
+    batch_size: int = 32
+    workers: int | None = None
+    split: str = "auto"
+    fractions: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    per_class: dict[str, int] | None = None
+    max_images: int | None = None
+    on_bad_image: str = "error"
+    balance: str = "none"
+    pack: str = "auto"
+
+
+@dataclass
+class Model:
+    """Keys that every model shares: its input, and where its weights come from."""
+
+    image_size: list[int]
+    interpolation: str = "bilinear"
+    scaling: str = "unit"
+    pretrained: str = "auto"
+    pretrained_weights: str | None = None
+    weights: str | None = None
+
+
+@dataclass
+class Finetune:
+    """`train_from`: a stage's name, its index, or a list of [epoch, stage]."""
+
+    train_from: Any = 0
+    lr_decay: float = 1.0
+
+
+@dataclass
+class Augment:
+    """Ranges of the random changes to a training image; 0 and false leave it as it is."""
+
+    rotation: float = 0.0
+    shift: float = 0.0
+    shear: float = 0.0
+    zoom: float = 0.0
+    flip: bool = False
+    brightness: float = 0.0
+    contrast: float = 0.0
+    randaugment_ops: int = 0
+    randaugment_magnitude: int = 9
+
+
+@dataclass
+class Optim:
+    """Keys that every optimizer shares; the rest are the optimizer's own."""
+
+    lr: float
+    schedule: str = "constant"
+    warmup_epochs: int = 0
+
+
+@dataclass
+class Trainer:
+    """Device, precision and the length of training; conf/trainer/*.yaml."""
+
+    accelerator: str = "auto"
+    devices: Any = 1
+    strategy: str = "auto"
+    precision: str = "auto"
+    max_epochs: int = 10
+    patience: int | None = 5
+    monitor: str = "val_loss"
+    gradient_clip: float | None = None
+    limit_batches: int | None = None
+
+
+@dataclass
+class Train:
+    """Top level of conf/train.yaml."""
+
+    name: str = "run"
+    seed: int = 0
+    loss: str = "auto"
+    ckpt: str | None = None
+    data: Any = None
+    model: Any = None
+    finetune: Finetune = field(default_factory=Finetune)
+    augment: Augment = field(default_factory=Augment)
+    optim: Any = None
+    trainer: Trainer = field(default_factory=Trainer)
+    logger: Any = None
+
+
+@dataclass
+class Evaluate:
+    """Top level of conf/evaluate.yaml."""
+
+    ckpt: str | None = None
+    seed: int = 0
+    split: str = "auto"
+    data: Any = None
+    trainer: Trainer = field(default_factory=Trainer)
+
+
+@dataclass
+class Predict:
+    """Top level of conf/predict.yaml."""
+
+    ckpt: str | None = None
+    input: str | None = None
+    batch_size: int = 64
+    trainer: Trainer = field(default_factory=Trainer)
+
+
+SCHEMAS: dict[str, type] = {"train": Train, "evaluate": Evaluate, "predict": Predict}
+SHARED: dict[str, type] = {"data": Data, "model": Model, "optim": Optim}
+CHOICES = {
+    "data.split": ("auto", "identity"),
+    "data.on_bad_image": ("error", "skip"),
+    "data.balance": ("none", "loss", "sampler"),
+    "data.pack": ("auto", "disk", "ram", "off"),
+    "model.interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
+    "model.scaling": ("unit", "imagenet", "caffe"),
+    "model.pretrained": ("auto", "true", "false"),
+    "optim.schedule": ("constant", "cosine"),
+    "loss": ("auto", "bce", "ce"),
+    "split": ("auto", "train", "val", "test", "all"),
+    "trainer.precision": ("auto", "32", "bf16", "16"),
+}
+POSITIVE = ("data.batch_size", "data.max_images", "trainer.max_epochs", "trainer.patience", "optim.lr", "batch_size")
+
+for _name, _schema in SCHEMAS.items():
+    ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
+
+
+def target_function(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
+    """What `node._target_` names.
+
+    Only targets in `ALLOWED_TARGETS` are looked up: a checkpoint carries a config, and a stranger's must not run code.
+    Further packages come from the environment variable FACEATTR_ALLOW (comma-separated), which no config can set.
+    """
+    target = str(node.get("_target_", ""))
+    allowed = ALLOWED_TARGETS + tuple(
+        f"{name.strip()}." for name in os.environ.get("FACEATTR_ALLOW", "").split(",") if name.strip()
+    )
+    if not target.startswith(allowed):
+        raise FaceattrError(
+            f"{key}._target_={target or None} is not allowed. Targets lie in {', '.join(allowed)}\n"
+            "To use a package of your own, name it in the environment variable FACEATTR_ALLOW."
+        )
+    try:
+        return get_method(target) if not target.rpartition(".")[2][:1].isupper() else _class(target)
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise FaceattrError(f"{key}._target_={target} cannot be imported: {cause}") from error
+
+
+def _class(target: str) -> Callable[..., Any]:
+    from hydra.utils import get_class
+
+    return get_class(target)
+
+
+def instantiate(node: DictConfig, key: str, *, drop: tuple[str, ...] = (), **arguments: Any) -> Any:
+    """Build what `node` describes, less the keys in `drop`, plus `arguments`: the only call site of Hydra's instantiate."""
+    _refuse_nested_targets(node, key)
+    target_function(node, key)
+    kept = OmegaConf.create({name: value for name, value in node.items() if name not in drop})
+    build = hydra_instantiate(kept, _partial_=True, _convert_="all")  # partial: OmegaConf would copy `arguments`
+    try:
+        return build(**arguments)
+    except (TypeError, ValueError, ImportError) as error:
+        raise FaceattrError(f"{key} ({node['_target_']}): {error}") from error
+
+
+def _refuse_nested_targets(node: Any, key: str) -> None:
+    for name, value in node.items() if OmegaConf.is_dict(node) else enumerate(node):
+        if OmegaConf.is_config(value):
+            if OmegaConf.is_dict(value) and "_target_" in value:
+                raise FaceattrError(f"{key}.{name}._target_: only a group itself may have a _target_.")
+            _refuse_nested_targets(value, f"{key}.{name}")
+
+
+def shared_keys(group: str) -> tuple[str, ...]:
+    """Names of the keys that every option of an open group shares."""
+    return tuple(SHARED[group].__dataclass_fields__)
+
+
+def validated(cfg: DictConfig) -> DictConfig:
+    """`cfg` with every interpolation resolved and every key, type and choice checked; paths made absolute.
+
+    Raises a FaceattrError that names the key and what would be right.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise FaceattrError(f"Required and not given: {', '.join(missing)}. Give it as {missing[0]}=…")
+    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    for group, shared in SHARED.items():
+        if group in cfg:
+            cfg[group] = _checked_against_signature(cfg[group], group, shared)
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and str(value).lower() not in choices:
+            raise FaceattrError(f"{key}={value}: choose one of {', '.join(choices)}.")
+    for key in POSITIVE:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value <= 0:
+            raise FaceattrError(f"{key}={value}: must be greater than 0.")
+    if "model" in cfg:
+        cfg.model.pretrained = str(cfg.model.pretrained).lower()
+    for key in ("data.root", "model.weights", "ckpt"):
+        if OmegaConf.select(cfg, key):
+            OmegaConf.update(cfg, key, str(Path(OmegaConf.select(cfg, key)).expanduser().absolute()))
+    return cfg
+
+
+def _checked_against_signature(node: DictConfig, group: str, shared: type) -> DictConfig:
+    """`node` with the types that the shared keys and the target's own parameters declare."""
+    function = target_function(node, group)
+    parameters = inspect.signature(function).parameters
+    given_by_code = {"params", "outputs"}
+    types: dict[str, Any] = {name: _simple(f.type) for name, f in shared.__dataclass_fields__.items()}
+    for name, parameter in parameters.items():
+        if name not in given_by_code and parameter.kind is not parameter.VAR_KEYWORD:
+            types.setdefault(name, _simple(parameter.annotation))
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    unknown = [str(name) for name in node if name not in types and name != "_target_"]
+    if unknown and not open_ended:
+        raise FaceattrError(_unknown_key(f"{group}.{unknown[0]}", list(types)))
+    schema = OmegaConf.structured(make_dataclass(group.title(), [(k, types[str(k)]) for k in node if k in types]))
+    try:
+        typed = OmegaConf.merge(schema, {name: value for name, value in node.items() if name in types})
+    except OmegaConfBaseException as error:
+        key = f"{group}.{error.full_key or error.key}"
+        raise FaceattrError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error
+    return OmegaConf.create({**node, **OmegaConf.to_container(typed)})  # type: ignore[dict-item]
+
+
+def _simple(annotation: Any) -> Any:
+    """The annotation where OmegaConf can check it, else Any."""
+    probe = annotation if annotation is not inspect.Parameter.empty else Any
+    try:
+        OmegaConf.structured(make_dataclass("Probe", [("x", probe)]))
+    except Exception:
+        return Any
+    return probe
+
+
+def _unknown_key(key: str, known: list[str]) -> str:
+    group, _, name = key.rpartition(".")
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f" Did you mean {group + '.' if group else ''}{near[0]}?" if near else ""
+    where = f"Keys of {group}" if group else "Keys"
+    return f"{key}: no such key.{hint}\n{where}: {', '.join(sorted(known))}"
+
+
+def offer_checkpoint(program: str) -> None:
+    """Where the command line has `ckpt=…`, offer the groups that the checkpoint stores as Hydra options `checkpoint`.
+
+    For `train` this is what resuming means: the run's own config, in its own folder, with the command line on top.
+    For `evaluate` and `predict` the checkpoint's data and device are the defaults of conf/evaluate.yaml.
+    """
+    given = dict(arg.split("=", 1) for arg in sys.argv[1:] if "=" in arg and not arg.startswith("-"))
+    ckpt = given.get("ckpt", "").strip("'\"")
+    if not ckpt or ckpt in ("null", "None"):
+        if program != "train" and not {"--help", "-h", "--cfg", "-c", "--info"} & set(sys.argv):
+            raise FaceattrError(f"ckpt is not given: python {program}.py ckpt=…/checkpoints/best.ckpt")
+        stored: dict[str, Any] = {}
+    elif program == "train" and ("-m" in sys.argv or "--multirun" in sys.argv):
+        raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")
+    else:
+        from faceattr.checkpoint import read_description
+
+        stored = read_description(ckpt)["config"]
+    store = ConfigStore.instance()
+    groups = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
+    for group in groups:
+        store.store(group=group, name="checkpoint", node=OmegaConf.create(stored.get(group) or {}))
+    if program == "train" and stored:
+        folder = Path(ckpt).expanduser().absolute().parent.parent
+        resumed = dict.fromkeys(groups, "checkpoint")
+        resumed |= {key: _quoted(stored[key]) for key in ("seed", "loss", "name")} | {"hydra.run.dir": _quoted(folder)}
+        sys.argv[1:1] = [f"{key}={value}" for key, value in resumed.items() if key not in given]
+
+
+def _quoted(value: Any) -> str:
+    return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", r"\'") + "'"
+
+
+@contextmanager
+def one_clear_error(program: str) -> Iterator[None]:
+    """Turn every error that the user can mend into its message and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback."""
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that this is the one place
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        _remove_empty_run()
+        message = _message(error, program)
+        if full or message is None:
+            raise
+        sys.stderr.write(f"Error: {message}\n")
+        raise SystemExit(1) from None
+
+
+def _message(error: BaseException, program: str) -> str | None:
+    """One to three lines for the user, or None where the error is ours and its traceback is wanted."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, FaceattrError):
+        return str(error)
+    text = f"{error}\n{error.__cause__ or ''}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(unknown[1], _keys_beside(unknown[1], program))
+    if option := re.search(r"Could not find '([^']+)'", text):
+        available = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        return f"{option[1].replace('/', '=')}: no such option.\nAvailable: {', '.join(available) or 'none'}"
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
+        return "\n".join(dict.fromkeys(lines[:3]))
+    return None
+
+
+def _keys_beside(key: str, program: str) -> list[str]:
+    """The keys that stand where `key` was looked for: composed again, without the values of the command line."""
+    import hydra
+
+    groups = [arg for arg in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w\-]+", arg) and arg.split("=")[0] != key]
+    try:
+        hydra.core.global_hydra.GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(Path(sys.argv[0]).absolute().parent / "conf"), version_base="1.3"):
+            known = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
+            node = OmegaConf.select(hydra.compose(program, known), key.rpartition(".")[0])
+    except Exception:
+        node = None
+    fields = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
+    return [str(name) for name in (node if OmegaConf.is_dict(node) else fields) if name != "_target_"]
+
+
+def _remove_empty_run() -> None:
+    """A run that failed before it wrote anything leaves no folder behind."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if HydraConfig.initialized() and (folder := HydraConfig.get().runtime.get("output_dir")):
+        logging.shutdown()
+        left = [path for path in Path(folder).rglob("*") if path.is_file()]
+        if left and all(path.parent.name == ".hydra" or path.suffix == ".log" for path in left):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def launch(main: Callable[[], Any], program: str) -> None:
+    """Run a Hydra entry (`train`, `evaluate`, `predict`): the checkpoint's config offered, errors shown as one message."""
+    with one_clear_error(program):
+        offer_checkpoint(program)
+        main()

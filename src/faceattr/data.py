@@ -1,0 +1,175 @@
+"""The one LightningDataModule: a table of images becomes batches of (pixels, target, row).
+
+A batch is one gather from the packed pixels; where those are switched off, worker processes decode instead, to the same
+tensors. Augmentation and scaling happen in the classifier, on its device.
+"""
+
+import inspect
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from faceattr import config, table
+from faceattr.errors import FaceattrError
+from faceattr.images import InputSpec, cores, read
+from faceattr.pack import pack
+
+log = logging.getLogger(__name__)
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""uint8 images [B, 3, H, W] (channels last in memory), int64 targets [B] (-1: none), int64 row numbers [B]."""
+
+
+def load_table(cfg: DictConfig, *, classes: list[str] | None = None, splits: bool = True) -> pd.DataFrame:
+    """The checked and split table that the group `data` describes; `classes` (a checkpoint's) fixes names and order.
+
+    `splits=False` keeps a source's own split column but makes and demands none: for evaluating on other data.
+    """
+    takes = inspect.signature(config.target_function(cfg, "data")).parameters
+    drop = tuple(name for name in config.shared_keys("data") if name not in takes)
+    loaded = config.instantiate(cfg, "data", drop=drop)
+    return table.prepare(
+        loaded,
+        cfg.root,
+        classes=classes or (list(cfg.classes) if cfg.classes else None),
+        split=cfg.split if splits else None,
+        fractions=OmegaConf.to_container(cfg.fractions),
+        seed=cfg.seed,
+        per_class=OmegaConf.to_container(cfg.per_class) if cfg.per_class else None,
+        max_images=cfg.max_images,
+    )
+
+
+class ImageSet(Dataset[Batch]):
+    """Rows of a table as batches: indexed with a list of positions, it returns a whole `Batch`."""
+
+    def __init__(
+        self, paths: list[str], targets: np.ndarray, spec: InputSpec, pixels: np.ndarray | None, rows: np.ndarray
+    ) -> None:
+        self.paths, self.targets, self.spec, self.pixels, self.rows = paths, targets, spec, pixels, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, positions: list[int]) -> Batch:
+        rows = self.rows[positions]
+        if self.pixels is not None:
+            images = torch.from_numpy(self.pixels[rows])
+        else:
+            images = torch.from_numpy(np.stack([read(self.paths[row], self.spec) for row in rows]))
+        return images.permute(0, 3, 1, 2), torch.from_numpy(self.targets[rows]), torch.from_numpy(rows)
+
+
+class EpochSampler(Sampler[int]):
+    """The order of an epoch's images, from (seed, epoch) alone, so that a resumed run sees what an uninterrupted one saw.
+
+    With `weights` images are drawn with replacement. Each process of a DDP run takes every world-size-th image.
+    """
+
+    def __init__(self, size: int, seed: int, weights: np.ndarray | None) -> None:
+        self.size, self.seed, self.weights, self.epoch = size, seed, weights, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.size // _world()[1])
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        if self.weights is None:
+            order = rng.permutation(self.size)
+        else:
+            order = rng.choice(self.size, self.size, p=self.weights / self.weights.sum())
+        rank, world = _world()
+        yield from np.resize(order, len(self) * world)[rank::world].tolist()
+
+
+def _world() -> tuple[int, int]:
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
+
+
+class FaceData(pl.LightningDataModule):
+    """Packs a prepared table and serves its splits.
+
+    `bad_images` lists what could not be decoded (columns path, reason); those rows are gone from `table` where
+    `data.on_bad_image=skip`, and an error otherwise.
+    """
+
+    def __init__(self, prepared: pd.DataFrame, cfg: DictConfig, spec: InputSpec, seed: int = 0) -> None:
+        super().__init__()
+        self.cfg, self.spec, self.seed = cfg, spec, seed
+        paths = [str(Path(cfg.root) / path) for path in prepared["path"]]
+        pixels, bad = pack(paths, spec, mode=cfg.pack, workers=cfg.workers)
+        self.bad_images = pd.DataFrame({"path": prepared["path"].iloc[list(bad)], "reason": list(bad.values())})
+        if bad and cfg.on_bad_image == "error":
+            raise FaceattrError(_list_bad(self.bad_images, len(prepared)))
+        if bad:
+            log.warning("Left out %d unreadable images (data.on_bad_image=skip); see bad_images.csv", len(bad))
+        kept = np.setdiff1d(np.arange(len(prepared)), list(bad))
+        self.table = prepared.iloc[kept].reset_index(drop=True)
+        self.table.attrs = prepared.attrs
+        self._paths, self._pixels, self._kept = paths, pixels, kept
+        self._targets = prepared["label"].cat.codes.to_numpy(np.int64)
+        if bad and "split" in self.table:
+            table.check_splits(self.table)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Positions in `table` of the split's images; `all` is every image."""
+        if split == "all":
+            return np.arange(len(self.table))
+        return np.flatnonzero(self.table["split"] == split) if "split" in self.table else np.array([], int)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        rows = self.rows("train")
+        targets = self._targets[self._kept[rows]]
+        weights = 1.0 / np.bincount(targets)[targets] if self.cfg.balance == "sampler" else None
+        alone = len(rows) > 1 and len(rows) % self.cfg.batch_size == 1  # batch norm cannot train on one image
+        if alone:
+            log.info("The last training batch would hold one image: each epoch leaves a random one out")
+        return self._loader(rows, sampler=EpochSampler(len(rows), self.seed, weights), drop_last=alone)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self.split_dataloader("val")
+
+    def split_dataloader(self, split: str) -> DataLoader[Batch]:
+        """The images of a split in the table's order."""
+        rows = self.rows(split)
+        rank, world = _world()
+        return self._loader(rows[rank::world])
+
+    def _loader(self, rows: np.ndarray, **order: Any) -> DataLoader[Batch]:
+        dataset = ImageSet(self._paths, self._targets, self.spec, self._pixels, self._kept[rows])
+        workers = 0 if self._pixels is not None else (cores() if self.cfg.workers is None else self.cfg.workers)
+        return DataLoader(
+            dataset,
+            batch_size=self.cfg.batch_size,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=_as_it_is,
+            **order,
+        )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def _list_bad(bad: pd.DataFrame, total: int) -> str:
+    shown = "; ".join(f"{row.path} ({row.reason})" for row in bad.head(5).itertuples())
+    return (
+        f"{len(bad)} of {total} images cannot be read: {shown}{', …' if len(bad) > 5 else ''}\n"
+        "Mend or remove them, or leave them out with data.on_bad_image=skip"
+    )

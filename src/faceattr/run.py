@@ -1,0 +1,151 @@
+"""What a run leaves behind while it trains: metrics.csv (a row per epoch), its checkpoints, and run.json."""
+
+import json
+import logging
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("faceattr", "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas")
+
+
+class History(pl.Callback):
+    """A row per epoch, kept in the checkpoint too, so that a resumed run has them all.
+
+    `images_per_second` counts training only: from the epoch's start to its last step.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started, self._images = time.perf_counter(), 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        batch = args[1]
+        self._images += len(batch[1]) * trainer.world_size
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {
+            "epoch": trainer.current_epoch,
+            **{name: found[name] for name in sorted(found, key=lambda name: (not name.startswith("train"), name))},
+            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "seconds": time.perf_counter() - self._started,
+            "images_per_second": self._images / (self._trained - self._started),
+        }
+        self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
+        if trainer.is_global_zero:
+            self.write()
+            log.info(
+                "epoch %2d/%d  train loss %.4f accuracy %.3f · val loss %.4f accuracy %.3f · %.0f s, %.0f images/s",
+                row["epoch"] + 1,
+                trainer.max_epochs,
+                *(row.get(name, float("nan")) for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")),
+                row["seconds"],
+                row["images_per_second"],
+            )
+
+    def write(self) -> None:
+        """metrics.csv as it stands."""
+        part = self.file.with_name(f".{self.file.name}.part")
+        pd.DataFrame(self.rows).to_csv(part, index=False)
+        part.replace(self.file)
+
+    @property
+    def steady_rate(self) -> float | None:
+        """Median images per second of the training epochs after the first (of the first, where it is the only one)."""
+        rates = [row["images_per_second"] for row in self.rows]
+        return statistics.median(rates[1:] or rates) if rates else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class Checkpoints(ModelCheckpoint):
+    """`best.ckpt` by a monitored metric and `last.ckpt`, written at the boundaries of epochs only, the start included:
+    an interrupted run always has a `last.ckpt`, and resuming from one is exact."""
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(
+            folder,
+            filename="best",
+            monitor=monitor,
+            mode=monitor_mode(monitor),
+            save_last=True,
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.file("last"))
+
+    def file(self, name: str) -> Path:
+        """`best` or `last` in the run's folder."""
+        return Path(str(self.dirpath)) / f"{name}.ckpt"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A run's folder may have been moved since: its checkpoints are looked for where it is now."""
+        here = {str(self.file("best")): score for score in state_dict["best_k_models"].values()}
+        paths = {name: str(self.file("best")) for name in ("best_model_path", "kth_best_model_path") if here}
+        moved = {"dirpath": self.dirpath, "best_k_models": here, "last_model_path": str(self.file("last"))}
+        super().load_state_dict({**state_dict, **paths, **moved})
+
+
+def monitor_mode(monitor: str) -> str:
+    """Whether less or more of a metric is better."""
+    return "min" if monitor.endswith(("loss", "error")) else "max"
+
+
+def describe_machine() -> dict[str, Any]:
+    """Versions of what computes, and the state of the source code."""
+    return {
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "git": _git(),
+        "command": " ".join(["python", *map(_shell, sys.argv)]),
+    }
+
+
+def _git() -> str | None:
+    """Commit, with -dirty where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _shell(argument: str) -> str:
+    import shlex
+
+    return shlex.quote(argument)
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Written beside and renamed, so that a reader never sees half of it."""
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(file)

@@ -1,0 +1,198 @@
+"""Training from a composed config, in one visible order: table, network, pixels, trainer, fit, judgement of the best."""
+
+import logging
+import math
+import shutil
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
+
+from faceattr import checkpoint, classifier, config, devices, evaluation, finetune, metrics, table
+from faceattr.classifier import Classifier
+from faceattr.data import FaceData, load_table
+from faceattr.errors import FaceattrError
+from faceattr.networks import Network
+from faceattr.report import plots
+from faceattr.run import Checkpoints, History, describe_machine, monitor_mode, write_json
+from faceattr.targets import Target
+from faceattr.weights import load_weights
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> float:
+    """What train.py runs; returns the validation accuracy of the best checkpoint, nan for a failed job of a sweep."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    swept = HydraConfig.get().mode == RunMode.MULTIRUN
+    run = Run(folder)
+    try:
+        return run.train(config.validated(cfg))
+    except (KeyboardInterrupt, SystemExit):
+        run.ended("interrupted")
+        if (folder / "checkpoints" / "last.ckpt").exists():
+            log.warning("Interrupted. To go on: python train.py ckpt=%s", folder / "checkpoints" / "last.ckpt")
+        raise
+    except Exception as error:
+        run.ended("failed", str(error), always=swept)
+        if not swept:
+            raise
+        log.error("%s", error if isinstance(error, FaceattrError) else traceback.format_exc())
+        return math.nan
+
+
+class Run:
+    """One training run and its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.began = time.perf_counter()
+        self._random: str | None = None
+        self.about: dict[str, Any] = {"status": "running", "overrides": list(HydraConfig.get().overrides.task)}
+
+    def train(self, cfg: DictConfig) -> float:
+        """The whole of it, in order; see the module's docstring."""
+        best = self.folder / "checkpoints" / "best.ckpt"
+        resumed = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
+        if resumed is None and best.parent.exists():
+            raise FaceattrError(
+                f"{self.folder} already holds a run. Give another hydra.run.dir, or go on with it: ckpt={best.parent / 'last.ckpt'}"
+            )
+        pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        prepared = load_table(cfg.data)
+        target = Target.of(prepared.attrs["classes"], ordinal=prepared.attrs["ordinal"], loss=cfg.loss)
+        network = classifier.build_network(cfg, target)
+        policy = classifier.policy_of(cfg, network)
+        stored = {"fingerprint": table.fingerprint(prepared), "classes": list(target.classes)}
+        stored["weights"] = self._weights(cfg, network) if resumed is None else self._go_on(cfg, resumed, stored)
+        history, checkpoints = History(self.folder / "metrics.csv"), Checkpoints(best.parent, cfg.trainer.monitor)
+        trainer = self._trainer(cfg, history, checkpoints)
+        data = FaceData(prepared, cfg.data, classifier.input_spec(cfg), cfg.seed)
+        model = Classifier(cfg, network, target, class_weights(data, len(target.classes)), stored)
+        log.info("%s", finetune.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
+        self._begin(cfg, data, model, trainer, stored)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
+            trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
+        return self._judge(cfg, data, history, checkpoints) if trainer.is_global_zero else math.nan
+
+    def _weights(self, cfg: DictConfig, network: Network) -> str:
+        report = load_weights(network, cfg.model)
+        self._random = report.source if report.source.startswith("random") and cfg.model.pretrained == "auto" else None
+        if not self._random:
+            log.info("Weights: %s", report.describe())
+        return report.source
+
+    def _go_on(self, cfg: DictConfig, resumed: dict[str, Any], stored: dict[str, Any]) -> str:
+        """Refuse to resume as something else than what was begun; returns where its weights once came from."""
+        was = OmegaConf.create(resumed["config"])
+        changed = [key for key in ("model", "finetune", "augment", "loss", "seed") if was[key] != cfg[key]]
+        changed += [key for key in ("classes", "fingerprint") if resumed[key] != stored[key]]
+        if changed:
+            raise FaceattrError(
+                f"ckpt={cfg.ckpt}: this is not the same run: {', '.join(changed)} differ from when it was begun.\n"
+                "To start a new run from its weights: model.weights=… instead of ckpt=…"
+            )
+        before = Path(cfg.ckpt).parent / "best.ckpt"
+        here = self.folder / "checkpoints" / "best.ckpt"
+        if before.exists() and before != here:
+            here.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(before, here)
+        log.info("Resuming %s", cfg.ckpt)
+        return str(resumed["weights"])
+
+    def _trainer(self, cfg: DictConfig, history: History, checkpoints: Checkpoints) -> pl.Trainer:
+        logger = config.instantiate(cfg.logger, "logger") if cfg.logger else False
+        callbacks: list[Callback] = [history, checkpoints]
+        if cfg.trainer.patience is not None:
+            monitor = cfg.trainer.monitor
+            callbacks.append(EarlyStopping(monitor, patience=cfg.trainer.patience, mode=monitor_mode(monitor)))
+        if logger:
+            callbacks.append(LearningRateMonitor("epoch"))
+        limit = {"limit_train_batches": cfg.trainer.limit_batches, "limit_val_batches": cfg.trainer.limit_batches}
+        return devices.trainer(
+            cfg.trainer,
+            logger=logger,
+            callbacks=callbacks,
+            plugins=[checkpoint.AtomicCheckpointIO()],
+            max_epochs=cfg.trainer.max_epochs,
+            gradient_clip_val=cfg.trainer.gradient_clip,
+            num_sanity_val_steps=0,
+            log_every_n_steps=50,
+            enable_progress_bar=sys.stderr.isatty(),
+            **(limit if cfg.trainer.limit_batches else {}),
+        )
+
+    def _begin(
+        self, cfg: DictConfig, data: FaceData, model: Classifier, trainer: pl.Trainer, stored: dict[str, Any]
+    ) -> None:
+        """Say what was decided, and store it, before the first step."""
+        counts = data.table.groupby("split", observed=True)["label"].value_counts().unstack(fill_value=0)
+        self.about |= describe_machine() | {
+            "name": cfg.name,
+            "seed": cfg.seed,
+            "device": devices.describe(trainer),
+            "precision": devices.precision(cfg.trainer),
+            **stored,
+            "images": {str(split): int(row.sum()) for split, row in counts.iterrows()},
+            "bad_images": len(data.bad_images),
+            "parameters": finetune.count_parameters(model.network),
+        }
+        if not trainer.is_global_zero:
+            return
+        data.table.to_csv(self.folder / "table.csv", index=False)
+        if len(data.bad_images):
+            data.bad_images.to_csv(self.folder / "bad_images.csv", index=False)
+        log.info("%s", counts.to_string())
+        log.info("%s, precision %s, seed %d", self.about["device"], self.about["precision"], cfg.seed)
+        self._warn_random()
+        self._write()
+
+    def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints) -> float:
+        """Metrics, predictions and pictures of the best checkpoint."""
+        best = checkpoints.file("best")
+        model, _ = classifier.load(str(best))
+        epoch = int(torch.load(best, map_location="cpu", weights_only=True, mmap=True)["epoch"])
+        plots.curves(pd.DataFrame(history.rows), self.folder / "curves.png", best_epoch=epoch, title=cfg.name)
+        splits = [split for split in ("val", "test") if len(data.rows(split))]
+        found = {split: evaluation.evaluate_split(model, data, split, cfg.trainer, self.folder) for split in splits}
+        self.about |= {"best_epoch": epoch, "epochs": len(history.rows), "images_per_second": history.steady_rate}
+        self.ended("finished")
+        for split, values in found.items():
+            log.info("%s %s", split.capitalize(), metrics.describe(values))
+        self._warn_random()
+        log.info("Curves: %s", self.folder / "curves.png")
+        log.info("Results: %s", self.folder)
+        return float(found["val"]["accuracy"])
+
+    def _warn_random(self) -> None:
+        if self._random:
+            log.warning("WARNING: training starts from RANDOM weights: %s", self._random)
+
+    def ended(self, status: str, error: str | None = None, *, always: bool = False) -> None:
+        """Store how the run ended; nothing is written for one that never began, unless `always`."""
+        self.about |= {"status": status, "error": error, "seconds": round(time.perf_counter() - self.began, 2)}
+        if always or (self.folder / "run.json").exists():
+            self._write()
+
+    def _write(self) -> None:
+        write_json(self.folder / "run.json", self.about)
+
+
+def class_weights(data: FaceData, classes: int) -> torch.Tensor | None:
+    """Factors of mean 1 over the training images, inverse to how often a class is there (`data.balance=loss`)."""
+    if data.cfg.balance != "loss":
+        return None
+    codes = data.table["label"].cat.codes.to_numpy()[data.rows("train")]
+    counts = torch.bincount(torch.tensor(codes, dtype=torch.int64), minlength=classes)
+    return len(codes) / (classes * counts.clamp_min(1).float())

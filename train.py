@@ -1,0 +1,17 @@
+"""Train a classifier of face attributes: python train.py data=… model=… finetune=… (see README.md)."""
+
+import hydra
+from omegaconf import DictConfig
+
+from faceattr.config import launch
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> float:
+    from faceattr.training import train  # torch is imported only once the config is composed
+
+    return train(cfg)
+
+
+if __name__ == "__main__":
+    launch(main, "train")
