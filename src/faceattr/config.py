@@ -57,7 +57,6 @@ class Model:
     interpolation: str = "bilinear"
     scaling: str = "unit"
     pretrained: str = "auto"
-    pretrained_weights: str | None = None
     weights: str | None = None
 
 

@@ -6,7 +6,7 @@ tensors. Augmentation and scaling happen in the classifier, on its device.
 
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,21 +73,18 @@ class ImageSet(Dataset[Batch]):
 class EpochSampler(Sampler[int]):
     """The order of an epoch's images, from (seed, epoch) alone, so that a resumed run sees what an uninterrupted one saw.
 
+    `epoch` is asked when the order is needed: on resume Lightning iterates before it calls a sampler's `set_epoch`.
     With `weights` images are drawn with replacement. Each process of a DDP run takes every world-size-th image.
     """
 
-    def __init__(self, size: int, seed: int, weights: np.ndarray | None) -> None:
-        self.size, self.seed, self.weights, self.epoch = size, seed, weights, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
+    def __init__(self, size: int, seed: int, weights: np.ndarray | None, epoch: Callable[[], int]) -> None:
+        self.size, self.seed, self.weights, self.epoch = size, seed, weights, epoch
 
     def __len__(self) -> int:
         return -(-self.size // _world()[1])
 
     def __iter__(self) -> Iterator[int]:
-        rng = np.random.default_rng([self.seed, self.epoch])
+        rng = np.random.default_rng([self.seed, self.epoch()])
         if self.weights is None:
             order = rng.permutation(self.size)
         else:
@@ -138,7 +135,8 @@ class FaceData(pl.LightningDataModule):
         alone = len(rows) > 1 and len(rows) % self.cfg.batch_size == 1  # batch norm cannot train on one image
         if alone:
             log.info("The last training batch would hold one image: each epoch leaves a random one out")
-        return self._loader(rows, sampler=EpochSampler(len(rows), self.seed, weights), drop_last=alone)
+        order = EpochSampler(len(rows), self.seed, weights, lambda: self.trainer.current_epoch if self.trainer else 0)
+        return self._loader(rows, sampler=order, drop_last=alone)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.split_dataloader("val")
@@ -159,6 +157,7 @@ class FaceData(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             collate_fn=_as_it_is,
+            generator=torch.Generator(),  # else each new iterator would draw from the generator that dropout uses
             **order,
         )
 

@@ -1,6 +1,7 @@
 """Where and in which precision to compute: the only place that looks at the hardware. Everything else is Lightning's."""
 
 import logging
+import warnings
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +20,7 @@ def trainer(cfg: DictConfig, **more: Any) -> pl.Trainer:
     """
     for noisy in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")  # advice on choices made on purpose
     if cfg.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
         raise FaceattrError(
             f"trainer.accelerator={cfg.accelerator}: no CUDA device is visible here.\n"

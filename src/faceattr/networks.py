@@ -1,13 +1,11 @@
-"""Networks as ordered, named stages: conv stacks (small CNNs, VGG16, AlexNet) and timm backbones, each with our head.
+"""Networks as ordered, named stages: the base, its head, and conv stacks (small CNNs, VGG16, AlexNet).
 
 Builders take the plain keys of `conf/model/*.yaml`, `image_size` as [height, width] and the number of `outputs`. The
 layers of a conv stack are numbered as in torchvision's `features`, so that its weights fit by name. Totals of the
 studies' networks are tested against the published ones.
 """
 
-import difflib
 import inspect
-import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 
@@ -109,6 +107,8 @@ class Head(nn.Sequential):
     ) -> None:
         super().__init__()
         _choice("model.head.pool", pool, ("avg", "flatten"))
+        if isinstance(hidden, int):
+            raise FaceattrError(f"model.head.hidden={hidden} must be a list, such as [{hidden}]")
         rates = [float(dropout)] * len(hidden) if isinstance(dropout, int | float) else list(dropout)
         if len(rates) != len(hidden):
             raise FaceattrError(
@@ -158,7 +158,7 @@ def cnn(
     _choice("model.norm", norm, (None, "before_relu", "after_relu"))
     if not blocks or not all(isinstance(block, Sequence) and block for block in blocks):
         raise FaceattrError(f"model.blocks={blocks} must list each block's conv channels, such as [[32], [64, 64]]")
-    channels, layers = 3, []
+    channels, layers = 3, list[list[nn.Module]]()
     for block in blocks:
         layers.append([])
         for width in block:
@@ -195,64 +195,6 @@ def alexnet_imagenet(
     return _stacked(layers, image_size, outputs, head, "he", pretrained_weights)
 
 
-def from_timm(*, name: str, image_size: list, outputs: int, head: dict) -> Network:
-    """Any timm backbone by name: its pooled features, then our head; stages stem, stage1, … by timm's own grouping."""
-    try:
-        backbone = timm_backbone(name, image_size)
-        shape = _output_shape(backbone, image_size)
-    except FaceattrError:
-        raise
-    except Exception as error:  # each architecture has its own way to refuse a size
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise FaceattrError(f"{name} does not run on model.image_size={list(image_size)}: {reason}") from error
-    return Network(backbone, _head(shape, outputs, head), _timm_stages(backbone), image_size, f"timm/{name}")
-
-
-def timm_backbone(name: str, image_size: Sequence[int], pretrained: bool = False) -> nn.Module:
-    """A timm model without its classifier, built for `image_size` where its architecture depends on it."""
-    import timm  # here, because it takes seconds and only this model needs it
-
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
-        raise FaceattrError(f"model.name={name} is not a timm model; the closest: {', '.join(close) or 'none'}")
-    try:
-        config = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:  # the part after the dot
-        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
-        raise FaceattrError(f"model.name={name}: timm has no such weights; those it has: {tags}") from error
-    size = {"img_size": tuple(image_size)} if config and config.fixed_input_size else {}
-    backbone: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
-    return backbone
-
-
-def _timm_stages(backbone: nn.Module) -> dict[str, str]:
-    """Names of parameters and modules → stage. A module without parameters goes with the one registered before it."""
-    stages = {name: f"stage{i}" if i else "stem" for i, names in enumerate(_timm_groups(backbone)) for name in names}
-    by_id = {id(parameter): stages[name] for name, parameter in backbone.named_parameters()}
-    modules, last = {}, "stem"
-    for name, module in backbone.named_modules():
-        inside = {by_id[id(parameter)] for parameter in module.parameters()}
-        if not inside:
-            modules[name] = last
-        elif len(inside) == 1:
-            modules[name] = last = inside.pop()
-    return stages | modules
-
-
-def _timm_groups(backbone: nn.Module) -> list[list[str]]:
-    """Names of parameters, grouped by timm's own coarse order; by the backbone's children where timm has none."""
-    from timm.models import group_parameters
-
-    try:
-        matcher = backbone.group_matcher(coarse=True)  # type: ignore[operator]
-        return [names for _, names in sorted(group_parameters(backbone, matcher).items())]
-    except (AttributeError, AssertionError, NotImplementedError):
-        groups: dict[str, list[str]] = {}
-        for name, _ in backbone.named_parameters():
-            groups.setdefault(re.match(r"\w+(\.\d+)?", name)[0], []).append(name)  # type: ignore[index]
-        return list(groups.values())
-
-
 def _conv(
     channels: int, width: int, *, kernel: int = 3, stride: int = 1, padding: str = "same", norm: str | None = None
 ) -> list[nn.Module]:
@@ -278,7 +220,7 @@ def _stacked(
     Where ReLU meets max-pool the two change places (and keep their numbers): equal in value, a fraction of the work.
     """
     _choice("model.init", init, ("he", "glorot"))
-    features, stages = nn.Sequential(), {}
+    features, stages = nn.Sequential(), dict[str, str]()
     for number, block in enumerate(blocks, 1):
         layers = [(str(len(stages) + i), layer) for i, layer in enumerate(block)]
         if isinstance(block[-1], nn.MaxPool2d) and isinstance(block[-2], nn.ReLU):
@@ -289,7 +231,7 @@ def _stacked(
     _initialise(features, init)
     shape = _stack_shape(features, image_size, len(blocks))
     published = pretrained_weights and f"torchvision/{pretrained_weights}"
-    return Network(features, _head(shape, outputs, head), stages, image_size, published)
+    return Network(features, build_head(shape, outputs, head), stages, image_size, published)
 
 
 def _initialise(module: nn.Module, init: str) -> None:
@@ -303,7 +245,7 @@ def _initialise(module: nn.Module, init: str) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _head(shape: Sequence[int], outputs: int, head: dict) -> Head:
+def build_head(shape: Sequence[int], outputs: int, head: dict) -> Head:
     keys = [name for name, p in inspect.signature(Head).parameters.items() if p.kind is p.KEYWORD_ONLY]
     unknown = [key for key in head if key not in keys]
     if unknown:
@@ -313,7 +255,7 @@ def _head(shape: Sequence[int], outputs: int, head: dict) -> Head:
 
 def _stack_shape(features: nn.Sequential, image_size: Sequence[int], blocks: int) -> Sequence[int]:
     try:
-        return _output_shape(features, image_size)
+        return output_shape(features, image_size)
     except RuntimeError as error:
         smallest = next(side for side in range(1, 2048) if _fits(features, side))
         raise FaceattrError(
@@ -324,12 +266,12 @@ def _stack_shape(features: nn.Sequential, image_size: Sequence[int], blocks: int
 
 def _fits(features: nn.Sequential, side: int) -> bool:
     try:
-        return bool(_output_shape(features, (side, side)))
+        return bool(output_shape(features, (side, side)))
     except RuntimeError:
         return False
 
 
-def _output_shape(module: nn.Module, image_size: Sequence[int]) -> Sequence[int]:
+def output_shape(module: nn.Module, image_size: Sequence[int]) -> Sequence[int]:
     """The shape of `module`'s output without the batch, found on the meta device: nothing is computed or changed."""
     if len(image_size) != 2 or not all(isinstance(side, int) and side > 0 for side in image_size):
         raise FaceattrError(f"model.image_size={image_size} must be [height, width] in pixels")

@@ -60,7 +60,7 @@ def _key(paths: list[str], spec: InputSpec) -> str:
     """Changes with the input spec, the order of the images, and the size or date of any file."""
     digest = hashlib.sha256(json.dumps([FORMAT, spec.height, spec.width, spec.interpolation]).encode())
     for path in paths:
-        stat = os.stat(path)
+        stat = Path(path).stat()
         digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:24]
 
@@ -95,8 +95,8 @@ def _write(key: str, paths: list[str], spec: InputSpec, workers: int | None) -> 
             (Path(work) / "part.json").write_text(json.dumps(about))
         except OSError as error:
             raise FaceattrError(f"Cannot write the packed pixels to {folder}: {error}. Try data.pack=off.") from error
-        os.replace(Path(work) / "part.json", file.with_suffix(".json"))
-        os.replace(part, file)
+        (Path(work) / "part.json").replace(file.with_suffix(".json"))
+        part.replace(file)
     log.info("Pixels: %s images packed into %s", len(paths), file)
     return np.load(file, mmap_mode="r"), bad
 

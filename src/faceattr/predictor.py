@@ -79,7 +79,7 @@ def image_files(source: str) -> list[str]:
     elif path.is_file():
         found = [str(path)]
     elif glob.has_magic(source):
-        found = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+        found = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207
     else:
         raise FaceattrError(f"input={source}: there is no such file or folder.")
     if not found:

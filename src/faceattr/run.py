@@ -92,7 +92,6 @@ class Checkpoints(ModelCheckpoint):
             filename="best",
             monitor=monitor,
             mode=monitor_mode(monitor),
-            save_last=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
             save_on_train_epoch_end=True,
@@ -103,6 +102,10 @@ class Checkpoints(ModelCheckpoint):
         if trainer.current_epoch == 0:
             trainer.save_checkpoint(self.file("last"))
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(self.file("last"))  # Lightning's `save_last` writes only when the best one improved
+
     def file(self, name: str) -> Path:
         """`best` or `last` in the run's folder."""
         return Path(str(self.dirpath)) / f"{name}.ckpt"
@@ -111,7 +114,7 @@ class Checkpoints(ModelCheckpoint):
         """A run's folder may have been moved since: its checkpoints are looked for where it is now."""
         here = {str(self.file("best")): score for score in state_dict["best_k_models"].values()}
         paths = {name: str(self.file("best")) for name in ("best_model_path", "kth_best_model_path") if here}
-        moved = {"dirpath": self.dirpath, "best_k_models": here, "last_model_path": str(self.file("last"))}
+        moved = {"dirpath": self.dirpath, "best_k_models": here}
         super().load_state_dict({**state_dict, **paths, **moved})
 
 

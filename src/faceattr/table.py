@@ -180,7 +180,7 @@ def _split_problems(table: pd.DataFrame, names: list[str], needed: Iterable[str]
         in_train = set(table["label"][splits == "train"])
         problems += _problem("class absent from train", [name for name in names if name not in in_train])
     if "group" in table:
-        pairs = table[["group", "split"]].dropna().drop_duplicates()
+        pairs = table.loc[splits.isin(SPLITS), ["group", "split"]].dropna().drop_duplicates().sort_values("split")
         twice = pairs[pairs.duplicated("group", keep=False)].groupby("group")["split"].agg(" and ".join)
         problems += _problem(
             "group in two splits (data.split=identity makes a split without)",
@@ -244,11 +244,11 @@ def _place_groups(
 
 def _draw_per_class(table: pd.DataFrame, sizes: dict[str, int]) -> pd.DataFrame:
     """The first `sizes[split]` of each class in each split of the shuffled table."""
-    dropped = ~table["split"].isin(list(sizes))
-    table_in = table[~dropped]
-    keep = table_in.groupby(["split", "label"]).cumcount() < table_in["split"].map(sizes)
-    drawn = table_in[keep]
-    log.info("data.per_class: %d of %d images used", len(drawn), len(table))
+    named = table[table["split"].isin(list(sizes))]
+    drawn = named[named.groupby(["split", "label"]).cumcount() < named["split"].map(sizes)]
+    dropped = sorted(set(table["split"].dropna()) - set(sizes))
+    without = f", without the split {', '.join(dropped)}" if dropped else ""
+    log.info("data.per_class: %d of %d images used%s", len(drawn), len(table), without)
     found = pd.crosstab(drawn["split"], drawn["label"])
     short = [
         f"{s} has {n} of {sizes[s]} {label}" for s in found.index for label, n in found.loc[s].items() if n < sizes[s]

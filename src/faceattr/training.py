@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 import traceback
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from faceattr import checkpoint, classifier, config, devices, evaluation, finetune, metrics, table
 from faceattr.classifier import Classifier
@@ -38,11 +38,11 @@ def train(cfg: DictConfig) -> float:
     run = Run(folder)
     try:
         return run.train(config.validated(cfg))
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit) as stop:
         run.ended("interrupted")
         if (folder / "checkpoints" / "last.ckpt").exists():
             log.warning("Interrupted. To go on: python train.py ckpt=%s", folder / "checkpoints" / "last.ckpt")
-        raise
+        raise SystemExit(143 if isinstance(stop, SIGTERMException) else 130) from None
     except Exception as error:
         run.ended("failed", str(error), always=swept)
         if not swept:
@@ -81,16 +81,14 @@ class Run:
         model = Classifier(cfg, network, target, class_weights(data, len(target.classes)), stored)
         log.info("%s", finetune.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
         self._begin(cfg, data, model, trainer, stored)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")
-            trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
+        trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
         return self._judge(cfg, data, history, checkpoints) if trainer.is_global_zero else math.nan
 
     def _weights(self, cfg: DictConfig, network: Network) -> str:
-        report = load_weights(network, cfg.model)
-        self._random = report.source if report.source.startswith("random") and cfg.model.pretrained == "auto" else None
-        if not self._random:
-            log.info("Weights: %s", report.describe())
+        wanted = cfg.model.pretrained
+        report = load_weights(network, pretrained=wanted, weights=cfg.model.weights, scaling=cfg.model.scaling)
+        self._random = report.describe() if report.random and wanted == "auto" else None
+        self.about["weights_warning"] = report.warning
         return report.source
 
     def _go_on(self, cfg: DictConfig, resumed: dict[str, Any], stored: dict[str, Any]) -> str:
@@ -155,7 +153,6 @@ class Run:
             data.bad_images.to_csv(self.folder / "bad_images.csv", index=False)
         log.info("%s", counts.to_string())
         log.info("%s, precision %s, seed %d", self.about["device"], self.about["precision"], cfg.seed)
-        self._warn_random()
         self._write()
 
     def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints) -> float:
@@ -170,14 +167,11 @@ class Run:
         self.ended("finished")
         for split, values in found.items():
             log.info("%s %s", split.capitalize(), metrics.describe(values))
-        self._warn_random()
+        if self._random:
+            log.warning("WARNING: this model started from RANDOM weights. %s", self._random)
         log.info("Curves: %s", self.folder / "curves.png")
         log.info("Results: %s", self.folder)
         return float(found["val"]["accuracy"])
-
-    def _warn_random(self) -> None:
-        if self._random:
-            log.warning("WARNING: training starts from RANDOM weights: %s", self._random)
 
     def ended(self, status: str, error: str | None = None, *, always: bool = False) -> None:
         """Store how the run ended; nothing is written for one that never began, unless `always`."""

@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faceattr.errors import FaceattrError
-from faceattr.networks import Network, timm_backbone
+from faceattr.networks import Network
+from faceattr.timm_networks import timm_backbone
 
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
-SCALINGS = {
+SCALINGS: dict[tuple[tuple[float, ...], tuple[float, ...]], str] = {
     ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)): "unit",
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)): "imagenet",
     ((0.482, 0.459, 0.408), (0.004, 0.004, 0.004)): "caffe",
@@ -140,11 +142,14 @@ def _from_timm(name: str, network: Network) -> tuple[State, str | None]:
     from huggingface_hub import file_exists, try_to_load_from_cache
 
     config = timm.get_pretrained_cfg(name)
+    if config is None:
+        raise LookupError("timm has no weights for it")
     hub, files = config.hf_hub_id, ("model.safetensors", "pytorch_model.bin")
     if hub and not any(isinstance(try_to_load_from_cache(hub, file), str) for file in files):
         file_exists(hub, files[0])  # one short request: timm's own would be tried for most of a minute
     backbone = timm_backbone(name, network.image_size, pretrained=True)
-    return backbone.state_dict(), _scaling(config.mean, config.std)
+    state = {f"features.{key}": tensor for key, tensor in backbone.state_dict().items()}
+    return state, _scaling(config.mean, config.std)
 
 
 @contextmanager
@@ -172,7 +177,7 @@ def _read(path: Path) -> State:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            content = load_file(path)
+            content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
@@ -252,7 +257,7 @@ def _adapted(network: Network, own: State, state: State) -> State:
 def _scaling(mean: Sequence[float], std: Sequence[float]) -> str:
     """The name of a published mean and std, else the figures themselves (none of our scalings fits)."""
     key = (tuple(round(float(v), 3) for v in mean), tuple(round(float(v), 3) for v in std))
-    return SCALINGS.get(key, f"mean {key[0]} and std {key[1]}")  # type: ignore[call-overload]
+    return SCALINGS.get(key, f"mean {key[0]} and std {key[1]}")
 
 
 def _fingerprint(tensor: Tensor) -> str:

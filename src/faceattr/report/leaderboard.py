@@ -101,7 +101,7 @@ def _read_job(folder: Path) -> dict[str, Any]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError):
         return {}  # what a killed job leaves behind
 
 
@@ -109,7 +109,7 @@ def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of one configuration. The same seed twice (a search can draw that) is the same run: counted once."""
     from faceattr.metrics import wilson  # imports torch
 
-    finished = list({job["seed"]: job for job in jobs if job["status"] == "finished"}.values())
+    finished = list({id(job): job for job in jobs if job["status"] == "finished"}.values())
     results = pd.DataFrame(finished, columns=[*RESULTS, "n"]).astype(float)
     mean, sd, n = results.mean(), results.std(), results["n"].min()
     low, high = wilson(mean["val_accuracy"], int(n)) if n > 0 else (float("nan"), float("nan"))
@@ -143,9 +143,11 @@ def write(folder: str | Path, *, over: bool = True) -> pd.DataFrame:
 
 
 def render(board: pd.DataFrame) -> str:
-    """The table for the terminal: short heads, three digits, columns that say nothing left out."""
+    """The table for the terminal: short heads, three digits, and only the columns that say something."""
     keys = list(board.columns[: board.columns.get_loc("seeds")])
-    cells = {head: board[key].map(_short) for key, head in zip(keys, _short_heads(keys), strict=True)}
+    cells: dict[str, Iterable[str]] = {
+        head: board[key].map(_short) for key, head in zip(keys, _short_heads(keys), strict=True)
+    }
     cells["seeds"] = board["seeds"].astype(str)
     cells["val acc ±sd"] = _with_sd(board, "val_accuracy")
     cells["95% interval"] = [
@@ -164,24 +166,25 @@ def render(board: pd.DataFrame) -> str:
         cells["failed"] = board["failed"].map(lambda count: str(count or ""))
     cells["jobs"] = board["jobs"].map(lambda names: _short(names.replace(" ", ","), 12))
     notes = [
-        "95% interval: Wilson, of the mean for one run's images; seeds share the images, so they do not narrow it."
+        "95% interval: Wilson, for the images of one run. All seeds are judged on the same images: more do not narrow it."
     ]
     notes += sorted({f"weights: {text}" for text in board["weights"][random]})
     return "\n".join([*_aligned(cells, left={*list(cells)[: len(keys)], "weights", "jobs"}), "", *notes])
 
 
 def _short_heads(keys: list[str]) -> list[str]:
+    """`optim.lr` as `lr`, where that names it among the other heads."""
     last = [key.rpartition(".")[2] for key in keys]
-    return [
-        name if last.count(name) == 1 and name not in ("seeds", "jobs") else key
-        for name, key in zip(last, keys, strict=True)
-    ]
+    taken = {"seeds", "trainable", "seconds", "weights", "failed", "jobs"} | {
+        name for name in last if last.count(name) > 1
+    }
+    return [key if name in taken else name for name, key in zip(last, keys, strict=True)]
 
 
 def _short(value: str, width: int = 24) -> str:
     """A searched number like 0.0031854622636 to four digits, a long text to its beginning."""
     with suppress(ValueError):
-        value = f"{float(value):.4g}" if len(value) > 7 else value
+        value = f"{float(value):.4g}" if "." in value and len(value) > 7 else value
     return value if len(value) <= width else value[: width - 1] + "…"
 
 
@@ -224,10 +227,11 @@ class Leaderboard(Callback):
         """Exit code 1 where jobs failed: Hydra swallows the exceptions of a callback, but not SystemExit."""
         folder = Path(config.hydra.sweep.dir)
         print("\n" + render(write(folder)) + f"\n\nLeaderboard: {folder / FILE}", flush=True)
-        failed = [job for job in read_jobs(folder) if job["status"] != "finished"]
+        jobs = read_jobs(folder)
+        failed = [job for job in jobs if job["status"] != "finished"]
         if failed:
             lines = [f"  {job['job']}: {job['error'].strip().splitlines()[0]}" for job in failed]
-            sys.exit("\n".join([f"Failed, {len(failed)} of the sweep's jobs:", *lines]))
+            sys.exit("\n".join([f"{len(failed)} of {len(jobs)} jobs failed:", *lines]))
 
 
 def _main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 DPI = 150
 INK, MUTED, GRID = "#222222", "#6b6b6b", "#e4e4e4"
 # Okabe and Ito's vermilion and blue: told apart with every kind of colour blindness, and in grey.
-SERIES = (
+SERIES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("train", {"color": "#d55e00", "linestyle": (0, (4, 2)), "linewidth": 1.6, "marker": "s", "markersize": 3.5}),
     ("val", {"color": "#0072b2", "linestyle": "-", "linewidth": 2.0, "marker": "o", "markersize": 4}),
 )
@@ -35,7 +36,7 @@ def curves(history: pd.DataFrame, path: str | Path, *, best_epoch: int | None, t
     that is missing leaves a gap in nothing but itself. The suffix of `path` decides the format.
     """
     figure = _figure(9.0, 3.7)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    _title(figure, title)
     loss, accuracy = figure.subplots(1, 2)
     for axes, metric in ((loss, "loss"), (accuracy, "accuracy")):
         _draw_metric(axes, history, metric, best_epoch)
@@ -60,14 +61,14 @@ def _draw_metric(axes: Axes, history: pd.DataFrame, metric: str, best_epoch: int
     axes.tick_params(colors=MUTED, labelsize=9, length=0)
     for split, style in SERIES:
         points = history[["epoch", f"{split}_{metric}"]].dropna()
-        crowded = {"marker": ""} if len(points) > 25 else {}
+        crowded: dict[str, Any] = {"marker": ""} if len(points) > 25 else {}
         axes.plot(points["epoch"], points[f"{split}_{metric}"], label=LABELS[split], **(style | crowded))
     _mark_best(axes, history, metric, best_epoch)
 
 
 def _mark_best(axes: Axes, history: pd.DataFrame, metric: str, best_epoch: int | None) -> None:
     best = history.loc[history["epoch"] == best_epoch, f"val_{metric}"].dropna()
-    if best.empty:
+    if best_epoch is None or best.empty:
         return
     value = float(best.iloc[-1])
     axes.axvline(best_epoch, color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
@@ -102,7 +103,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: str | Path, *, ti
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     side = len(classes) * _cell_inches(len(classes))
     figure = _figure(max(side, 2.4) + 2.6, max(side, 1.8) + 1.5)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    _title(figure, title)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)  # the darkest blue stays legible under white text
     correct, images = int(np.trace(counts)), int(counts.sum())
@@ -122,10 +123,9 @@ def _cell_inches(classes: int) -> float:
 def _label_confusion(axes: Axes, classes: Sequence[str], totals: NDArray, recall: NDArray) -> None:
     ticks = range(len(classes))
     long = max(map(len, classes)) * 0.085 > _cell_inches(len(classes))
-    axes.set_xticks(
-        ticks, classes, rotation=45 if long else 0, ha="right" if long else "center", rotation_mode="anchor"
-    )
-    axes.set_yticks(ticks, classes)
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
+    axes.set_xticks(ticks, classes, parse_math=False, **turned)
+    axes.set_yticks(ticks, classes, parse_math=False)
     axes.set_xlabel("predicted", fontsize=9.5, color=MUTED)
     axes.set_ylabel("true", fontsize=9.5, color=MUTED)
     axes.tick_params(length=0, labelsize=9.5, colors=INK)
@@ -137,7 +137,12 @@ def _label_confusion(axes: Axes, classes: Sequence[str], totals: NDArray, recall
     right.set_yticks(ticks, shown)
     right.tick_params(length=0, labelsize=9, colors=INK)
     right.spines[:].set_visible(False)
-    heading = {"xycoords": "axes fraction", "textcoords": "offset points", "fontsize": 9.5, "color": MUTED}
+    heading: dict[str, Any] = {
+        "xycoords": "axes fraction",
+        "textcoords": "offset points",
+        "fontsize": 9.5,
+        "color": MUTED,
+    }
     axes.annotate("recall", (1, 1), xytext=(3.5, 6), **heading)
 
 
@@ -147,9 +152,15 @@ def _write_cells(axes: Axes, counts: NDArray, shares: NDArray) -> None:
     for (row, column), count in np.ndenumerate(counts):
         if count:
             colour = "white" if shares[row, column] > 0.6 else INK
-            text = {"xy": (column, row), "textcoords": "offset points", "ha": "center", "va": "center", "color": colour}
+            text: dict[str, Any] = {
+                "xy": (column, row),
+                "textcoords": "offset points",
+                "ha": "center",
+                "va": "center",
+                "color": colour,
+            }
             axes.annotate(f"{count:,}", xytext=(0, 0.55 * size), fontsize=size, **text)
-            percent = _percent(shares[row, column], 0 if classes > 5 else 1)
+            percent = _percent(float(shares[row, column]), 0 if classes > 5 else 1)
             axes.annotate(percent, xytext=(0, -0.75 * size), fontsize=0.8 * size, **text)
         elif classes <= 10:  # beyond that, hundreds of zeros would only hide the confusions
             axes.text(column, row, "0", ha="center", va="center", fontsize=size, color=MUTED)
@@ -168,6 +179,10 @@ def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _title(figure: Figure, title: str) -> None:
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK, parse_math=False)
 
 
 def _save(figure: Figure, path: str | Path) -> None:

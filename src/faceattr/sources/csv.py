@@ -157,8 +157,8 @@ def _cut(path: Path, images: pd.Series, values: pd.Series, bins: Sequence, class
             f"data.bins={list(bins)} makes {len(bins) + 1} classes; data.classes names {len(classes or ())}: "
             f"{list(classes or ())}. E.g. data.bins=[30,50] data.classes=[young,middle,old]."
         )
-    if sorted(set(bins)) != list(bins):
-        raise FaceattrError(f"data.bins={list(bins)} must rise from one threshold to the next.")
+    if not all(isinstance(bound, int | float) for bound in bins) or sorted(set(bins)) != list(bins):
+        raise FaceattrError(f"data.bins={list(bins)} must be numbers that rise from one threshold to the next.")
     numbers = pd.to_numeric(values, errors="coerce")
     wrong = np.flatnonzero((values != "") & ~np.isfinite(numbers))
     if len(wrong):

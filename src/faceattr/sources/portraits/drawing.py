@@ -62,7 +62,7 @@ def _skin(person: Person, shot: Shot, frame: Frame, grid: np.ndarray) -> np.ndar
 
 def _soft_shadows(person: Person, shot: Shot) -> list:
     """Rows of x, y, width, height, lift, strength: darker (negative) and lighter spots of a face."""
-    under, sag, lit = -0.1 * (0.5 + 0.5 * person.bags), -0.16 * person.sag, 0.12 * np.sign(shot.light[0])
+    under, sag, lit = -0.16 * (0.25 + 0.75 * person.bags), -0.26 * person.sag, 0.12 * np.sign(shot.light[0])
     paired = [
         (0.42, -0.14, 0.26, 0.13, 0.0, -0.18),  # eye sockets
         (0.42, 0.13, 0.2, 0.07, 0.0, under),
@@ -177,14 +177,14 @@ def _lines(person: Person, shot: Shot) -> Iterator[tuple[list, float, float]]:
     old, nose = person.wrinkles, 0.2 * person.nose
     for row in range(3):
         y = -0.58 - 0.13 * row
-        yield [(-0.5, y + 0.02), (-0.2, y - 0.02), (0.2, y - 0.02), (0.5, y + 0.02)], 0.5 * old - 0.06 * row, 0.025
+        yield [(-0.5, y + 0.02), (-0.2, y - 0.02), (0.2, y - 0.02), (0.5, y + 0.02)], 0.75 * old - 0.1 * row, 0.032
     for side in (-1, 1):
-        fold = 0.55 * old + 0.25 * max(shot.smile, 0) + 0.05
-        yield [(side * 0.24, 0.44), (side * 0.38, 0.6), (side * 0.43, 0.8)], fold, 0.035
+        fold = 0.7 * old + 0.2 * max(shot.smile, 0) + 0.05
+        yield [(side * 0.24, 0.44), (side * 0.38, 0.6), (side * 0.44, 0.84)], fold, 0.04
         for lift in (-0.08, 0.0, 0.08):
-            yield [(side * 0.72, -0.05 + lift * 0.5), (side * 0.85, -0.05 + lift * 1.6)], 0.6 * old - 0.05, 0.025
-        yield [(side * 0.26, 0.12), (side * 0.42, 0.19), (side * 0.6, 0.12)], 0.5 * person.bags, 0.03
-        yield [(side * 0.08, -0.3), (side * 0.07, -0.2)], 0.5 * old, 0.025
+            yield [(side * 0.72, -0.05 + lift * 0.5), (side * 0.85, -0.05 + lift * 1.6)], 0.75 * old - 0.05, 0.03
+        yield [(side * 0.26, 0.12), (side * 0.42, 0.19), (side * 0.6, 0.12)], 0.7 * person.bags, 0.035
+        yield [(side * 0.08, -0.3), (side * 0.07, -0.2)], 0.6 * old, 0.03
         yield [(side * nose, 0.33), (side * nose * 1.25, 0.42), (side * nose, 0.5)], 0.4, 0.03
         yield [(side * nose * 0.75, 0.5), (side * nose * 0.4, 0.49)], 0.85, 0.055
 

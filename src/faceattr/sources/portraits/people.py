@@ -155,7 +155,7 @@ def invent(identity: int, seed: int) -> Person:
         brow=near(0.8, 1.25, 0.22) - 0.15 * decay,
         brow_arch=near(1.2, 0.7, 0.35),
         brow_height=near(1.06, 0.94, 0.07),
-        eye=near(1.08, 0.96, 0.07),
+        eye=near(1.12, 1.0, 0.07) - 0.14 * decay,
         lash=_clip(near(0.65, 0.2, 0.25), 0, 1),
         nose=near(0.93, 1.1, 0.1) + 0.08 * decay,
         lips=near(1.12, 0.9, 0.16) - 0.22 * decay,
@@ -163,9 +163,9 @@ def invent(identity: int, seed: int) -> Person:
         neck=near(0.88, 1.1, 0.09),
         shoulders=near(0.92, 1.1, 0.1),
         beard=_pick(rng, BEARDS, [0.5, 0.2, 0.07, 0.08, 0.15] if male else [0.98, 0.015, 0.005, 0, 0]),
-        wrinkles=_clip((age - 38) / 34 + 0.16 * rng.standard_normal(), 0, 1),
-        bags=_clip((age - 30) / 45 + 0.2 * rng.standard_normal(), 0, 1),
-        sag=_clip((age - 40) / 40 + 0.15 * rng.standard_normal(), 0, 1),
+        wrinkles=_clip((age - 33) / 32 + 0.13 * rng.standard_normal(), 0, 1),
+        bags=_clip((age - 22) / 40 + 0.15 * rng.standard_normal(), 0, 1),
+        sag=_clip((age - 36) / 36 + 0.12 * rng.standard_normal(), 0, 1),
         glasses=_pick(rng, GLASSES, [0.82, 0.08, 0.1] if age < 45 else [0.55, 0.25, 0.2]),
         earrings=bool(rng.random() < (0.05 if male else 0.4)),
     )
@@ -179,8 +179,8 @@ def pose(one: Person, identity: int, number: int, seed: int) -> Shot:
         yaw=_clip(rng.normal(0, 0.17), -0.42, 0.42),
         pitch=_clip(rng.normal(0, 0.09), -0.22, 0.22),
         tilt=_clip(rng.normal(0, 0.09), -0.25, 0.25),
-        shift=(float(rng.normal(0, 0.13)), float(rng.normal(0, 0.11))),
-        zoom=_clip(rng.normal(1, 0.07), 0.83, 1.2),
+        shift=(float(rng.normal(0, 0.16)), float(rng.normal(0, 0.13))),
+        zoom=_clip(rng.normal(1, 0.09), 0.8, 1.25),
         light=(float(rng.uniform(-1, 1)), float(rng.normal(-0.45, 0.3))),
         contrast=float(rng.uniform(0.2, 0.6)),
         exposure=_clip(rng.normal(1.02, 0.13), 0.7, 1.3),
@@ -218,7 +218,7 @@ def _mix(palette: np.ndarray, position: float) -> np.ndarray:
 
 
 def _grey(age: int, rng: np.random.Generator) -> float:
-    return _clip((age - 46) / 26 + 0.3 * rng.standard_normal(), 0, 1) if age > 28 else 0.0
+    return _clip((age - 42) / 24 + 0.25 * rng.standard_normal(), 0, 1) if age > 28 else 0.0
 
 
 def _hair_colour(tone: float, grey: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -231,5 +231,5 @@ def _hair_colour(tone: float, grey: float, rng: np.random.Generator) -> tuple[np
 
 def _hair_length(male: bool, age: int, rng: np.random.Generator) -> str:
     bald = _clip((age - 25) / 200, 0.02, 0.25)
-    odds = [bald, 0.78 - bald, 0.15, 0.07] if male else [0.01, 0.2, 0.32, 0.47]
+    odds = [bald, 0.72 - bald, 0.18, 0.1] if male else [0.01, 0.27, 0.32, 0.4]
     return _pick(rng, HAIR_LENGTHS, odds)

@@ -1,0 +1,288 @@
+"""Networks: the studies' parameter counts, stages as a contract for every conf/model/*.yaml, heads, errors."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from faceattr.config import instantiate
+from faceattr.errors import FaceattrError
+from faceattr.networks import Head, Network, alexnet_imagenet, cnn
+
+CONF = Path(__file__).parents[1] / "conf"
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "shared")
+NOT_THE_BUILDERS = ("interpolation", "scaling", "pretrained", "weights")
+S4_D = {"model.head.pool": "flatten", "model.head.hidden": [256], "model.head.batch_norm": False}
+S4_F = S4_D | {"model.head.hidden": [512, 128, 32], "model.head.dropout": [0.3, 0.3, 0.0]}
+
+
+def build(model: str, outputs: int = 2, device: str = "meta", **overrides: object) -> Network:
+    with initialize_config_dir(str(CONF), version_base=None):
+        cfg = compose(f"model/{model}")
+    for key, value in overrides.items():
+        OmegaConf.update(cfg, key, value)
+    with torch.device(device):
+        return instantiate(cfg.model, "model", drop=NOT_THE_BUILDERS, outputs=outputs)
+
+
+def small(blocks: tuple = ((4,), (8, 8)), image_size: tuple = (16, 12), **keys: object) -> Network:
+    return cnn(
+        **{"image_size": list(image_size), "outputs": 3, "head": {}, "blocks": [list(b) for b in blocks], **keys}
+    )
+
+
+def parameters_and_statistics(network: nn.Module) -> tuple[int, int]:
+    statistics = [b for name, b in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    return sum(p.numel() for p in network.parameters()), sum(b.numel() for b in statistics)
+
+
+@pytest.mark.parametrize(
+    ("model", "outputs", "overrides", "parameters", "total"),
+    [
+        ("cnn7", 1, {}, 91_329, 91_329),
+        ("cnn_age", 3, {}, 652_611, 652_611),
+        ("cnn_age_bn", 3, {}, 654_595, 656_579),
+        ("alexnet", 1, {}, 32_335_937, 32_338_689),
+        ("vgg16_half", 1, {}, 4_008_609, 4_008_609),
+        ("vgg16", 2, {}, 14_780_866, 14_781_122),
+        ("vgg16", 3, S4_D, 16_812_867, 16_812_867),
+        ("vgg16", 3, S4_F, 18_979_395, 18_979_395),
+    ],
+)
+def test_totals_are_the_published_ones(model, outputs, overrides, parameters, total):
+    found = parameters_and_statistics(build(model, outputs, **overrides))
+    assert found[0] == parameters
+    assert sum(found) == total
+
+
+def test_vgg16_parts_are_the_published_ones():
+    network = build("vgg16", 2)
+    count = {stage: sum(p.numel() for p in tensors.values()) for stage, tensors in network.stages.items()}
+    assert sum(count.values()) - count["head"] == 14_714_688
+    assert count["block5"] == 7_079_424
+    assert network.stage_of("features.23") == "block4"  # torch's features[24:] is all of block 5
+    assert network.stage_of("features.24.weight") == "block5"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_parameter_is_in_exactly_one_stage(model):
+    network = build(model)
+    named = dict(network.named_parameters())
+    found = list(itertools.chain.from_iterable(network.stages.values()))
+    assert sorted(found) == sorted(named)
+    assert list(network.stages) == network.stage_names
+    assert network.stage_names[-1] == "head"
+    assert all(network.stages.values()), "a stage without parameters"
+    assert all(name.startswith("head.") == (network.stage_of(name) == "head") for name in named)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_module_that_computes_is_in_a_stage(model):
+    network = build(model)
+    for name, module in network.named_modules():
+        if not list(module.children()):
+            assert network.stage_of(name) in network.stage_names, name
+        for parameter, _ in module.named_parameters():
+            if network.stage_of(name) is not None:
+                assert network.stage_of(f"{name}.{parameter}") == network.stage_of(name)
+    assert network.stage_of("") is None
+    assert network.stage_of("features") is None
+    assert network.stage_of("no.such.name") is None
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_forward_at_the_default_size(model):
+    network = build(model)
+    device = "cpu" if sum(p.numel() for p in network.parameters()) < 5_000_000 else "meta"
+    network = build(model, outputs=3, device=device).eval()
+    with torch.no_grad():
+        logits = network(torch.rand(2, 3, *network.image_size, device=device))
+    assert logits.shape == (2, 3)
+    assert device == "meta" or torch.isfinite(logits).all()
+
+
+def test_the_default_is_cheap():
+    network = build("cnn")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval()(torch.empty(1, 3, *network.image_size, device="meta"))
+    assert counter.get_total_flops() / 2 <= 100e6
+
+
+def test_vgg16_computes_what_torchvision_does():
+    ours = build("vgg16", device="cpu").features
+    theirs = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 33, 48)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_alexnet_imagenet_computes_what_torchvision_does():
+    ours = alexnet_imagenet(image_size=[64, 64], outputs=2, head={}).features
+    with torch.device("meta"):
+        theirs = torchvision.models.AlexNet().features
+    theirs.load_state_dict(ours.state_dict(), assign=True)
+    images = torch.randn(2, 3, 80, 64)
+    with torch.no_grad():
+        assert torch.equal(ours(images), theirs(images))
+
+
+def test_alexnet_imagenet_has_torchvisions_head():
+    head = build("alexnet_imagenet", outputs=1000).head
+    with torch.device("meta"):
+        theirs = torchvision.models.AlexNet()
+    assert [repr(m).replace("inplace=False", "") for m in head if isinstance(m, nn.Linear | nn.Dropout)] == [
+        repr(m).replace("inplace=False", "") for m in theirs.classifier if not isinstance(m, nn.ReLU)
+    ]
+    assert head.pool.output_size == theirs.avgpool.output_size[0]
+
+
+def test_alexnet_has_relu_before_batch_norm_and_two_pools():
+    layers = {
+        name: [type(m).__name__ for n, m in build("alexnet").features.named_children() if int(n) in numbers]
+        for name, numbers in {"block1": range(4), "block2": range(4, 7)}.items()
+    }
+    assert layers == {
+        "block1": ["Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"],
+        "block2": ["Conv2d", "ReLU", "BatchNorm2d"],
+    }
+
+
+def test_pool_comes_before_relu_only_where_that_changes_nothing():
+    def order(norm):
+        return [type(layer).__name__ for layer in small(((4,),), norm=norm).features]
+
+    assert order(None) == ["Conv2d", "MaxPool2d", "ReLU"]
+    assert order("before_relu") == ["Conv2d", "BatchNorm2d", "MaxPool2d", "ReLU"]
+    assert order("after_relu") == ["Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"]
+
+
+@pytest.mark.parametrize("norm", [None, "before_relu", "after_relu"])
+def test_cut_at_any_stage_gives_the_whole(norm):
+    network = small(norm=norm, head={"hidden": [5]}).eval()
+    images = torch.randn(2, 3, 16, 12)
+    whole = network(images)
+    assert torch.equal(network.forward_until("block1", images), images)
+    assert torch.equal(network.forward_until("head", images), network.features(images))
+    for stage in network.stage_names:
+        assert torch.equal(network.forward_from(stage, network.forward_until(stage, images)), whole), stage
+    with pytest.raises(FaceattrError, match="block1, block2, head"):
+        network.forward_until("block9", images)
+
+
+def test_building_leaves_statistics_and_gradients_alone():
+    network = small(norm="before_relu")
+    assert torch.equal(network.features[1].running_mean, torch.zeros(4))
+    assert network.features[1].num_batches_tracked == 0
+    assert all(p.device.type == "cpu" and p.requires_grad for p in network.parameters())
+
+
+def test_init():
+    torch.manual_seed(0)
+    he, glorot = (small(((64, 64),), init=init).features[2].weight for init in ("he", "glorot"))
+    assert he.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+    assert glorot.abs().max().item() == pytest.approx((6 / (2 * 64 * 9)) ** 0.5, rel=0.01)
+
+
+def names(head: Head) -> list[str]:
+    return [name for name, _ in head.named_children()]
+
+
+def test_heads_follow_the_studies():
+    s4_b = {"hidden": [512], "batch_norm": True, "dropout": 0.3, "input_dropout": 0.3, "pool": "flatten"}
+    assert names(Head((4, 2, 2), 3, **s4_b)) == ["flatten", "drop0", "fc1", "relu1", "norm1", "drop1", "out"]
+    s2 = Head((512, 4, 4), 2, hidden=[128], batch_norm=True)
+    assert names(s2) == ["pool", "flatten", "fc1", "relu1", "norm1", "out"]
+    assert s2.fc1.in_features == 512
+    s4_f = Head((8, 2, 2), 3, pool="flatten", hidden=[512, 128, 32], dropout=[0.3, 0.3, 0])
+    assert names(s4_f) == ["flatten", "fc1", "relu1", "drop1", "fc2", "relu2", "drop2", "fc3", "relu3", "out"]
+    assert Head((8, 5, 4), 1, pool_size=6).out.in_features == 8 * 36
+    assert names(Head((192,), 1, pool="flatten")) == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"droput": 0.3}, "no key droput; its keys: pool"),
+        ({"pool": "max"}, "head.pool=max must be one of avg, flatten"),
+        ({"hidden": [8, 8], "dropout": [0.3]}, "each of the 2 hidden layers"),
+        ({"hidden": 8}, "head.hidden=8"),
+        ({"dropout": 1.0, "hidden": [8]}, "dropout rate"),
+    ],
+)
+def test_wrong_head_keys(keys, message):
+    with pytest.raises(FaceattrError, match=message):
+        small(head=keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"padding": "full"}, "model.padding=full must be one of same, valid"),
+        ({"norm": "layer"}, "model.norm=layer must be one of null, before_relu"),
+        ({"init": "zero"}, "model.init=zero must be one of he, glorot"),
+        ({"blocks": [32, 64]}, "model.blocks"),
+        ({"blocks": []}, "model.blocks"),
+        ({"image_size": [64]}, r"model.image_size=\[64\] must be \[height, width\]"),
+    ],
+)
+def test_wrong_keys(keys, message):
+    with pytest.raises(FaceattrError, match=message):
+        cnn(**{"image_size": [16, 16], "outputs": 1, "head": {}, "blocks": [[4]], **keys})
+
+
+@pytest.mark.parametrize(("model", "smallest"), [("vgg16", 32), ("cnn7", 94), ("alexnet", 23)])
+def test_image_too_small(model, smallest):
+    build(model, **{"model.image_size": [smallest, smallest]})
+    message = f"model.image_size=.{smallest - 1}, 200. is too small .* at least {smallest} pixels"
+    with pytest.raises(FaceattrError, match=message):
+        build(model, **{"model.image_size": [smallest - 1, 200]})
+
+
+def test_timm_stages_of_a_resnet():
+    network = build("timm")
+    assert network.stage_names == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
+    assert network.stage_of("features.bn1.running_mean") == "stem"
+    assert network.stage_of("features.maxpool") == "stem"
+    assert network.stage_of("features.layer2.0.downsample.1") == "stage2"
+
+
+def test_timm_vit_takes_any_size():
+    network = build("timm", device="cpu", **{"model.name": "test_vit", "model.image_size": [64, 48]}).eval()
+    images = torch.randn(2, 3, 64, 48)
+    assert network.stage_of("features.pos_embed") == "stem"
+    assert network.stage_of("features.blocks") is None
+    assert network.stage_of("features.blocks.0.attn") == "stage1"
+    whole = network(images)
+    assert torch.equal(network.forward_from("head", network.forward_until("head", images)), whole)
+    assert torch.equal(network.forward_from("stem", network.forward_until("stem", images)), whole)
+    with pytest.raises(FaceattrError, match="cut at head, not at 'stage2'"):
+        network.forward_until("stage2", images)
+
+
+@pytest.mark.parametrize("name", ["caformer_s18", "coat_tiny", "inception_v3", "rdnet_tiny"])
+def test_odd_timm_models(name):
+    """Without a grouping of timm's, with shared parameters, grouped by a function, with fine groups only."""
+    network = build("timm", **{"model.name": name})
+    assert sum(map(len, network.stages.values())) == len(list(network.parameters()))
+    assert len(network.stage_names) > 4
+    assert all(network.stages.values())
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"model.name": "resnet19"}, "model.name=resnet19 is not a timm model; the closest: .*resnet18"),
+        ({"model.name": "resnet18.nope"}, "no such weights; those it has: .*resnet18.a1_in1k"),
+        ({"model.name": "test_vit", "model.image_size": [33, 64]}, "test_vit does not run on model.image_size=.33, 64"),
+    ],
+)
+def test_wrong_timm_keys(keys, message):
+    with pytest.raises(FaceattrError, match=message):
+        build("timm", **keys)

@@ -1,0 +1,154 @@
+"""The pictures of a run: what they say (read from SVG, where text stays text), and that they are written whole."""
+
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from faceattr.report.plots import confusion, curves
+
+
+def history(epochs: int) -> pd.DataFrame:
+    steps = np.arange(epochs)
+    return pd.DataFrame(
+        {
+            "epoch": steps + 1,
+            "train_loss": 0.7 * 0.9**steps,
+            "train_accuracy": 0.6 + 0.01 * steps,
+            "val_loss": 0.8 * 0.9**steps,
+            "val_accuracy": 0.55 + 0.0111 * steps,
+            "lr": 1e-3,
+        }
+    )
+
+
+def texts(svg: Path) -> list[str]:
+    return [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture(autouse=True)
+def text_stays_text():
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        yield
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 60])
+def test_curves_is_a_picture_of_both_metrics(tmp_path, epochs):
+    curves(history(epochs), tmp_path / "curves.png", best_epoch=1, title="sample_cnn_full")
+    with Image.open(tmp_path / "curves.png") as image:
+        image.load()
+        assert image.width > 1000 and image.width > 2 * image.height
+        assert np.asarray(image.convert("L")).std() > 5
+    curves(history(epochs), tmp_path / "curves.svg", best_epoch=1, title="sample_cnn_full")
+    shown = texts(tmp_path / "curves.svg")
+    assert {"sample_cnn_full", "loss", "accuracy", "train", "validation", "epoch"} <= set(shown)
+
+
+def test_curves_marks_the_best_epoch_and_its_values(tmp_path):
+    curves(history(10), tmp_path / "curves.svg", best_epoch=7, title="run")
+    shown = texts(tmp_path / "curves.svg")
+    assert {"best epoch (7)", "0.617", f"{0.8 * 0.9**6:.3f}"} <= set(shown)
+    curves(history(10), tmp_path / "unmarked.svg", best_epoch=None, title="run")
+    assert not any("best" in text for text in texts(tmp_path / "unmarked.svg"))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 23])
+def test_epoch_ticks_are_epochs(tmp_path, epochs):
+    curves(history(epochs), tmp_path / "curves.svg", best_epoch=None, title="run")
+    shown = texts(tmp_path / "curves.svg")
+    ticks = shown[: shown.index("epoch")]
+    assert ticks and all(tick.isdigit() for tick in ticks if "." not in tick or tick.split(".")[1] == "5")
+    assert "1.5" not in ticks
+
+
+def test_the_two_lines_differ_without_colour(tmp_path):
+    curves(history(10), tmp_path / "curves.svg", best_epoch=None, title="run")
+    lines = re.findall(r'style="fill: none; stroke-dasharray: ([\d., ]+)[^"]*stroke: #d55e00', _svg(tmp_path))
+    assert lines, "the train line is not dashed"
+    assert not re.search(r'stroke-dasharray: [^"]*stroke: #0072b2', _svg(tmp_path)), "the validation line is not solid"
+
+
+def _svg(folder: Path) -> str:
+    return (folder / "curves.svg").read_text(encoding="utf-8")
+
+
+def test_missing_values_leave_the_rest_of_the_curve(tmp_path):
+    frame = history(5)
+    frame.loc[2, "val_accuracy"] = np.nan
+    curves(frame, tmp_path / "curves.svg", best_epoch=3, title="run")
+    shown = texts(tmp_path / "curves.svg")
+    assert f"{0.8 * 0.9**2:.3f}" in shown and "nan" not in shown
+
+
+def test_confusion_shows_counts_row_percentages_and_recall(tmp_path):
+    confusion([[9412, 402], [611, 9575]], ["female", "male"], tmp_path / "confusion.svg", title="celeba: test")
+    shown = texts(tmp_path / "confusion.svg")
+    assert {"9,412", "402", "611", "9,575", "95.9%", "4.1%", "6.0%", "94.0%"} <= set(shown)
+    assert {"95.9% of 9,814", "94.0% of 10,186", "recall", "true", "predicted"} <= set(shown)
+    assert {"celeba: test", "accuracy 94.9% (18,987 of 20,000)"} <= set(shown)
+    assert shown.count("female") == shown.count("male") == 2
+
+
+def test_rows_are_the_true_classes(tmp_path):
+    confusion([[3, 1], [0, 4]], ["young", "old"], tmp_path / "confusion.svg", title="t")
+    assert "75.0% of 4" in texts(tmp_path / "confusion.svg") and "100.0% of 4" in texts(tmp_path / "confusion.svg")
+
+
+def test_a_class_without_images_has_no_recall(tmp_path):
+    with np.errstate(all="raise"):
+        confusion([[5, 0], [0, 0]], ["female", "male"], tmp_path / "confusion.svg", title="t")
+    assert "– of 0" in texts(tmp_path / "confusion.svg")
+    confusion(np.zeros((2, 2)), ["female", "male"], tmp_path / "empty.png", title="t")
+
+
+def test_rounding_never_hides_a_confusion(tmp_path):
+    classes = [f"class {i}" for i in range(6)]
+    matrix = np.diag([5000] * 6)
+    matrix[0, 1] = 1
+    confusion(matrix, classes, tmp_path / "confusion.svg", title="t")
+    assert {"&lt;1%", "&gt;99%", "100%"} <= set(texts(tmp_path / "confusion.svg"))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 8, 20])
+def test_confusion_grows_with_its_classes(tmp_path, classes):
+    matrix = np.random.default_rng(0).integers(0, 2000, (classes, classes))
+    confusion(matrix, [f"class number {i}" for i in range(classes)], tmp_path / "confusion.png", title="t")
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert image.height / classes > 75  # pixels per row: two lines of text of a legible size
+
+
+def test_confusion_of_another_size_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="3 classes"):
+        confusion(np.eye(2), ["a", "b", "c"], tmp_path / "confusion.png", title="t")
+
+
+def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(tmp_path):
+    path = tmp_path / "curves.png"
+    curves(history(3), path, best_epoch=1, title="run")
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # to a program, as if the disk were full
+    try:
+        with pytest.raises(OSError):
+            curves(history(3), path, best_epoch=2, title="run")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
+    confusion(np.eye(2), [r"$\no", "$$"], tmp_path / "confusion.svg", title=r"$\x$ run")
+    assert {r"$\no", "$$", r"$\x$ run"} <= set(texts(tmp_path / "confusion.svg"))
+
+
+def test_neither_pyplot_nor_torch_is_loaded():
+    code = "import sys, faceattr.report.plots; sys.exit(bool({'matplotlib.pyplot', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
