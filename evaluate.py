@@ -3,14 +3,15 @@
 import hydra
 from omegaconf import DictConfig
 
-from faceattr.config import launch
+from faceattr.config import launch, one_clear_error
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    from faceattr.evaluation import evaluate  # torch is imported only once the config is composed
+    with one_clear_error("evaluate"):
+        from faceattr.evaluation import evaluate  # torch is imported only once the config is composed
 
-    evaluate(cfg)
+        evaluate(cfg)
 
 
 if __name__ == "__main__":

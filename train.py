@@ -3,14 +3,15 @@
 import hydra
 from omegaconf import DictConfig
 
-from faceattr.config import launch
+from faceattr.config import launch, one_clear_error
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float:
-    from faceattr.training import train  # torch is imported only once the config is composed
+    with one_clear_error("train"):
+        from faceattr.training import train  # torch is imported only once the config is composed
 
-    return train(cfg)
+        return train(cfg)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_heads_of_equal_last_names_stay_whole(tmp_path):
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore"}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=120
     )
@@ -241,6 +241,7 @@ def test_a_single_run_has_no_leaderboard(app):
     ended = run(app, "app.py", "-cd", "conf", "hydra.run.dir=out")
     assert ended.returncode == 0, ended.stderr
     assert (app / "out" / "run.json").is_file() and not list(app.rglob("leaderboard.csv"))
+    assert "Leaderboard" not in ended.stderr, "Hydra warns of a callback that raises"
 
 
 @pytest.mark.slow

@@ -262,6 +262,8 @@ def test_max_images_keeps_the_shares_of_labels_and_splits(tmp_path, caplog):
     assert counts(ready) == males | {(split, "female"): n // 2 for (split, _), n in males.items()}
     assert "60 of 300 images" in caplog.text
     assert [len(prepare(table, tmp_path, max_images=n)) for n in (59, 61)] == [59, 61]
+    few = prepare(faces(tmp_path, ["male"] * 94 + ["female"] * 6), tmp_path, split=None, max_images=10)
+    assert few["label"].value_counts().to_dict() == {"male": 9, "female": 1}
     assert len(prepare(table, tmp_path, max_images=1000)) == 300
     assert len(prepare(table, tmp_path, split=None, max_images=7)) == 7
 

@@ -4,7 +4,7 @@ import logging
 import time
 from pathlib import Path
 
-import huggingface_hub
+import huggingface_hub.constants
 import pytest
 import safetensors.torch
 import torch

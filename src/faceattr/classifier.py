@@ -68,7 +68,7 @@ class Classifier(pl.LightningModule):
         self._augment_rng = torch.Generator().manual_seed(seed + self.global_rank)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        images, targets, _ = batch
+        images, targets, _rows = batch
         logits = self(self.augmentation(images, self._augment_rng))
         losses = self.target.losses(logits, targets)
         hits = self.target.probabilities(logits.detach()).argmax(1) == targets

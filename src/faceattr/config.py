@@ -13,12 +13,13 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.types import RunMode
 from hydra.utils import get_method
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +30,10 @@ from faceattr.errors import FaceattrError
 log = logging.getLogger(__name__)
 
 ALLOWED_TARGETS = ("faceattr.", "torch.optim.", "pytorch_lightning.loggers.")
+
+
+TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+"""The user wants to see where an error came from."""
 
 
 @dataclass
@@ -145,8 +150,8 @@ class Predict:
     trainer: Trainer = field(default_factory=Trainer)
 
 
-SCHEMAS: dict[str, type] = {"train": Train, "evaluate": Evaluate, "predict": Predict}
-SHARED: dict[str, type] = {"data": Data, "model": Model, "optim": Optim}
+SCHEMAS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "predict": Predict}
+SHARED: dict[str, Any] = {"data": Data, "model": Model, "optim": Optim}
 CHOICES = {
     "data.split": ("auto", "identity"),
     "data.on_bad_image": ("error", "skip"),
@@ -159,6 +164,14 @@ CHOICES = {
     "loss": ("auto", "bce", "ce"),
     "split": ("auto", "train", "val", "test", "all"),
     "trainer.precision": ("auto", "32", "bf16", "16"),
+    "trainer.monitor": (
+        "val_loss",
+        "val_accuracy",
+        "val_balanced_accuracy",
+        "val_average_precision",
+        "val_auroc",
+        "val_f1",
+    ),
 }
 POSITIVE = ("data.batch_size", "data.max_images", "trainer.max_epochs", "trainer.patience", "optim.lr", "batch_size")
 
@@ -227,7 +240,7 @@ def validated(cfg: DictConfig) -> DictConfig:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise FaceattrError(f"Required and not given: {', '.join(missing)}. Give it as {missing[0]}=…")
-    cfg = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
     for group, shared in SHARED.items():
         if group in cfg:
             cfg[group] = _checked_against_signature(cfg[group], group, shared)
@@ -247,7 +260,7 @@ def validated(cfg: DictConfig) -> DictConfig:
     return cfg
 
 
-def _checked_against_signature(node: DictConfig, group: str, shared: type) -> DictConfig:
+def _checked_against_signature(node: DictConfig, group: str, shared: Any) -> DictConfig:
     """`node` with the types that the shared keys and the target's own parameters declare."""
     function = target_function(node, group)
     parameters = inspect.signature(function).parameters
@@ -307,7 +320,7 @@ def offer_checkpoint(program: str) -> None:
         stored = read_description(ckpt)["config"]
     store = ConfigStore.instance()
     groups = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
-    for group in groups:
+    for group in groups if stored or program != "train" else ():
         store.store(group=group, name="checkpoint", node=OmegaConf.create(stored.get(group) or {}))
     if program == "train" and stored:
         folder = Path(ckpt).expanduser().absolute().parent.parent
@@ -323,14 +336,12 @@ def _quoted(value: Any) -> str:
 @contextmanager
 def one_clear_error(program: str) -> Iterator[None]:
     """Turn every error that the user can mend into its message and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback."""
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that this is the one place
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
         _remove_empty_run()
         message = _message(error, program)
-        if full or message is None:
+        if TRACEBACK or message is None:
             raise
         sys.stderr.write(f"Error: {message}\n")
         raise SystemExit(1) from None
@@ -346,7 +357,8 @@ def _message(error: BaseException, program: str) -> str | None:
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(unknown[1], _keys_beside(unknown[1], program))
     if option := re.search(r"Could not find '([^']+)'", text):
-        available = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        available = [name for name in listed if name not in ("shared", "checkpoint")]
         return f"{option[1].replace('/', '=')}: no such option.\nAvailable: {', '.join(available) or 'none'}"
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -375,15 +387,20 @@ def _remove_empty_run() -> None:
     """A run that failed before it wrote anything leaves no folder behind."""
     from hydra.core.hydra_config import HydraConfig
 
-    if HydraConfig.initialized() and (folder := HydraConfig.get().runtime.get("output_dir")):
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+        return
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    if left and all(path.parent.name == ".hydra" or path.suffix == ".log" for path in left):
         logging.shutdown()
-        left = [path for path in Path(folder).rglob("*") if path.is_file()]
-        if left and all(path.parent.name == ".hydra" or path.suffix == ".log" for path in left):
-            shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()
 
 
 def launch(main: Callable[[], Any], program: str) -> None:
     """Run a Hydra entry (`train`, `evaluate`, `predict`): the checkpoint's config offered, errors shown as one message."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that this is the one place
     with one_clear_error(program):
         offer_checkpoint(program)
         main()

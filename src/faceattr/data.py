@@ -15,7 +15,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -38,14 +38,19 @@ def load_table(cfg: DictConfig, *, classes: list[str] | None = None, splits: boo
     takes = inspect.signature(config.target_function(cfg, "data")).parameters
     drop = tuple(name for name in config.shared_keys("data") if name not in takes)
     loaded = config.instantiate(cfg, "data", drop=drop)
+    if classes and set(loaded.attrs["classes"]) != set(classes):
+        raise FaceattrError(
+            f"The model tells apart {', '.join(classes)}; these data hold {', '.join(loaded.attrs['classes'])}.\n"
+            "Classes are matched by name: rename those of the data (data.label_map, data.class_map, data.classes, data.bins)."
+        )
     return table.prepare(
         loaded,
         cfg.root,
         classes=classes or (list(cfg.classes) if cfg.classes else None),
         split=cfg.split if splits else None,
-        fractions=OmegaConf.to_container(cfg.fractions),
+        fractions=dict(cfg.fractions),
         seed=cfg.seed,
-        per_class=OmegaConf.to_container(cfg.per_class) if cfg.per_class else None,
+        per_class=dict(cfg.per_class) if cfg.per_class else None,
         max_images=cfg.max_images,
     )
 
@@ -162,7 +167,7 @@ class FaceData(pl.LightningDataModule):
         )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

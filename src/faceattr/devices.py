@@ -34,7 +34,7 @@ def trainer(cfg: DictConfig, **more: Any) -> pl.Trainer:
             accelerator=cfg.accelerator,
             devices=cfg.devices,
             strategy=cfg.strategy,
-            precision=PRECISIONS[precision(cfg)],  # type: ignore[arg-type]
+            precision=PRECISIONS[precision(cfg)],
             enable_model_summary=False,
             use_distributed_sampler=False,  # our sampler does it, and validation keeps every image once
             **more,

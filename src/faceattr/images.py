@@ -14,8 +14,6 @@ Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, an error instead of
 MAX_PIXELS = 64_000_000
 """A larger image is refused unread: a few kilobytes can unpack to gigabytes."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-
 SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
     "imagenet": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),

@@ -19,7 +19,8 @@ from faceattr import classifier, config, devices
 from faceattr.classifier import Classifier
 from faceattr.data import Batch
 from faceattr.errors import FaceattrError
-from faceattr.images import SUFFIXES, InputSpec, read_many
+from faceattr.images import InputSpec, read_many
+from faceattr.sources.layout import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def image_files(source: str) -> list[str]:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     elif path.is_file() and path.suffix.lower() in (".txt", ".csv"):
         names = _listed(path)
         found = [str(p if (p := Path(name)).is_absolute() or p.exists() else path.parent / name) for name in names]
@@ -83,7 +84,7 @@ def image_files(source: str) -> list[str]:
     else:
         raise FaceattrError(f"input={source}: there is no such file or folder.")
     if not found:
-        raise FaceattrError(f"input={source}: no images there (looked for {', '.join(SUFFIXES)}).")
+        raise FaceattrError(f"input={source}: no images there (looked for {', '.join(sorted(IMAGE_SUFFIXES))}).")
     return found
 
 
@@ -94,7 +95,9 @@ def _listed(path: Path) -> list[str]:
     known = ("path", "file", "filename", "image", "image_id", "id")
     columns = [column for name in known for column in table if str(column).strip().lower() == name]
     if not columns:
-        raise FaceattrError(f"input={path}: no column named {', '.join(known)}. Columns there: {', '.join(table)}")
+        raise FaceattrError(
+            f"input={path}: no column named {', '.join(known)}. Columns there: {', '.join(map(str, table.columns))}"
+        )
     return table[columns[0]].dropna().str.strip().tolist()
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from faceattr.errors import FaceattrError
-from faceattr.sources._layout import SPLITS, file_names
+from faceattr.sources.layout import SPLITS, file_names
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,13 @@ def prepare(
     return table
 
 
+def check_splits(table: pd.DataFrame) -> None:
+    """Raises FaceattrError where a prepared table lost rows (unreadable images) and can no longer be trained on."""
+    problems = _split_problems(table, list(table["label"].cat.categories), {"train", "val"})
+    if problems:
+        raise FaceattrError("Without the unreadable images, the table cannot be used:\n- " + "\n- ".join(problems))
+
+
 def fingerprint(table: pd.DataFrame) -> str:
     """16 hex digits of the SHA-256 of what training on a prepared table depends on: path, label, split, group, classes.
 
@@ -90,7 +97,7 @@ def fingerprint(table: pd.DataFrame) -> str:
     rows = rows.where(rows.notna(), None).sort_values("path", kind="stable")
     contents = {name: [None if value is None else str(value) for value in rows[name]] for name in columns}
     contents["classes"] = list(map(str, table["label"].cat.categories))
-    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]
 
 
 def _fractions(fractions: Mapping[str, float] | None) -> dict[str, float]:

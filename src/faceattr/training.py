@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> float:
-    """What train.py runs; returns the validation accuracy of the best checkpoint, nan for a failed job of a sweep."""
+    """What train.py runs; returns the validation accuracy of the best checkpoint, minus infinity for a failed job of a sweep."""
     folder = Path(HydraConfig.get().runtime.output_dir)
     swept = HydraConfig.get().mode == RunMode.MULTIRUN
     run = Run(folder)
@@ -44,11 +44,11 @@ def train(cfg: DictConfig) -> float:
             log.warning("Interrupted. To go on: python train.py ckpt=%s", folder / "checkpoints" / "last.ckpt")
         raise SystemExit(143 if isinstance(stop, SIGTERMException) else 130) from None
     except Exception as error:
-        run.ended("failed", str(error), always=swept)
+        run.ended("failed", str(error) or type(error).__name__, always=swept)
         if not swept:
             raise
         log.error("%s", error if isinstance(error, FaceattrError) else traceback.format_exc())
-        return math.nan
+        return -math.inf  # Optuna's sweeper cannot take nan
 
 
 class Run:

@@ -109,7 +109,7 @@ def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of one configuration. The same seed twice (a search can draw that) is the same run: counted once."""
     from faceattr.metrics import wilson  # imports torch
 
-    finished = list({id(job): job for job in jobs if job["status"] == "finished"}.values())
+    finished = list({job["seed"]: job for job in jobs if job["status"] == "finished"}.values())
     results = pd.DataFrame(finished, columns=[*RESULTS, "n"]).astype(float)
     mean, sd, n = results.mean(), results.std(), results["n"].min()
     low, high = wilson(mean["val_accuracy"], int(n)) if n > 0 else (float("nan"), float("nan"))

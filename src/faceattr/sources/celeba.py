@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from faceattr.errors import FaceattrError
-from faceattr.sources._layout import SPLITS, existing_root, file_names
+from faceattr.sources.layout import SPLITS, existing_root, file_names
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _present(root: Path, source: Path, frame: pd.DataFrame, allow_missing: bool)
 
 
 def _download(root: Path) -> None:
-    from torchvision.datasets import CelebA  # type: ignore[import-untyped]  # slow, and rarely needed
+    from torchvision.datasets import CelebA  # slow, and rarely needed
 
     try:
         CelebA(root, split="all", download=True)

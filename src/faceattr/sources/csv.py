@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from faceattr.errors import FaceattrError
-from faceattr.sources._layout import SPLIT_ALIASES, existing_root, file_names, is_image
+from faceattr.sources.layout import SPLIT_ALIASES, existing_root, file_names, is_image
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from faceattr.errors import FaceattrError
-from faceattr.sources._layout import SPLIT_ALIASES, SPLITS, existing_root, file_names, is_image
+from faceattr.sources.layout import SPLIT_ALIASES, SPLITS, existing_root, file_names, is_image
 
 log = logging.getLogger(__name__)
 

@@ -5,33 +5,26 @@ other sources, at any size, for tests and benchmarks: `python -m faceattr.source
 """
 
 import logging
-import os
 import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from tqdm import tqdm
 
 from faceattr.errors import FaceattrError
-from faceattr.sources.portraits.drawing import draw_to
-from faceattr.sources.portraits.people import AGES, GENDERS, images_of, invent, pose
+from faceattr.sources.portraits.album import draw_faces, list_faces
+from faceattr.sources.portraits.people import AGES, GENDERS
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
 ATTRIBUTES = {"gender": GENDERS, "age": list(AGES)}
-POOL_FROM = 600  # pictures; fewer are drawn before a pool has started
 
 
 def load(
@@ -56,10 +49,10 @@ def load(
     if not (folder / "faces.csv").is_file():
         log.info("data=sample: drawing %d GENERATED faces (drawn by code, no photographs) into %s", n, folder)
         with _complete(folder) as draft:
-            faces = _faces(n, sample_seed)
+            faces = list_faces(n, sample_seed)
             faces.insert(0, "path", [f"{key}/images/{i:06d}.jpg" for i in range(1, n + 1)])
             (draft / "images").mkdir()
-            _draw_all(faces, [draft / "images" / Path(p).name for p in faces["path"]], (image_size,) * 2, sample_seed)
+            draw_faces(faces, [draft / "images" / Path(p).name for p in faces["path"]], (image_size,) * 2, sample_seed)
             faces.to_csv(draft / "faces.csv", index=False)
     else:
         log.info("data=sample: %d GENERATED faces (drawn by code, no photographs) from %s", n, folder)
@@ -82,12 +75,12 @@ def write(layout: str, out: str | Path, n: int = 2000, image_size: int = 128, sa
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FaceattrError(f"out={out} is not empty: give a new or an empty folder")
     with _complete(out) as draft:
-        faces = _faces(n, sample_seed)
+        faces = list_faces(n, sample_seed)
         faces["split"] = _split(faces)
         files = LAYOUTS[layout](faces, draft)
         for folder in {file.parent for file in files}:
             folder.mkdir(parents=True, exist_ok=True)
-        _draw_all(faces, files, (178, 218) if layout == "celeba" else (image_size,) * 2, sample_seed)
+        draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size,) * 2, sample_seed)
     return out
 
 
@@ -124,7 +117,10 @@ def _celeba(faces: pd.DataFrame, root: Path) -> list[Path]:
     _lines(root / "list_attr_celeba.txt", [str(len(faces)), " ".join(has), *lines])
     part = faces["split"].map({"train": 0, "val": 1, "test": 2})
     _lines(root / "list_eval_partition.txt", [f"{name} {p}" for name, p in zip(names, part, strict=True)])
-    _lines(root / "identity_CelebA.txt", [f"{name} {g}" for name, g in zip(names, faces["group"], strict=True)])
+    _lines(
+        root / "identity_CelebA.txt",
+        [f"{name} {g}" for name, g in zip(names, faces["group"].astype(int) + 1, strict=True)],
+    )
     return [root / "img_align_celeba" / name for name in names]
 
 
@@ -152,41 +148,10 @@ def _lines(file: Path, lines: list[str]) -> None:
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _faces(n: int, seed: int) -> pd.DataFrame:
-    """A row per picture: whose it is (`group`, `number`) and what it shows."""
-    rows: list[dict[str, Any]] = []
-    for identity in count():
-        if len(rows) >= n:
-            return pd.DataFrame(rows[:n])
-        one = invent(identity, seed)
-        for number in range(images_of(identity, seed)):
-            taken = pose(one, identity, number, seed)
-            rows.append(
-                {
-                    "group": str(identity),
-                    "number": number,
-                    "gender": one.gender,
-                    "age": one.age,
-                    "age_class": one.age_class,
-                    "skin_tone": one.skin_tone,
-                    "hair_length": one.hair_length,
-                    "grey": round(one.grey, 3),
-                    "beard": one.beard,
-                    "earrings": one.earrings,
-                    "glasses": one.glasses if taken.glasses else "none",
-                    "smile": round(taken.smile, 3),
-                    "yaw": round(taken.yaw, 3),
-                    "blur": round(taken.blur, 3),
-                    "noise": round(taken.noise, 3),
-                }
-            )
-    raise AssertionError("unreachable")
-
-
 def _split(faces: pd.DataFrame) -> pd.Series:
-    """About 70 / 15 / 15 by identity; runs of six identities, which hold every class, stay together."""
-    run = faces["group"].astype(int) // 6 % 7
-    return run.map(lambda r: {1: "val", 2: "test"}.get(r, "train"))
+    """About 70 / 15 / 15 by identity; two that follow each other, a woman and a man, stay together."""
+    pair = faces["group"].astype(int) // 2 % 7
+    return pair.map(lambda p: {1: "val", 2: "test"}.get(p, "train"))
 
 
 @contextmanager
@@ -207,21 +172,6 @@ def _complete(folder: Path) -> Iterator[Path]:
         raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _draw_all(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], seed: int) -> None:
-    whose = zip(faces["group"].astype(int), faces["number"], files, strict=True)
-    jobs = [(int(identity), int(number), seed, *size, str(file)) for identity, number, file in whose]
-    with tqdm(total=len(jobs), desc="drawing sample faces", unit="image", disable=len(jobs) <= 500) as bar:
-        workers = min(os.cpu_count() or 1, 8)
-        if len(jobs) < POOL_FROM or workers == 1:
-            for job in jobs:
-                draw_to(*job)
-                bar.update()
-            return
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            for _ in pool.map(draw_to, *zip(*jobs, strict=True), chunksize=32):
-                bar.update()
 
 
 @dataclass
@@ -247,7 +197,7 @@ def main(arguments: list[str]) -> int:
         missing = [f"{key}=…" for key in OmegaConf.missing_keys(request)]
         if missing:
             raise FaceattrError(f"{' and '.join(sorted(missing))} must be given; layouts: {', '.join(LAYOUTS)}")
-        out = write(**OmegaConf.to_container(request))
+        out = write(request.layout, request.out, request.n, request.image_size, request.sample_seed)
     except FaceattrError as error:
         print(error, file=sys.stderr)
         return 1

@@ -89,6 +89,17 @@ def paste(canvas: Image.Image, layer: Image.Image, outline: np.ndarray, frame: F
         canvas.paste(layer.resize(size, Image.Resampling.BILINEAR, box), (left, top), mask)
 
 
+def paste_soft(canvas: Image.Image, source: Image.Image | np.ndarray, mask: Image.Image) -> None:
+    """Puts a colour, or a picture as small as the mask, onto the canvas through a mask that is smaller than it."""
+    scale = round(canvas.width / mask.width)
+    left, top, right, bottom = mask.getbbox() or (0, 0, 0, 0)
+    box = (max(left - 1, 0), max(top - 1, 0), min(right + 1, mask.width), min(bottom + 1, mask.height))
+    size = ((box[2] - box[0]) * scale, (box[3] - box[1]) * scale)
+    place = (box[0] * scale, box[1] * scale, box[0] * scale + size[0], box[1] * scale + size[1])
+    fill = source.resize(size, Image.Resampling.BILINEAR, box) if isinstance(source, Image.Image) else colour(source)
+    canvas.paste(fill, place, mask.resize(size, Image.Resampling.BILINEAR, box))
+
+
 def spots(rows: list, frame: Frame) -> np.ndarray:
     """The sum of Gaussian spots at every coarse point; upright on the canvas, so that rows and columns separate."""
     x, y, width, height, lift, strength = np.array(rows).T

@@ -9,14 +9,14 @@ polygons.
 from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
-from faceattr.sources.portraits.canvas import COARSE, Frame, both, colour, curve, paste, soften, spots, stroke
+from faceattr.sources.portraits.canvas import COARSE, Frame, both, colour, curve, paste, paste_soft, soften, stroke
 from faceattr.sources.portraits.people import Person, Shot, invent, pose
+from faceattr.sources.portraits.shading import develop, light_hair, light_skin
 
 SIDES = np.array([[1.0, 1.0], [-1.0, 1.0]])  # what a face's right half is multiplied by
 EYE = np.array([0.43, -0.05])
-FLUSH = [(-0.55, 0.32, 0.28, 0.22, 0.0, 1.0), (0.55, 0.32, 0.28, 0.22, 0.0, 1.0), (0.0, 0.35, 0.2, 0.2, 0.1, 0.5)]
 
 
 def draw_to(identity: int, number: int, seed: int, width: int, height: int, file: str) -> None:
@@ -30,7 +30,7 @@ def draw(person: Person, shot: Shot, width: int, height: int) -> Image.Image:
     head, body = Frame(shot, 2 * width, 2 * height), Frame(shot, 2 * width, 2 * height, head=False)
     rng = np.random.default_rng(shot.texture)
     grid = head.grid
-    skin, hair = soften(_skin(person, shot, head, grid)), soften(_hair(person, grid, rng))
+    skin, hair = soften(light_skin(person, shot, head, grid)), soften(light_hair(person, grid, rng))
     backdrop = Image.fromarray(shot.background.astype(np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
     canvas = backdrop.resize(head.size, Image.Resampling.BILINEAR)
     paste(canvas, hair, _back_hair(person, shot), head)
@@ -45,52 +45,7 @@ def draw(person: Person, shot: Shot, width: int, height: int) -> Image.Image:
         paste(canvas, hair, shape, head)
     if shot.glasses:
         _draw_glasses(canvas, person, head)
-    return _develop(canvas.reduce(2), shot, rng)
-
-
-def _skin(person: Person, shot: Shot, frame: Frame, grid: np.ndarray) -> np.ndarray:
-    """The skin's colour at every coarse point: a lit ellipsoid with the soft shadows and flush of a face."""
-    x, y = grid[..., 0], grid[..., 1]
-    side, above = np.clip(x / 1.1, -0.9, 0.9), np.clip(y / 1.5, -0.85, 0.7)
-    front = np.sqrt(np.clip(1 - side**2 - above**2, 0.04, 1))
-    lit = side * shot.light[0] + above * shot.light[1] + 0.75 * front
-    below_chin = np.clip((y - 1.15 * person.length) * 5, 0, 1) * np.clip(2.2 - y, 0, 1)
-    shade = 1 + shot.contrast * (lit - 0.62) - 0.24 * below_chin + spots(_soft_shadows(person, shot), frame)
-    flush = spots(FLUSH, frame)
-    return person.skin * shade[..., None] + flush[..., None] * np.array([10.0, -8.0, -6.0], np.float32)
-
-
-def _soft_shadows(person: Person, shot: Shot) -> list:
-    """Rows of x, y, width, height, lift, strength: darker (negative) and lighter spots of a face."""
-    under, sag, lit = -0.16 * (0.25 + 0.75 * person.bags), -0.26 * person.sag, 0.12 * np.sign(shot.light[0])
-    paired = [
-        (0.42, -0.14, 0.26, 0.13, 0.0, -0.18),  # eye sockets
-        (0.42, 0.13, 0.2, 0.07, 0.0, under),
-        (0.56, 0.22, 0.2, 0.16, 0.0, 0.07),  # cheekbones
-        (0.62, 0.85, 0.13, 0.2, 0.0, sag),
-    ]
-    return [
-        *paired,
-        *[(-x, *rest) for x, *rest in paired],
-        (0, 0.5, 0.22 * person.nose, 0.07, 0.15, -0.2),
-        (-0.17, 0.2, 0.09, 0.3, 0.0, -lit),
-        (0.17, 0.2, 0.09, 0.3, 0.0, lit),
-        (0, 0.3, 0.1 * person.nose, 0.16, 0.2, 0.16),
-        (0, 0.02, 0.06, 0.3, 0.1, 0.08),
-        (0, 1.0, 0.22, 0.06, 0.0, -0.12),
-    ]
-
-
-def _hair(person: Person, grid: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The hair's colour at every coarse point: strands that run from the crown, or curls."""
-    x, y = grid[..., 0], grid[..., 1]
-    around = np.arctan2(x, np.maximum(y, -1.25) + 1.6 + 0.0 * x) * (1 + 0.1 * person.parting)
-    strands = np.interp(around, np.linspace(-3.2, 3.2, 140), rng.normal(0, 1, 140))
-    curls = rng.normal(0, 1, x.shape)
-    shine = np.exp(-(((np.hypot(x, y * 0.9) - 1.12) / 0.16) ** 2)) * (y < 0)
-    shade = 0.95 + 0.13 * ((1 - person.curl) * strands + person.curl * curls) + 0.3 * shine * (1 - 0.7 * person.curl)
-    shade -= 0.16 * np.clip(y - 0.3, 0, 1)
-    return person.hair * shade[..., None] + 10 * shade[..., None]
+    return develop(canvas.reduce(2), shot, rng)
 
 
 def _outer_hair(person: Person, down: list) -> list:
@@ -165,11 +120,14 @@ def _draw_lines(canvas: Image.Image, person: Person, shot: Shot, frame: Frame) -
     """Wrinkles, folds and the nose: soft lines, drawn at half the size."""
     mask = Image.new("L", (canvas.width // 2, canvas.height // 2))
     pen = ImageDraw.Draw(mask)
-    for points, strength, width in _lines(person, shot):
-        if strength > 0.03:
-            path = frame.pixels(curve(points, closed=False), scale=0.5)
-            pen.line(path, fill=int(255 * min(strength, 1)), width=stroke(frame, width / 2))
-    canvas.paste(colour(person.skin * [0.5, 0.42, 0.4]), (0, 0), mask.resize(canvas.size, Image.Resampling.BILINEAR))
+    lines = [line for line in _lines(person, shot) if line[1] > 0.03]
+    curves = [curve(points, closed=False) for points, _, _ in lines]
+    placed = frame.pixels(np.vstack(curves), scale=0.5)  # all at once: faster than one by one
+    end = 0
+    for path, (_, strength, width) in zip(curves, lines, strict=True):
+        start, end = end, end + path.size
+        pen.line(placed[start:end], fill=int(255 * min(strength, 1)), width=stroke(frame, width / 2))
+    paste_soft(canvas, person.skin * [0.5, 0.42, 0.4], mask)
 
 
 def _lines(person: Person, shot: Shot) -> Iterator[tuple[list, float, float]]:
@@ -203,16 +161,13 @@ def _draw_beard(canvas: Image.Image, person: Person, shot: Shot, frame: Frame, h
         outer = [(0.97, 0.0), (0.9 * jaw, 0.7), (0.55 * jaw, 1.22 * long), (0.2, 1.4 * long), (0, 1.42 * long)]
         inner = [(0, 0.52), (0.35, 0.6), (0.62, 0.52), (0.86, 0.1)]
         ring = [*outer, *[(-x, y) for x, y in outer[-2::-1]], *[(-x, y) for x, y in inner[::-1]], *inner[1:]]
-        fill(curve(ring), 235 if person.beard == "full" else 75)
+        fill(curve(ring), 235 if person.beard == "full" else 90)
     if person.beard in ("moustache", "goatee"):
         fill(both([(0, 0.54), (0.25, 0.57), (0.4, 0.72), (0.2, 0.66), (0, 0.65)]), 235)
     if person.beard == "goatee":
         fill(both([(0, 0.9), (0.25, 0.92), (0.32, 1.2), (0.14, 1.42 * long), (0, 1.45 * long)]), 235)
     dark = Image.blend(hair, Image.new("RGB", hair.size, colour(person.brow_colour)), 0.75)
-    left, top, right, bottom = mask.getbbox() or (0, 0, 1, 1)
-    size = (COARSE * (right - left), COARSE * (bottom - top))
-    dark, mask = (coarse.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom)) for coarse in (dark, mask))
-    canvas.paste(dark, (COARSE * left, COARSE * top), mask)
+    paste_soft(canvas, dark, mask)
 
 
 def _draw_mouth(canvas: Image.Image, person: Person, shot: Shot, frame: Frame) -> None:
@@ -274,19 +229,3 @@ def _draw_glasses(canvas: Image.Image, person: Person, frame: Frame) -> None:
         pen.line([*rim, *rim[:4]], tint, width)
         pen.line(frame.pixels(np.array([(side * 0.74, -0.12), (side * 1.0, -0.12)])), tint, width)
     pen.line(frame.pixels(curve([(-0.14, -0.08), (0, -0.12), (0.14, -0.08)], closed=False), 0.2), tint, width)
-
-
-def _develop(picture: Image.Image, shot: Shot, rng: np.random.Generator) -> Image.Image:
-    """Blur, light from one side, exposure, colour of the light, sensor noise."""
-    if shot.blur > 0.15:
-        picture = picture.filter(ImageFilter.GaussianBlur(shot.blur * picture.width / 128))
-    across = 1 + 0.2 * shot.contrast * shot.light[0] * np.linspace(-1, 1, picture.width)
-    down = shot.exposure * (1 + 0.15 * shot.contrast * shot.light[1] * np.linspace(-1, 1, picture.height))
-    tint = np.array([1 + shot.warmth, 1, 1 - shot.warmth])
-    light = np.outer(down, np.outer(across, tint)).astype(np.float32)
-    pixels = np.asarray(picture).reshape(light.shape).astype(np.float32)
-    pixels *= light
-    grain = rng.integers(-128, 128, light.shape, np.int8).astype(np.float32)
-    pixels += grain * np.float32(shot.noise / 74)  # 74: the grain's own deviation
-    developed = np.clip(pixels, 0, 255, out=pixels).astype(np.uint8)
-    return Image.fromarray(developed.reshape(picture.height, picture.width, 3))

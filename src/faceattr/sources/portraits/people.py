@@ -128,7 +128,7 @@ def invent(identity: int, seed: int) -> Person:
     grey = _grey(age, rng)
     hair, natural = _hair_colour(tone, grey if male else grey * _pick(rng, [0.3, 1.0], [1, 1]), rng)
     length = _hair_length(male, age, rng)
-    lipstick = rng.random() < (0.05 if male else 0.5)
+    lipstick = rng.random() < (0.03 if male else 0.58)
     lips = skin * [0.86, 0.62, 0.62]
     lip_colour = lips * (1 - lipstick * 0.6) + np.array([172, 44, 62]) * lipstick * 0.6
     decay = (age - 18) / 67
@@ -149,20 +149,20 @@ def invent(identity: int, seed: int) -> Person:
         volume=near(1.05, 0.92, 0.12) - 0.1 * decay,
         curl=_clip(rng.normal(0.15 + 0.5 * (tone > 0.7), 0.2), 0, 1),
         length=near(0.98, 1.03, 0.045),
-        jaw=near(0.88, 1.05, 0.085),
+        jaw=near(0.86, 1.07, 0.085),
         chin=near(0.9, 1.12, 0.13),
         cheek=near(1.02, 0.98, 0.03),
-        brow=near(0.8, 1.25, 0.22) - 0.15 * decay,
+        brow=near(0.74, 1.34, 0.22) - 0.15 * decay,
         brow_arch=near(1.2, 0.7, 0.35),
         brow_height=near(1.06, 0.94, 0.07),
         eye=near(1.12, 1.0, 0.07) - 0.14 * decay,
-        lash=_clip(near(0.65, 0.2, 0.25), 0, 1),
+        lash=_clip(near(0.72, 0.14, 0.22), 0, 1),
         nose=near(0.93, 1.1, 0.1) + 0.08 * decay,
-        lips=near(1.12, 0.9, 0.16) - 0.22 * decay,
+        lips=near(1.16, 0.86, 0.16) - 0.22 * decay,
         mouth=near(0.97, 1.03, 0.07),
-        neck=near(0.88, 1.1, 0.09),
-        shoulders=near(0.92, 1.1, 0.1),
-        beard=_pick(rng, BEARDS, [0.5, 0.2, 0.07, 0.08, 0.15] if male else [0.98, 0.015, 0.005, 0, 0]),
+        neck=near(0.86, 1.13, 0.09),
+        shoulders=near(0.9, 1.14, 0.1),
+        beard=_pick(rng, BEARDS, [0.44, 0.24, 0.07, 0.09, 0.16] if male else [0.98, 0.015, 0.005, 0, 0]),
         wrinkles=_clip((age - 33) / 32 + 0.13 * rng.standard_normal(), 0, 1),
         bags=_clip((age - 22) / 40 + 0.15 * rng.standard_normal(), 0, 1),
         sag=_clip((age - 36) / 36 + 0.12 * rng.standard_normal(), 0, 1),
@@ -193,7 +193,7 @@ def pose(one: Person, identity: int, number: int, seed: int) -> Shot:
         background=np.clip(base + rng.normal(0, 22, (3, 3, 1)) + rng.normal(0, 7, (3, 3, 3)), 0, 255),
         clothes=np.clip(rng.uniform(20, 225) + rng.normal(0, 40, 3), 5, 250),
         neckline=float(rng.uniform(0, 1)),
-        blur=float(max(0.0, rng.normal(0.25, 0.45))),
+        blur=float(max(0.0, rng.normal(0.22, 0.42))),
         noise=float(rng.gamma(2.0, 2.2)),
         texture=int(rng.integers(2**31)),
     )

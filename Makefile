@@ -1,0 +1,42 @@
+# faceattr: `make train` ends with a trained model, `make test` runs the suite; both make .venv first, once.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup train test lint format type clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
+
+# A stamp per set of packages: made again only when pyproject.toml changes.
+$(VENV)/.train: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(VENV)/.test: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,sweeps,tracking]'
+	touch $@ $(VENV)/.train
+
+setup: $(VENV)/.test  ## .venv with everything for development
+
+train: $(VENV)/.train  ## train on generated sample faces; ARGS='model=vgg16 …' passes arguments on
+	$(BIN)/python train.py $(ARGS)
+
+test: $(VENV)/.test  ## the test suite; ARGS='-k resume' passes arguments on
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.test  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.test  ## let ruff put things right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(VENV)/.test  ## mypy
+	$(BIN)/mypy
+
+clean:  ## remove what was made: .venv, caches, outputs
+	rm -rf $(VENV) outputs multirun .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
