@@ -30,7 +30,8 @@ SHOWN = 20
 
 def probabilities(model: Classifier, loader: DataLoader[Any], trainer_cfg: DictConfig) -> tuple[Tensor, Tensor]:
     """Float32 [N, classes] and the row [N] of each, in the loader's order, without gradients, on the trainer's device."""
-    trainer = devices.trainer(trainer_cfg, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = devices.trainer(trainer_cfg, single=True, **quiet)
     parts = trainer.predict(model, loader)
     if not parts:
         return torch.zeros(0, len(model.target.classes)), torch.zeros(0, dtype=torch.int64)

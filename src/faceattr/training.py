@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import shutil
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -64,7 +66,10 @@ class Run:
         """The whole of it, in order; see the module's docstring."""
         best = self.folder / "checkpoints" / "best.ckpt"
         resumed = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
-        if resumed is None and best.parent.exists():
+        first_process = os.environ.get("LOCAL_RANK", "0") == "0"
+        if not first_process:
+            logging.disable(logging.INFO)
+        elif resumed is None and best.parent.exists():
             raise FaceattrError(
                 f"{self.folder} already holds a run. Give another hydra.run.dir, or go on with it: ckpt={best.parent / 'last.ckpt'}"
             )
@@ -82,7 +87,9 @@ class Run:
         log.info("%s", finetune.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
         self._begin(cfg, data, model, trainer, stored)
         trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
-        return self._judge(cfg, data, history, checkpoints) if trainer.is_global_zero else math.nan
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+        return self._judge(cfg, data, history, checkpoints) if first_process else math.nan
 
     def _weights(self, cfg: DictConfig, network: Network) -> str:
         wanted = cfg.model.pretrained
