@@ -3,7 +3,7 @@
 import hydra
 from omegaconf import DictConfig
 
-from faceattr.config import launch, one_clear_error
+from faceattr.command_line import launch, one_clear_error
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")

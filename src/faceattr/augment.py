@@ -29,12 +29,13 @@ class Augmentation:
         if not self.active:
             return images
         matrices, factors = self.draw(len(images), images.shape[2], images.shape[3], generator)
-        if self.warps:
-            images = warp(images, matrices.to(images.device, non_blocking=True))
-        if self.lights:
-            images = relight(images, factors.to(images.device, non_blocking=True))
-        if self.ranges.get("randaugment_ops"):
-            images = self._randaugment(images, generator)
+        with torch.autocast(images.device.type, enabled=False):  # coordinates in bf16 would be off by a pixel and more
+            if self.warps:
+                images = warp(images, matrices.to(images.device, non_blocking=True))
+            if self.lights:
+                images = relight(images, factors.to(images.device, non_blocking=True))
+            if self.ranges.get("randaugment_ops"):
+                images = self._randaugment(images, generator)
         return images
 
     def draw(self, batch: int, height: int, width: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

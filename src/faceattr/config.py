@@ -1,4 +1,4 @@
-"""Config: the types of every key, the one place that builds objects from `_target_`, and how an error is shown.
+"""Config: the types of every key, their checks, and the one place that builds objects from `_target_`.
 
 Closed groups (`finetune`, `augment`, `trainer`) are dataclasses. Open groups (`data`, `model`, `optim`, `logger`) name a
 function by `_target_`; their keys are checked against its signature, so that a new data set or model needs no schema.
@@ -7,33 +7,27 @@ Nothing here imports torch: composing a config stays quick.
 
 import difflib
 import inspect
-import logging
 import os
-import re
-import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+import pkgutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.types import RunMode
-from hydra.utils import get_method
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from faceattr.errors import FaceattrError
 
-log = logging.getLogger(__name__)
-
-ALLOWED_TARGETS = ("faceattr.", "torch.optim.", "pytorch_lightning.loggers.")
-
-
-TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
-"""The user wants to see where an error came from."""
+ALLOWED_TARGETS = (
+    "faceattr.sources.",
+    "faceattr.networks.",
+    "faceattr.timm_networks.",
+    "torch.optim.",
+    "pytorch_lightning.loggers.",
+)
 
 
 @dataclass
@@ -182,29 +176,22 @@ for _name, _schema in SCHEMAS.items():
 def target_function(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
     """What `node._target_` names.
 
-    Only targets in `ALLOWED_TARGETS` are looked up: a checkpoint carries a config, and a stranger's must not run code.
-    Further packages come from the environment variable FACEATTR_ALLOW (comma-separated), which no config can set.
+    Only what lies in `ALLOWED_TARGETS`, by its path and by where it is defined, is given: a checkpoint carries a config,
+    and a stranger's must not run code. The environment variable FACEATTR_ALLOW (packages, comma-separated) adds to it.
     """
-    target = str(node.get("_target_", ""))
-    allowed = ALLOWED_TARGETS + tuple(
-        f"{name.strip()}." for name in os.environ.get("FACEATTR_ALLOW", "").split(",") if name.strip()
-    )
-    if not target.startswith(allowed):
+    target = str(node.get("_target_", None))
+    own = [f"{name.strip()}." for name in os.environ.get("FACEATTR_ALLOW", "").split(",") if name.strip()]
+    allowed = (*ALLOWED_TARGETS, *own)
+    try:
+        found: Any = pkgutil.resolve_name(target) if target.startswith(allowed) else None
+    except Exception as error:
+        raise FaceattrError(f"{key}._target_={target} cannot be imported: {error}") from error
+    if not f"{getattr(found, '__module__', None)}.".startswith(allowed):
         raise FaceattrError(
-            f"{key}._target_={target or None} is not allowed. Targets lie in {', '.join(allowed)}\n"
+            f"{key}._target_={target} is not allowed. Targets lie in {', '.join(allowed)}\n"
             "To use a package of your own, name it in the environment variable FACEATTR_ALLOW."
         )
-    try:
-        return get_method(target) if not target.rpartition(".")[2][:1].isupper() else _class(target)
-    except Exception as error:
-        cause = error.__cause__ or error
-        raise FaceattrError(f"{key}._target_={target} cannot be imported: {cause}") from error
-
-
-def _class(target: str) -> Callable[..., Any]:
-    from hydra.utils import get_class
-
-    return get_class(target)
+    return found
 
 
 def instantiate(node: DictConfig, key: str, *, drop: tuple[str, ...] = (), **arguments: Any) -> Any:
@@ -272,7 +259,7 @@ def _checked_against_signature(node: DictConfig, group: str, shared: Any) -> Dic
     open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     unknown = [str(name) for name in node if name not in types and name != "_target_"]
     if unknown and not open_ended:
-        raise FaceattrError(_unknown_key(f"{group}.{unknown[0]}", list(types)))
+        raise FaceattrError(unknown_key(f"{group}.{unknown[0]}", list(types)))
     schema = OmegaConf.structured(make_dataclass(group.title(), [(k, types[str(k)]) for k in node if k in types]))
     try:
         typed = OmegaConf.merge(schema, {name: value for name, value in node.items() if name in types})
@@ -292,115 +279,10 @@ def _simple(annotation: Any) -> Any:
     return probe
 
 
-def _unknown_key(key: str, known: list[str]) -> str:
+def unknown_key(key: str, known: list[str]) -> str:
+    """The message for a key that is not there: the nearest one, and all there are."""
     group, _, name = key.rpartition(".")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {group + '.' if group else ''}{near[0]}?" if near else ""
     where = f"Keys of {group}" if group else "Keys"
     return f"{key}: no such key.{hint}\n{where}: {', '.join(sorted(known))}"
-
-
-def offer_checkpoint(program: str) -> None:
-    """Where the command line has `ckpt=…`, offer the groups that the checkpoint stores as Hydra options `checkpoint`.
-
-    For `train` this is what resuming means: the run's own config, in its own folder, with the command line on top.
-    For `evaluate` and `predict` the checkpoint's data and device are the defaults of conf/evaluate.yaml.
-    """
-    given = dict(arg.split("=", 1) for arg in sys.argv[1:] if "=" in arg and not arg.startswith("-"))
-    ckpt = given.get("ckpt", "").strip("'\"")
-    if not ckpt or ckpt in ("null", "None"):
-        if program != "train" and not {"--help", "-h", "--cfg", "-c", "--info"} & set(sys.argv):
-            raise FaceattrError(f"ckpt is not given: python {program}.py ckpt=…/checkpoints/best.ckpt")
-        stored: dict[str, Any] = {}
-    elif program == "train" and ("-m" in sys.argv or "--multirun" in sys.argv):
-        raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")
-    else:
-        from faceattr.checkpoint import read_description
-
-        stored = read_description(ckpt)["config"]
-    store = ConfigStore.instance()
-    groups = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
-    for group in groups if stored or program != "train" else ():
-        store.store(group=group, name="checkpoint", node=OmegaConf.create(stored.get(group) or {}))
-    if program == "train" and stored:
-        folder = Path(ckpt).expanduser().absolute().parent.parent
-        resumed = dict.fromkeys(groups, "checkpoint")
-        resumed |= {key: _quoted(stored[key]) for key in ("seed", "loss", "name")} | {"hydra.run.dir": _quoted(folder)}
-        sys.argv[1:1] = [f"{key}={value}" for key, value in resumed.items() if key not in given]
-
-
-def _quoted(value: Any) -> str:
-    return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", r"\'") + "'"
-
-
-@contextmanager
-def one_clear_error(program: str) -> Iterator[None]:
-    """Turn every error that the user can mend into its message and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        _remove_empty_run()
-        message = _message(error, program)
-        if TRACEBACK or message is None:
-            raise
-        sys.stderr.write(f"Error: {message}\n")
-        raise SystemExit(1) from None
-
-
-def _message(error: BaseException, program: str) -> str | None:
-    """One to three lines for the user, or None where the error is ours and its traceback is wanted."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, FaceattrError):
-        return str(error)
-    text = f"{error}\n{error.__cause__ or ''}"
-    if unknown := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(unknown[1], _keys_beside(unknown[1], program))
-    if option := re.search(r"Could not find '([^']+)'", text):
-        listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-        available = [name for name in listed if name not in ("shared", "checkpoint")]
-        return f"{option[1].replace('/', '=')}: no such option.\nAvailable: {', '.join(available) or 'none'}"
-    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
-        return "\n".join(dict.fromkeys(lines[:3]))
-    return None
-
-
-def _keys_beside(key: str, program: str) -> list[str]:
-    """The keys that stand where `key` was looked for: composed again, without the values of the command line."""
-    import hydra
-
-    groups = [arg for arg in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w\-]+", arg) and arg.split("=")[0] != key]
-    try:
-        hydra.core.global_hydra.GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(Path(sys.argv[0]).absolute().parent / "conf"), version_base="1.3"):
-            known = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
-            node = OmegaConf.select(hydra.compose(program, known), key.rpartition(".")[0])
-    except Exception:
-        node = None
-    fields = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
-    return [str(name) for name in (node if OmegaConf.is_dict(node) else fields) if name != "_target_"]
-
-
-def _remove_empty_run() -> None:
-    """A run that failed before it wrote anything leaves no folder behind."""
-    from hydra.core.hydra_config import HydraConfig
-
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
-        return
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    left = [path for path in folder.rglob("*") if path.is_file()]
-    if left and all(path.parent.name == ".hydra" or path.suffix == ".log" for path in left):
-        logging.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):
-            folder.parent.rmdir()
-
-
-def launch(main: Callable[[], Any], program: str) -> None:
-    """Run a Hydra entry (`train`, `evaluate`, `predict`): the checkpoint's config offered, errors shown as one message."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that this is the one place
-    with one_clear_error(program):
-        offer_checkpoint(program)
-        main()

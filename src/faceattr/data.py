@@ -56,12 +56,22 @@ def load_table(cfg: DictConfig, *, classes: list[str] | None = None, splits: boo
 
 
 class ImageSet(Dataset[Batch]):
-    """Rows of a table as batches: indexed with a list of positions, it returns a whole `Batch`."""
+    """Rows of a table as batches: indexed with a list of positions, it returns a whole `Batch`.
+
+    `paths`, `targets` and `packed` (where in `pixels` an image lies) have an entry for each row of the table.
+    """
 
     def __init__(
-        self, paths: list[str], targets: np.ndarray, spec: InputSpec, pixels: np.ndarray | None, rows: np.ndarray
+        self,
+        paths: list[str],
+        targets: np.ndarray,
+        spec: InputSpec,
+        pixels: np.ndarray | None,
+        packed: np.ndarray,
+        rows: np.ndarray,
     ) -> None:
-        self.paths, self.targets, self.spec, self.pixels, self.rows = paths, targets, spec, pixels, rows
+        self.paths, self.targets, self.spec, self.rows = paths, targets, spec, rows
+        self.pixels, self.packed = pixels, packed
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -69,7 +79,7 @@ class ImageSet(Dataset[Batch]):
     def __getitems__(self, positions: list[int]) -> Batch:
         rows = self.rows[positions]
         if self.pixels is not None:
-            images = torch.from_numpy(self.pixels[rows])
+            images = torch.from_numpy(self.pixels[self.packed[rows]])
         else:
             images = torch.from_numpy(np.stack([read(self.paths[row], self.spec) for row in rows]))
         return images.permute(0, 3, 1, 2), torch.from_numpy(self.targets[rows]), torch.from_numpy(rows)
@@ -122,8 +132,8 @@ class FaceData(pl.LightningDataModule):
         kept = np.setdiff1d(np.arange(len(prepared)), list(bad))
         self.table = prepared.iloc[kept].reset_index(drop=True)
         self.table.attrs = prepared.attrs
-        self._paths, self._pixels, self._kept = paths, pixels, kept
-        self._targets = prepared["label"].cat.codes.to_numpy(np.int64)
+        self._paths, self._pixels, self._packed = [paths[row] for row in kept], pixels, kept
+        self._targets = self.table["label"].cat.codes.to_numpy(np.int64)
         if bad and "split" in self.table:
             table.check_splits(self.table)
 
@@ -135,12 +145,12 @@ class FaceData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         rows = self.rows("train")
-        targets = self._targets[self._kept[rows]]
+        targets = self._targets[rows]
         weights = 1.0 / np.bincount(targets)[targets] if self.cfg.balance == "sampler" else None
-        alone = len(rows) > 1 and len(rows) % self.cfg.batch_size == 1  # batch norm cannot train on one image
+        order = EpochSampler(len(rows), self.seed, weights, lambda: self.trainer.current_epoch if self.trainer else 0)
+        alone = len(order) > 1 and len(order) % self.cfg.batch_size == 1  # batch norm cannot train on one image
         if alone:
             log.info("The last training batch would hold one image: each epoch leaves a random one out")
-        order = EpochSampler(len(rows), self.seed, weights, lambda: self.trainer.current_epoch if self.trainer else 0)
         return self._loader(rows, sampler=order, drop_last=alone)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -153,7 +163,7 @@ class FaceData(pl.LightningDataModule):
         return self._loader(rows[rank::world])
 
     def _loader(self, rows: np.ndarray, **order: Any) -> DataLoader[Batch]:
-        dataset = ImageSet(self._paths, self._targets, self.spec, self._pixels, self._kept[rows])
+        dataset = ImageSet(self._paths, self._targets, self.spec, self._pixels, self._packed, rows)
         workers = 0 if self._pixels is not None else (cores() if self.cfg.workers is None else self.cfg.workers)
         return DataLoader(
             dataset,

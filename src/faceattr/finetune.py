@@ -4,6 +4,7 @@ A policy keeps no state, so a run that is resumed in the middle of a schedule is
 `BaseFinetuning` is not used: on resume it freezes again what it had unfrozen.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +53,7 @@ class Policy:
 
 
 def _index(stage: Any, names: list[str]) -> int:
-    if isinstance(stage, str) and stage.lstrip("-").isdigit():
+    if isinstance(stage, str) and re.fullmatch(r"-?[0-9]+", stage):
         stage = int(stage)
     if stage in names:
         return names.index(stage)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from tqdm import tqdm
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, an error instead of Pillow's warning
@@ -21,6 +21,18 @@ SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]
 }
 """(mean, std) per channel, RGB, on the scale 0–255. `caffe` is Keras's VGG16 input with the channels left in RGB order:
 weights stored for BGR have their first layer turned round, which is the same function."""
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation → what makes the picture upright."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +60,22 @@ def decode(path: str | Path) -> Image.Image:
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImage(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
-                return _rgb(ImageOps.exif_transpose(image))
+                return _rgb(_upright(image))
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, …
         reason = "not an image file" if type(error).__name__ == "UnidentifiedImageError" else str(error)
         raise UnreadableImage(reason or type(error).__name__) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF says; Pillow's own `exif_transpose` writes EXIF anew too, and fails over odd tags in it."""
+    image.load()
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # EXIF that cannot be read says nothing; the pixels are whole
+        return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _rgb(image: Image.Image) -> Image.Image:

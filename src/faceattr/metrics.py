@@ -50,7 +50,8 @@ def evaluate(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
     found["balanced_accuracy"] = float(recall[present].mean())
     found |= _ranking(target, probabilities, truth, present)
     if target.kind == "binary":
-        found["f1"] = float(multiclass_f1_score(predicted, truth, k, average="none")[-1])
+        f1 = float(multiclass_f1_score(predicted, truth, k, average="none")[-1])
+        found["f1"] = f1 if present[-1] else math.nan
         found["positive_class"] = target.classes[-1]
     else:
         found["f1"] = float(multiclass_f1_score(predicted, truth, k, average="none")[present].mean())

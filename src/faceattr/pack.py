@@ -80,23 +80,23 @@ def _open(key: str) -> tuple[np.ndarray, dict[int, str]] | None:
 def _write(key: str, paths: list[str], spec: InputSpec, workers: int | None) -> tuple[np.ndarray, dict[int, str]]:
     """Both files get their name only when complete, so an interrupted pack is never used; a parallel one merely loses."""
     folder = cache_folder()
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{key}.npy"
     shape = (len(paths), spec.height, spec.width, 3)
-    _evict(int(np.prod(shape)))
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f"{key}.") as work:
-        part = Path(work) / "part.npy"
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _evict(int(np.prod(shape)))
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f"{key}.") as work:
+            part = Path(work) / "part.npy"
             pixels = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=shape)
             _reserve(part)
             bad = read_many(paths, spec, pixels, workers=workers, label="Packing")
             pixels.flush()
             about = {"images": len(paths), "spec": asdict(spec), "bad": bad}
             (Path(work) / "part.json").write_text(json.dumps(about))
-        except OSError as error:
-            raise FaceattrError(f"Cannot write the packed pixels to {folder}: {error}. Try data.pack=off.") from error
-        (Path(work) / "part.json").replace(file.with_suffix(".json"))
-        part.replace(file)
+            (Path(work) / "part.json").replace(file.with_suffix(".json"))
+            part.replace(file)
+    except OSError as error:
+        raise FaceattrError(f"Cannot write the packed pixels to {folder}: {error}. Try data.pack=off.") from error
     log.info("Pixels: %s images packed into %s", len(paths), file)
     return np.load(file, mmap_mode="r"), bad
 
@@ -141,6 +141,9 @@ def _main(arguments: list[str]) -> None:
         print(f"{file.name}  {file.stat().st_size / 1e6:8.1f} MB  {shape['images']} images")
         if arguments:
             _remove(file)
+    if arguments:  # and what packs that were killed have left
+        for folder in cache_folder().glob("*.*/"):
+            shutil.rmtree(folder, ignore_errors=True)
     print(f"{len(packs)} packs in {cache_folder()}{', all removed' if arguments else ''}")
 
 

@@ -1,0 +1,126 @@
+"""Around Hydra: what `ckpt=…` on a command line means, and how an error is shown (as one message, exit code 1)."""
+
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from faceattr.config import SCHEMAS, unknown_key
+from faceattr.errors import FaceattrError
+
+TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
+"""The user wants to see where an error came from."""
+
+
+def offer_checkpoint(program: str) -> None:
+    """Where the command line has `ckpt=…`, offer the groups that the checkpoint stores as Hydra options `checkpoint`.
+
+    For `train` this is what resuming means: the run's own config, in its own folder, with the command line on top.
+    For `evaluate` and `predict` the checkpoint's data and device are the defaults of conf/evaluate.yaml.
+    """
+    given = dict(arg.split("=", 1) for arg in sys.argv[1:] if "=" in arg and not arg.startswith("-"))
+    ckpt = given.get("ckpt", "").strip("'\"")
+    if not ckpt or ckpt in ("null", "None"):
+        if program != "train" and not {"--help", "-h", "--cfg", "-c", "--info"} & set(sys.argv):
+            raise FaceattrError(f"ckpt is not given: python {program}.py ckpt=…/checkpoints/best.ckpt")
+        stored: dict[str, Any] = {}
+    elif program == "train" and ("-m" in sys.argv or "--multirun" in sys.argv):
+        raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")
+    else:
+        from faceattr.checkpoint import read_description
+
+        stored = read_description(ckpt)["config"]
+    store = ConfigStore.instance()
+    groups = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
+    for group in groups if stored or program != "train" else ():
+        store.store(group=group, name="checkpoint", node=OmegaConf.create(stored.get(group) or {}))
+    if program == "train" and stored:
+        folder = Path(ckpt).expanduser().absolute().parent.parent
+        resumed = dict.fromkeys(groups, "checkpoint")
+        resumed |= {key: _quoted(stored[key]) for key in ("seed", "loss", "name")} | {"hydra.run.dir": _quoted(folder)}
+        sys.argv[1:1] = [f"{key}={value}" for key, value in resumed.items() if key not in given]
+
+
+def _quoted(value: Any) -> str:
+    return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", r"\'") + "'"
+
+
+@contextmanager
+def one_clear_error(program: str) -> Iterator[None]:
+    """Turn every error that the user can mend into its message and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        _remove_empty_run()
+        message = _message(error, program)
+        if TRACEBACK or message is None:
+            raise
+        sys.stderr.write(f"Error: {message}\n")
+        raise SystemExit(1) from None
+
+
+def _message(error: BaseException, program: str) -> str | None:
+    """One to three lines for the user, or None where the error is ours and its traceback is wanted."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, FaceattrError):
+        return str(error)
+    text = f"{error}\n{error.__cause__ or ''}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return unknown_key(unknown[1], _keys_beside(unknown[1], program))
+    if option := re.search(r"Could not find '([^']+)'", text):
+        listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        available = [name for name in listed if name not in ("shared", "checkpoint")]
+        return f"{option[1].replace('/', '=')}: no such option.\nAvailable: {', '.join(available) or 'none'}"
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
+        return "\n".join(dict.fromkeys(lines[:3]))
+    return None
+
+
+def _keys_beside(key: str, program: str) -> list[str]:
+    """The keys that stand where `key` was looked for: composed again, without the values of the command line."""
+    groups = [arg for arg in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w\-]+", arg) and arg.split("=")[0] != key]
+    try:
+        hydra.core.global_hydra.GlobalHydra.instance().clear()
+        with hydra.initialize_config_dir(str(Path(sys.argv[0]).absolute().parent / "conf"), version_base="1.3"):
+            known = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
+            node = OmegaConf.select(hydra.compose(program, known), key.rpartition(".")[0])
+    except Exception:
+        node = None
+    fields = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
+    return [str(name) for name in (node if OmegaConf.is_dict(node) else fields) if name != "_target_"]
+
+
+def _remove_empty_run() -> None:
+    """A run that failed before it wrote anything leaves no folder behind."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+        return
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    if left and all(path.parent.name == ".hydra" or path.suffix == ".log" for path in left):
+        logging.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()
+
+
+def launch(main: Callable[[], Any], program: str) -> None:
+    """Run a Hydra entry (`train`, `evaluate`, `predict`): the checkpoint's config offered, errors shown as one message."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that this is the one place
+    with one_clear_error(program):
+        offer_checkpoint(program)
+        main()

@@ -1,0 +1,82 @@
+"""How tests start train.py, evaluate.py and predict.py: always the real script in a process of its own.
+
+`shell` is what a user does. `quick` forks that process from a server which has imported torch already: the import is
+most of a tiny run's time.
+"""
+
+import multiprocessing
+import os
+import resource
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ("data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32")
+OFFLINE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended; `code` is minus the signal where one killed it."""
+
+    code: int
+    out: str
+    err: str
+
+
+def start(program: str, *arguments: object, cwd: Path, **env: str) -> subprocess.Popen[str]:
+    """The process itself, for tests that signal it. SIGINT is restored: a shell ignores it for what runs behind `&`."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / f"{program}.py"), *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def shell(program: str, *arguments: object, cwd: Path, **env: str) -> Ended:
+    """What a user types."""
+    process = start(program, *arguments, cwd=cwd, **env)
+    try:
+        out, err = process.communicate(timeout=180)
+    finally:
+        process.kill()
+    return Ended(process.returncode, out, err)
+
+
+def quick(program: str, *arguments: object, cwd: Path, largest_file: int | None = None, **env: str) -> Ended:
+    """The same, forked from a process that has imported everything. No file can grow past `largest_file` bytes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["faceattr.training", "faceattr.sources.sample", "matplotlib.pyplot", "PIL.Image"])
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        argv = [str(ROOT / f"{program}.py"), *map(str, arguments)]
+        process = context.Process(target=_run, args=(argv, cwd, os.environ | env, out, err, largest_file))
+        process.start()
+        process.join(180)
+        if process.is_alive():
+            process.kill()
+            process.join()
+        assert process.exitcode is not None
+        return Ended(process.exitcode, out.read_text(), err.read_text())
+
+
+def _run(argv: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path, largest_file: int | None) -> None:
+    for file, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+    if largest_file is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.argv = argv
+    runpy.run_path(argv[0], run_name="__main__")
