@@ -30,8 +30,8 @@ def evaluate_split(
     frame.insert(1, "true", rows["label"].astype(str).to_numpy())
     frame.to_csv(folder / f"predictions_{split}.csv", index=False)
     counts = metrics.confusion(model.target, scores, truth).numpy()
-    title = f"{split}: {metrics.describe(found)}"
-    plots.confusion(counts, list(model.target.classes), folder / f"confusion_{split}.png", title=title)
+    picture = folder / f"confusion_{split}.png"
+    plots.confusion(counts, model.target.classes, picture, title=f"{model.cfg.name}: {split} images")
     write_json(folder / f"{split}_metrics.json", found)
     return found
 

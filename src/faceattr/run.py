@@ -56,8 +56,8 @@ class History(pl.Callback):
             self.write()
             log.info(
                 "epoch %2d/%d  train loss %.4f accuracy %.3f · val loss %.4f accuracy %.3f · %.0f s, %.0f images/s",
-                row["epoch"] + 1,
-                trainer.max_epochs,
+                row["epoch"],
+                (trainer.max_epochs or 0) - 1,
                 *(row.get(name, float("nan")) for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")),
                 row["seconds"],
                 row["images_per_second"],
