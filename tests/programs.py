@@ -70,6 +70,13 @@ def quick(program: str, *arguments: object, cwd: Path, largest_file: int | None 
         return Ended(process.exitcode, out.read_text(), err.read_text())
 
 
+def tiny_run(folder: Path, *arguments: object) -> Path:
+    """A finished run of train.py on 60 sample faces of 32 pixels, in `folder`."""
+    ended = quick("train", *TINY, *arguments, f"hydra.run.dir={folder}", cwd=folder.parent)
+    assert ended.code == 0, ended.err
+    return folder
+
+
 def _run(argv: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path, largest_file: int | None) -> None:
     for file, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)

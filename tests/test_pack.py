@@ -213,7 +213,9 @@ def test_with_too_little_disk_auto_says_so_and_goes_off_and_disk_refuses(photos,
     assert pack(photos, SPEC, mode="auto", workers=1) == (None, {})
     assert "data.pack=auto: packing the pixels takes" in caplog.text
     assert "too little room" in caplog.text
-    with pytest.raises(FaceattrError, match=r"data.pack=disk: .* too little room\.\nSet FACEATTR_CACHE .*data.pack=off"):
+    with pytest.raises(
+        FaceattrError, match=r"data.pack=disk: .* too little room\.\nSet FACEATTR_CACHE .*data.pack=off"
+    ):
         pack(photos, SPEC, mode="disk", workers=1)
     assert packs() == []
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + SIZE + 1))

@@ -92,7 +92,16 @@ class Classifier(pl.LightningModule):
         if self.trainer.world_size > 1:
             probabilities, targets, rows, losses = self._from_all(probabilities, targets, rows, losses)
         found = metrics.evaluate(self.target, probabilities.cpu(), targets.cpu())
-        kept = ("accuracy", "balanced_accuracy", "average_precision", "auroc", "f1", "quadratic_kappa")
+        kept = (
+            "accuracy",
+            "accuracy_low",
+            "accuracy_high",
+            "balanced_accuracy",
+            "average_precision",
+            "auroc",
+            "f1",
+            "quadratic_kappa",
+        )
         logged = {f"val_{name}": found[name] for name in kept if found.get(name) is not None}
         self.log_dict({"val_loss": losses.mean(), **logged})
 

@@ -7,16 +7,20 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
+from faceattr import config
 from faceattr.config import SCHEMAS, unknown_key
 from faceattr.errors import FaceattrError
 
@@ -83,7 +87,14 @@ def _message(error: BaseException, program: str) -> str | None:
     if option := re.search(r"Could not find '([^']+)'", text):
         listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         available = [name for name in listed if name not in ("shared", "checkpoint")]
-        return f"{option[1].replace('/', '=')}: no such option.\nAvailable: {', '.join(available) or 'none'}"
+        return f"{'='.join(option[1].rsplit('/', 1))}: no such option.\nAvailable: {', '.join(available) or 'none'}"
+    if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
+        closed = getattr(config, field[2], None)  # a group that is a dataclass there
+        return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, YAMLError):
+        return f"{getattr(error, 'problem', error)} {str(getattr(error, 'problem_mark', '')).strip()}"
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
@@ -110,12 +121,27 @@ def _remove_empty_run() -> None:
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
         return
     folder = Path(HydraConfig.get().runtime.output_dir)
+    log_file = folder / f"{HydraConfig.get().job.name}.log"
     left = [path for path in folder.rglob("*") if path.is_file()]
-    if left and all(path.parent.name == ".hydra" or path.suffix == ".log" for path in left):
+    if left and all(path.parent == folder / ".hydra" or path == log_file for path in left):
         logging.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):
-            folder.parent.rmdir()
+        with suppress(OSError, ValueError):  # until one is not empty, or none below the current folder
+            for parent in folder.relative_to(Path.cwd()).parents[:-1]:
+                parent.rmdir()
+
+
+class RunFolder(Callback):
+    """Hydra's hook before it writes anything: a folder holds one run, and no second one is begun in it."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        HydraConfig.instance().set_config(config)  # the default folder is named by its choices
+        folder = Path(config.hydra.run.dir)
+        first_process = os.environ.get("LOCAL_RANK", "0") == "0"  # the others of a DDP run come to their own folder
+        if first_process and not config.ckpt and (folder / "checkpoints").exists():
+            last = folder / "checkpoints" / "last.ckpt"
+            message = f"{folder} already holds a run. Give another hydra.run.dir, or go on with it: ckpt={last}"
+            sys.exit(f"Error: {message}")  # Hydra swallows a callback's other exceptions
 
 
 def launch(main: Callable[[], Any], program: str) -> None:

@@ -167,6 +167,7 @@ CHOICES = {
         "val_f1",
     ),
 }
+NOT_NEGATIVE = ("seed", "data.seed", "data.workers")
 POSITIVE = ("data.batch_size", "data.max_images", "trainer.max_epochs", "trainer.patience", "optim.lr", "batch_size")
 
 for _name, _schema in SCHEMAS.items():
@@ -231,6 +232,9 @@ def validated(cfg: DictConfig) -> DictConfig:
     for group, shared in SHARED.items():
         if group in cfg:
             cfg[group] = _checked_against_signature(cfg[group], group, shared)
+    known = {name for schema in SCHEMAS.values() for name in schema.__dataclass_fields__}
+    if unknown := [str(name) for name in cfg if name not in known]:
+        raise FaceattrError(unknown_key(unknown[0], sorted(known)))
     for key, choices in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and str(value).lower() not in choices:
@@ -239,6 +243,10 @@ def validated(cfg: DictConfig) -> DictConfig:
         value = OmegaConf.select(cfg, key)
         if value is not None and value <= 0:
             raise FaceattrError(f"{key}={value}: must be greater than 0.")
+    for key in NOT_NEGATIVE:
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < 0:
+            raise FaceattrError(f"{key}={value}: must be 0 or more.")
     if "model" in cfg:
         cfg.model.pretrained = str(cfg.model.pretrained).lower()
     for key in ("data.root", "model.weights", "ckpt"):

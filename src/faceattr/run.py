@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 PACKAGES = ("faceattr", "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas")
 
 
+SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_accuracy_low", "val_accuracy_high")
+
+
 class History(pl.Callback):
     """A row per epoch, kept in the checkpoint too, so that a resumed run has them all.
 
@@ -55,10 +58,10 @@ class History(pl.Callback):
         if trainer.is_global_zero:
             self.write()
             log.info(
-                "epoch %2d/%d  train loss %.4f accuracy %.3f · val loss %.4f accuracy %.3f · %.0f s, %.0f images/s",
+                "epoch %2d/%d  train loss %.4f accuracy %.3f · val loss %.4f accuracy %.3f (%.3f–%.3f) · %.0f s, %.0f images/s",
                 row["epoch"],
                 (trainer.max_epochs or 0) - 1,
-                *(row.get(name, float("nan")) for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy")),
+                *(row.get(name, float("nan")) for name in SHOWN),
                 row["seconds"],
                 row["images_per_second"],
             )

@@ -3,7 +3,6 @@
 timm itself is imported inside the functions: that takes seconds, and the other models do without.
 """
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -11,37 +10,25 @@ from typing import Any
 from torch import nn
 
 from faceattr.errors import FaceattrError
-from faceattr.networks import Network, build_head, output_shape
+from faceattr.networks import Network
 
 
 def from_timm(*, name: str, image_size: list, outputs: int, head: dict) -> Network:
     """Any timm backbone by name: its pooled features, then our head; stages stem, stage1, … by timm's own grouping."""
     try:
         backbone = timm_backbone(name, image_size)
-        shape = output_shape(backbone, image_size)
-    except FaceattrError:
-        raise
-    except Exception as error:  # each architecture has its own way to refuse a size
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise FaceattrError(f"{name} does not run on model.image_size={list(image_size)}: {reason}") from error
-    return Network(backbone, build_head(shape, outputs, head), _timm_stages(backbone), image_size, f"timm/{name}")
+    except (RuntimeError, AssertionError) as error:  # no such model or weights; a size that it refuses
+        raise FaceattrError(f"model.name={name} at model.image_size={list(image_size)}: {error}") from error
+    return Network(backbone, _timm_stages(backbone), image_size, outputs, head, f"timm/{name}")
 
 
 def timm_backbone(name: str, image_size: Sequence[int], pretrained: bool = False) -> nn.Module:
     """A timm model without its classifier, built for `image_size` where its architecture depends on it."""
     import timm
 
-    if not timm.is_model(name):
-        close = difflib.get_close_matches(name, timm.list_models(), n=5, cutoff=0.4)
-        raise FaceattrError(f"model.name={name} is not a timm model; the closest: {', '.join(close) or 'none'}")
-    try:
-        config = timm.get_pretrained_cfg(name)
-    except RuntimeError as error:  # the part after the dot
-        tags = ", ".join(timm.list_pretrained(f"{name.split('.')[0]}.*")) or "none"
-        raise FaceattrError(f"model.name={name}: timm has no such weights; those it has: {tags}") from error
+    config = timm.get_pretrained_cfg(name)
     size: dict[str, Any] = {"img_size": tuple(image_size)} if config and config.fixed_input_size else {}
-    backbone: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
-    return backbone
+    return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
 
 
 def _timm_stages(backbone: nn.Module) -> dict[str, str]:
@@ -50,10 +37,8 @@ def _timm_stages(backbone: nn.Module) -> dict[str, str]:
     by_id = {id(parameter): stages[name] for name, parameter in backbone.named_parameters()}
     modules, last = {}, "stem"
     for name, module in backbone.named_modules():
-        inside = {by_id[id(parameter)] for parameter in module.parameters()}
-        if not inside:
-            modules[name] = last
-        elif len(inside) == 1:
+        inside = {by_id[id(parameter)] for parameter in module.parameters()} or {last}
+        if len(inside) == 1:
             modules[name] = last = inside.pop()
     return stages | modules
 

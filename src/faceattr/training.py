@@ -69,10 +69,6 @@ class Run:
         first_process = os.environ.get("LOCAL_RANK", "0") == "0"
         if not first_process:
             logging.disable(logging.INFO)
-        elif resumed is None and best.parent.exists():
-            raise FaceattrError(
-                f"{self.folder} already holds a run. Give another hydra.run.dir, or go on with it: ckpt={best.parent / 'last.ckpt'}"
-            )
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         prepared = load_table(cfg.data)
         target = Target.of(prepared.attrs["classes"], ordinal=prepared.attrs["ordinal"], loss=cfg.loss)
@@ -101,7 +97,7 @@ class Run:
     def _go_on(self, cfg: DictConfig, resumed: dict[str, Any], stored: dict[str, Any]) -> str:
         """Refuse to resume as something else than what was begun; returns where its weights once came from."""
         was = OmegaConf.create(resumed["config"])
-        changed = [key for key in ("model", "finetune", "augment", "loss", "seed") if was[key] != cfg[key]]
+        changed = [key for key in ("model", "finetune", "augment", "optim", "loss", "seed") if was[key] != cfg[key]]
         changed += [key for key in ("classes", "fingerprint") if resumed[key] != stored[key]]
         if changed:
             raise FaceattrError(
@@ -181,9 +177,9 @@ class Run:
         return float(found["val"]["accuracy"])
 
     def ended(self, status: str, error: str | None = None, *, always: bool = False) -> None:
-        """Store how the run ended; nothing is written for one that never began, unless `always`."""
+        """Store how the run ended; one that never began (its folder may be another's) writes nothing, unless `always`."""
         self.about |= {"status": status, "error": error, "seconds": round(time.perf_counter() - self.began, 2)}
-        if always or (self.folder / "run.json").exists():
+        if always or "device" in self.about:
             self._write()
 
     def _write(self) -> None:

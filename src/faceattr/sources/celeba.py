@@ -1,9 +1,8 @@
 """CelebA: any of its attributes as the label, the official partition as split, the identity as group. Reads the
-official text files and Kaggle's CSV variant of them, flat in root, in the archives' folders (Anno, Eval, Img) or in
-torchvision's (celeba).
-"""
+official text files and Kaggle's CSV variant of them, in root or a folder of the archives' or torchvision's there."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -31,93 +30,62 @@ def load(
 
     Raises FaceattrError: root or a file missing, an unknown attribute, missing images, a download that failed.
     """
-    if download and root and not _complete(Path(root)):
+    if download and root and not (_find(Path(root), "list_attr_celeba") and _image_folder(Path(root))):
         _download(Path(root))
     root = existing_root(root, LAYOUT)
-    source = _find(root, "list_attr_celeba.txt", "list_attr_celeba.csv")
-    if source is None:
-        raise FaceattrError(f"data.root={root} has no list_attr_celeba.txt (or .csv). Expected there: {LAYOUT}.")
-    frame = _read(source, attributes=True)
+    source, folder = _find(root, "list_attr_celeba"), _image_folder(root)
+    if source is None or folder is None:
+        lacking = "no folder img_align_celeba" if source else "no list_attr_celeba.txt (or .csv)"
+        raise FaceattrError(f"data.root={root} has {lacking}. Expected there: {LAYOUT}.")
+    frame = _read(source)
     if attribute not in frame:
         raise FaceattrError(
             f"data.attribute={attribute} is not in {source}. Its attributes: {', '.join(map(str, frame))}."
         )
-    folder, frame = _present(root, source, frame, allow_missing)
+    there = frame.index.isin(list(file_names(folder)))
+    if not there.all():
+        missing = f"{(~there).sum():,} of the {len(frame):,} images of {source} are missing in {folder}"
+        if not allow_missing or not there.any():
+            example = f"e.g. {frame.index[~there][0]}"
+            raise FaceattrError(f"{missing}, {example}.\ndata.allow_missing=true goes on with those that are there.")
+        log.warning("data.allow_missing: %s: left out", missing)
+    frame = frame[there]
 
     names = ["female", "male"] if attribute == "Male" else [f"not_{attribute.lower()}", attribute.lower()]
-    table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + frame.index})
-    table["label"] = frame[attribute].map({-1: names[0], 0: names[0], 1: names[1]}).to_numpy()
-    partition = _find(root, "list_eval_partition.txt", "list_eval_partition.csv")
-    if partition is None:
-        log.info("%s has no list_eval_partition.txt: the official split is not known", root)
-    else:
-        table["split"] = _column(partition, frame.index).map(dict(enumerate(SPLITS))).to_numpy()
-    identity = _find(root, "identity_CelebA.txt", "identity_CelebA.csv")
-    if identity is not None:
-        table["group"] = _column(identity, frame.index).astype("Int64").astype("string").astype(object).to_numpy()
-    table = table.join((frame.drop(columns=attribute) > 0).reset_index(drop=True))
-    table.attrs["classes"] = names
-    table.attrs["ordinal"] = False
+    table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + frame.index}, index=frame.index)
+    table["label"] = (frame[attribute] > 0).map({False: names[0], True: names[1]})
+    partition, identity = _find(root, "list_eval_partition"), _find(root, "identity_CelebA")
+    if partition:
+        table["split"] = _read(partition).iloc[:, 0].map(dict(enumerate(SPLITS)))
+    if identity:
+        table["group"] = _read(identity).iloc[:, 0].astype(str)
+    table = table.join(frame.drop(columns=attribute) > 0).reset_index(drop=True)
+    table.attrs.update(classes=names, ordinal=False)
     return table
 
 
-def _find(root: Path, *names: str) -> Path | None:
-    places = (root / folder / name for folder in FOLDERS for name in names)
+def _find(root: Path, name: str, suffixes: Sequence[str] = (".txt", ".csv")) -> Path | None:
+    places = (root / folder / f"{name}{suffix}" for folder in FOLDERS for suffix in suffixes)
     return next((place for place in places if place.exists()), None)
 
 
 def _image_folder(root: Path) -> Path | None:
-    return _find(root, "img_align_celeba/img_align_celeba", "img_align_celeba")  # Kaggle's archive has it twice
+    return _find(root, "img_align_celeba", ("/img_align_celeba", ""))  # Kaggle's archive has it twice
 
 
-def _complete(root: Path) -> bool:
-    return bool(_find(root, "list_attr_celeba.txt", "list_attr_celeba.csv") and _image_folder(root))
-
-
-def _read(path: Path, attributes: bool = False) -> pd.DataFrame:
+def _read(path: Path) -> pd.DataFrame:
     """Columns of numbers, indexed by the image's name. The official attribute file has a line with the count, then the
     attributes' names without one for the image; the other official files have no header."""
-    count = None
     try:
         if path.suffix == ".csv":
-            frame = pd.read_csv(path, index_col=0, skipinitialspace=True)
-        elif attributes:
+            frame = pd.read_csv(path, index_col=0)
+        elif path.stem == "list_attr_celeba":
             frame = pd.read_csv(path, sep=r"\s+", skiprows=1)
-            with path.open() as lines:
-                count = int(lines.readline())
         else:
             frame = pd.read_csv(path, sep=r"\s+", header=None, index_col=0)
-        frame = frame.apply(pd.to_numeric)
+        return frame.apply(pd.to_numeric)
     except ValueError as error:  # the parser's errors, no number, no text
         raise FaceattrError(f"{path} is not in CelebA's format: {error}") from error
-    if count is not None and count != len(frame):
-        log.warning("%s announces %d rows and has %d: is it cut off?", path, count, len(frame))
-    return frame
-
-
-def _column(path: Path, images: pd.Index) -> pd.Series:
-    column = _read(path).iloc[:, 0]
-    return column[~column.index.duplicated()].reindex(images)
-
-
-def _present(root: Path, source: Path, frame: pd.DataFrame, allow_missing: bool) -> tuple[Path, pd.DataFrame]:
-    """The folder of the images, and the rows to use: all, or with `allow_missing` those whose image is there."""
-    folder = _image_folder(root)
-    if folder is None:
-        archive = _find(root, "img_align_celeba.zip")
-        what = f"unpack {archive}" if archive else f"expected there: {LAYOUT}"
-        raise FaceattrError(f"data.root={root} has no folder img_align_celeba: {what}.")
-    there = frame.index.isin(list(file_names(folder)))
-    missing = int((~there).sum())
-    if missing and (not allow_missing or not there.any()):
-        raise FaceattrError(
-            f"{missing:,} of the {len(frame):,} images of {source} are missing in {folder}, "
-            f"e.g. {frame.index[~there][0]}.\n"
-            "data.allow_missing=true goes on with those that are there."
-        )
-    if missing:
-        log.warning("data.allow_missing: %d of %d images are not in %s: left out", missing, len(frame), folder)
-    return folder, frame[there]
 
 
 def _download(root: Path) -> None:

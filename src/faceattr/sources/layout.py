@@ -7,28 +7,21 @@ from faceattr.errors import FaceattrError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 SPLITS = ("train", "val", "test")
-SPLIT_ALIASES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
+SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
+SPLIT_ALIASES |= {split: split for split in SPLITS}
 
 
 def existing_root(root: str | Path | None, layout: str) -> Path:
     """`root` as a Path, or FaceattrError with the `layout` that a folder of this source has."""
-    if not root:
-        raise FaceattrError(f"data.root is not set. Expected there: {layout}.")
-    path = Path(root).expanduser()
-    if not path.is_dir():
-        raise FaceattrError(f"data.root is not a folder: {path}. Expected there: {layout}.")
-    return path
+    if not root or not Path(root).is_dir():
+        raise FaceattrError(
+            f"data.root is not {'a folder: ' + str(root) if root else 'set'}. Expected there: {layout}."
+        )
+    return Path(root)
 
 
 def file_names(folder: Path) -> set[str]:
-    """The names of the files directly in `folder`, from one listing: a stat for each of 200,000 images would be slow.
-
-    A folder that is not there has none.
-    """
+    """The files directly in `folder` (none where it is not there), from one listing: a stat for each is slow."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}

@@ -5,26 +5,46 @@ other sources, at any size, for tests and benchmarks: `python -m faceattr.source
 """
 
 import logging
+import os
 import shutil
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import pandas as pd
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
 
 from faceattr.errors import FaceattrError
-from faceattr.sources.portraits.album import draw_faces, list_faces
-from faceattr.sources.portraits.people import AGES, GENDERS
+from faceattr.sources.portraits import AGES, GENDERS, draw, imagine, imagine_all
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
-ATTRIBUTES = {"gender": GENDERS, "age": list(AGES)}
+VERSION = 2  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
+CLASSES = {"gender": GENDERS, "age": list(AGES)}
+LAYOUTS = ["csv", "folders", "celeba", "imfdb"]
+SHOWN = [
+    "group",
+    "number",
+    "gender",
+    "age",
+    "age_class",
+    "skin_tone",
+    "hair_length",
+    "grey",
+    "beard",
+    "glasses",
+    "smile",
+]
+POOL_FROM = 400  # pictures; fewer are drawn before a pool has started
 
 
 def load(
@@ -41,25 +61,24 @@ def load(
     `attribute` is `gender` (female, male) or `age` (young < 30 <= middle < 50 <= old). Several pictures share a
     person, who is their `group`. The further columns say what was drawn, for slicing results.
     """
-    if attribute not in ATTRIBUTES:
-        raise FaceattrError(f"data.attribute={attribute!r} is not drawn; choose one of: {', '.join(ATTRIBUTES)}")
-    _check_size(n, image_size, sample_seed)
+    if attribute not in CLASSES:
+        raise FaceattrError(f"data.attribute={attribute!r} is not drawn; choose one of: {', '.join(CLASSES)}")
+    _check(n, image_size, sample_seed)
     key = f"v{VERSION}_n{n}_size{image_size}_seed{sample_seed}"
     folder = Path(root) / key
-    if not (folder / "faces.csv").is_file():
-        log.info("data=sample: drawing %d GENERATED faces (drawn by code, no photographs) into %s", n, folder)
+    drawn = (folder / "faces.csv").is_file()
+    log.info("data=sample: %d GENERATED faces (by code, no photographs) %s %s", n, "from" if drawn else "into", folder)
+    if not drawn:
         with _complete(folder) as draft:
             faces = list_faces(n, sample_seed)
-            faces.insert(0, "path", [f"{key}/images/{i:06d}.jpg" for i in range(1, n + 1)])
-            (draft / "images").mkdir()
-            draw_faces(faces, [draft / "images" / Path(p).name for p in faces["path"]], (image_size,) * 2, sample_seed)
+            draw_faces(
+                faces, [draft / "images" / name for name in faces["name"]], (image_size, image_size), sample_seed
+            )
+            faces.insert(0, "path", f"{key}/images/" + faces.pop("name"))
             faces.to_csv(draft / "faces.csv", index=False)
-    else:
-        log.info("data=sample: %d GENERATED faces (drawn by code, no photographs) from %s", n, folder)
     table = pd.read_csv(folder / "faces.csv", dtype={"group": str}, keep_default_na=False)
     table.insert(1, "label", table["gender" if attribute == "gender" else "age_class"])
-    table.attrs["classes"] = list(classes or ATTRIBUTES[attribute])
-    table.attrs["ordinal"] = attribute == "age"
+    table.attrs.update(classes=list(classes or CLASSES[attribute]), ordinal=attribute == "age")
     return table
 
 
@@ -70,88 +89,99 @@ def write(layout: str, out: str | Path, n: int = 2000, image_size: int = 128, sa
     """
     if layout not in LAYOUTS:
         raise FaceattrError(f"layout={layout!r} is unknown; choose one of: {', '.join(LAYOUTS)}")
-    _check_size(n, image_size, sample_seed)
+    _check(n, image_size, sample_seed)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FaceattrError(f"out={out} is not empty: give a new or an empty folder")
     with _complete(out) as draft:
         faces = list_faces(n, sample_seed)
-        faces["split"] = _split(faces)
-        files = LAYOUTS[layout](faces, draft)
-        for folder in {file.parent for file in files}:
-            folder.mkdir(parents=True, exist_ok=True)
-        draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size,) * 2, sample_seed)
+        size = (178, 218) if layout == "celeba" else (image_size, image_size)
+        draw_faces(faces, [draft / path for path in _lay_out(layout, faces, draft)], size, sample_seed)
     return out
 
 
-def _csv(faces: pd.DataFrame, root: Path) -> list[Path]:
-    names = [f"{i:06d}.jpg" for i in range(1, len(faces) + 1)]
-    gender = (faces["gender"] == "female").astype(int)
-    pd.DataFrame({"Filename": names, "Gender": gender, "Age": faces["age"]}).to_csv(root / "results.csv", index=False)
-    return [root / "images" / name for name in names]
+def list_faces(n: int, seed: int) -> pd.DataFrame:
+    """A row per picture: its file's `name`, whose it is (`group`), which of theirs (`number`), and what it shows."""
+    rows = ([getattr(face, column) for column in SHOWN] for face in islice(imagine_all(seed), n))
+    return pd.DataFrame(rows, columns=SHOWN).round(3).assign(name=[f"{i:06d}.jpg" for i in range(1, n + 1)])
 
 
-def _folders(faces: pd.DataFrame, root: Path) -> list[Path]:
-    split = faces["split"].map({"train": "Train", "val": "Validation", "test": "Test"})
-    places = zip(split, faces["gender"].str.title(), range(1, len(faces) + 1), strict=True)
-    return [root / part / gender / f"{i:06d}.jpg" for part, gender, i in places]
+def draw_faces(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], seed: int) -> None:
+    """Draws every row of `faces` into its file, `size` = (width, height); in several processes where there are many.
+
+    The processes are spawned, since a fork of a process with threads (torch, Lightning) can hang; so a script that
+    comes here must start under `if __name__ == "__main__":`.
+    """
+    for folder in {file.parent for file in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (int(who), number, seed, size, file)
+        for who, number, file in zip(faces["group"], faces["number"], files, strict=True)
+    ]
+    with tqdm(total=len(jobs), desc="drawing sample faces", unit="image", disable=None) as bar:
+        if len(jobs) < POOL_FROM:
+            for job in jobs:
+                _draw_file(job)
+                bar.update()
+            return
+        with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), get_context("spawn"), _leave_with_parent) as pool:
+            for _ in pool.map(_draw_file, jobs, chunksize=32):
+                bar.update()
 
 
-def _celeba(faces: pd.DataFrame, root: Path) -> list[Path]:
-    names = [f"{i:06d}.jpg" for i in range(1, len(faces) + 1)]
-    has = {
-        "Bald": faces["hair_length"] == "none",
-        "Blurry": faces["blur"] > 0.8,
-        "Eyeglasses": faces["glasses"] != "none",
-        "Goatee": faces["beard"] == "goatee",
-        "Gray_Hair": faces["grey"] > 0.6,
-        "Male": faces["gender"] == "male",
-        "Mustache": faces["beard"] == "moustache",
-        "No_Beard": faces["beard"] == "none",
-        "Smiling": faces["smile"] > 0.35,
-        "Wearing_Earrings": faces["earrings"],
-        "Young": faces["age"] < 40,
-    }
-    signs = pd.DataFrame(has).map(lambda yes: " 1" if yes else "-1")
-    lines = [f"{name} {' '.join(row)}" for name, row in zip(names, signs.to_numpy(), strict=True)]
-    _lines(root / "list_attr_celeba.txt", [str(len(faces)), " ".join(has), *lines])
-    part = faces["split"].map({"train": 0, "val": 1, "test": 2})
-    _lines(root / "list_eval_partition.txt", [f"{name} {p}" for name, p in zip(names, part, strict=True)])
-    _lines(
-        root / "identity_CelebA.txt",
-        [f"{name} {g}" for name, g in zip(names, faces["group"].astype(int) + 1, strict=True)],
+def _draw_file(job: tuple[int, int, int, tuple[int, int], Path]) -> None:
+    identity, number, seed, size, file = job
+    draw(imagine(identity, number, seed), *size).save(file, quality=92)
+
+
+def _leave_with_parent() -> None:
+    """A pool's processes outlive a killed parent; these do not."""
+
+    def watch() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _lay_out(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
+    """Writes the index files of a layout into `root` and returns where in it each picture belongs."""
+    name, identity = faces["name"], faces["group"].astype(int)
+    part = (identity // 2 % 7).map(lambda pair: pair if pair in (1, 2) else 0)  # 0 train, 1 val, 2 test; by identity
+    if layout == "csv":
+        index = {"Filename": name, "Gender": (faces["gender"] == "female").astype(int), "Age": faces["age"]}
+        pd.DataFrame(index).to_csv(root / "results.csv", index=False)
+        return "images/" + name
+    if layout == "folders":
+        return part.map({0: "Train", 1: "Validation", 2: "Test"}) + "/" + faces["gender"].str.title() + "/" + name
+    if layout == "imfdb":
+        pd.DataFrame({"ID": name, "Class": faces["age_class"].str.upper()}).to_csv(root / "train.csv", index=False)
+        return "Train/" + name
+    has = pd.DataFrame(
+        {
+            "Eyeglasses": faces["glasses"] != "none",
+            "Male": faces["gender"] == "male",
+            "Smiling": faces["smile"] > 0.35,
+            "Young": faces["age"] < 40,
+        }
     )
-    return [root / "img_align_celeba" / name for name in names]
+    signs = has.map(lambda yes: " 1" if yes else "-1").agg(" ".join, axis=1)
+    lines = {
+        "list_attr_celeba": signs,
+        "list_eval_partition": part.astype(str),
+        "identity_CelebA": (identity + 1).astype(str),
+    }
+    for file, values in lines.items():
+        head = f"{len(faces)}\n{' '.join(has)}\n" if file == "list_attr_celeba" else ""
+        (root / f"{file}.txt").write_text(head + "\n".join(name + " " + values) + "\n", encoding="utf-8")
+    return "img_align_celeba/" + name
 
 
-def _imfdb(faces: pd.DataFrame, root: Path) -> list[Path]:
-    names = [f"{i:06d}.jpg" for i in range(1, len(faces) + 1)]
-    pd.DataFrame({"ID": names, "Class": faces["age_class"].str.upper()}).to_csv(root / "train.csv", index=False)
-    return [root / "Train" / name for name in names]
-
-
-LAYOUTS: dict[str, Callable[[pd.DataFrame, Path], list[Path]]] = {
-    "csv": _csv,
-    "folders": _folders,
-    "celeba": _celeba,
-    "imfdb": _imfdb,
-}
-
-
-def _check_size(n: int, image_size: int, sample_seed: int) -> None:
+def _check(n: int, image_size: int, sample_seed: int) -> None:
     for name, value, least in (("n", n, 1), ("image_size", image_size, 16), ("sample_seed", sample_seed, 0)):
         if value < least:
             raise FaceattrError(f"{name}={value} is too small for the sample source: at least {least}")
-
-
-def _lines(file: Path, lines: list[str]) -> None:
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _split(faces: pd.DataFrame) -> pd.Series:
-    """About 70 / 15 / 15 by identity; two that follow each other, a woman and a man, stay together."""
-    pair = faces["group"].astype(int) // 2 % 7
-    return pair.map(lambda p: {1: "val", 2: "test"}.get(p, "train"))
 
 
 @contextmanager
@@ -162,11 +192,9 @@ def _complete(folder: Path) -> Iterator[Path]:
         draft.mkdir(parents=True)
         yield draft
         try:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-            draft.rename(folder)
+            draft.replace(folder)  # takes the place of an empty folder too
         except OSError:
-            if not folder.is_dir():
+            if not folder.is_dir() or not any(folder.iterdir()):
                 raise
     except OSError as error:
         raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
@@ -187,19 +215,11 @@ class Request:
 
 def main(arguments: list[str]) -> int:
     """`layout=… out=… [n=…] [image_size=…] [sample_seed=…]`: writes a layout; 1 and one line where it cannot."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        try:
-            request = OmegaConf.merge(OmegaConf.structured(Request), OmegaConf.from_cli(arguments))
-        except OmegaConfBaseException as error:
-            keys = ", ".join(f"{key}=…" for key in Request.__dataclass_fields__)
-            raise FaceattrError(f"{str(error).splitlines()[0]}; the arguments are: {keys}") from error
-        missing = [f"{key}=…" for key in OmegaConf.missing_keys(request)]
-        if missing:
-            raise FaceattrError(f"{' and '.join(sorted(missing))} must be given; layouts: {', '.join(LAYOUTS)}")
-        out = write(request.layout, request.out, request.n, request.image_size, request.sample_seed)
-    except FaceattrError as error:
-        print(error, file=sys.stderr)
+        request = OmegaConf.merge(OmegaConf.structured(Request), OmegaConf.from_cli(arguments))
+        out = write(**{str(key): value for key, value in request.items()})
+    except (FaceattrError, OmegaConfBaseException) as error:
+        print(f"{str(error).splitlines()[0]}. Usage: layout=… out=… n=… image_size=… sample_seed=…", file=sys.stderr)
         return 1
     print(f"{request.n} generated faces (drawn by code) in the layout of data={request.layout}: {out}")
     return 0
