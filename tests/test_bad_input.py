@@ -92,7 +92,7 @@ TRAIN = {
     "seed=[": ["["],
     "vgg16": ["vgg16", "EQUAL"],
     "model.image_size=[64]": ["model.image_size=[64]", "[height, width]"],
-    "model.image_size=[4,4]": ["model.image_size=[4, 4]", "at least 16"],
+    "model.image_size=[4,4]": ["model.image_size=[4, 4]", "small"],
     "trainer=gpu": ["cuda", "trainer=cpu"],
     "hydra.run.dir=/dev/null/run": ["/dev/null"],
     # data
@@ -169,7 +169,7 @@ def test_one_message_and_nothing_left(files, tmp_path, program, arguments, said)
     )
     if "data=" in arguments or "data.n" in arguments:
         tiny = [override for override in tiny if not override.startswith("data.")]
-    ended = quick(program, *tiny, *filled(arguments, files), cwd=tmp_path, TORCH_HOME=str(tmp_path), **OFFLINE)
+    ended = quick(program, *tiny, *filled(arguments, files), cwd=tmp_path, TORCH_HOME=str(files / "torch"), **OFFLINE)
     check(ended, said)
     assert not list(tmp_path.iterdir()), "something was left behind"
 

@@ -241,9 +241,10 @@ def uninterrupted(tmp_path_factory):
 def _interrupt(folder: Path, policy: str, by: signal.Signals, after: int) -> int:
     """Train in a process of its own and send it `by` as soon as `after` epochs are written; its exit code."""
     process = start("train", *TINY, *LONG, policy, f"hydra.run.dir={folder}", cwd=folder.parent)
-    rows, until = folder / "metrics.csv", time.monotonic() + 120
+    rows, until = folder / "metrics.csv", time.monotonic() + 300
     while not (rows.exists() and rows.read_text().count("\n") > after):
-        assert process.poll() is None and time.monotonic() < until, "ended before it could be interrupted"
+        assert process.poll() is None, f"ended before it could be interrupted: {process.communicate()}"
+        assert time.monotonic() < until, "too slow"
         time.sleep(0.002)
     process.send_signal(by)
     process.communicate(timeout=60)

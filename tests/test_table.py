@@ -125,10 +125,7 @@ def test_empty_table(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"split": "random"}, r"data\.split=random"),
         ({"split": "identity"}, r"data\.split=identity needs a group"),
-        ({"seed": -1}, r"data\.seed=-1"),
-        ({"max_images": 0}, r"data\.max_images=0"),
         ({"fractions": {"train": 0.8, "val": 0.2, "test": 0.15}}, "sum to 1 .here 1.15"),
         ({"fractions": {"train": 1.0}}, "train and val need a share"),
         ({"fractions": {"train": 1.2, "val": -0.2}}, "train and val need a share"),

@@ -12,7 +12,7 @@ import torch
 from faceattr.errors import FaceattrError
 from faceattr.networks import Network, alexnet_imagenet, cnn
 from faceattr.timm_networks import from_timm
-from faceattr.weights import WeightsReport, load_weights
+from faceattr.weights import WeightsReport, _scaling, load_weights
 
 VGG16 = [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]]
 
@@ -76,29 +76,6 @@ def test_partial_file_is_reported(tmp_path, caplog):
     assert "1 tensors matched, 13 not in it" in report.describe()
 
 
-def test_torchvision_head_fits_where_it_fits(tmp_path):
-    """`classifier.N` is matched by order; an output layer for other classes, or a head of other sizes, is unused."""
-
-    def network(outputs: int, hidden: list[int]) -> Network:
-        return cnn(image_size=[8, 8], outputs=outputs, head={"hidden": hidden}, blocks=[[4]])
-
-    full = network(1000, [8]).state_dict()
-    for ours, theirs in {"head.fc1": "classifier.1", "head.out": "classifier.4"}.items():
-        full |= {f"{theirs}.{kind}": full.pop(f"{ours}.{kind}") for kind in ("weight", "bias")}
-    torch.save(full, tmp_path / "full.pth")
-
-    same = network(2, [8])
-    report = from_file(same, tmp_path / "full.pth")
-    assert report.unused == ["classifier.4.weight", "classifier.4.bias"]
-    assert report.missing == ["head.out.weight", "head.out.bias"]
-    assert torch.equal(same.head.fc1.weight, full["classifier.1.weight"])
-    assert len(from_file(network(2, [16]), tmp_path / "full.pth").unused) == 4
-    assert len(from_file(network(2, []), tmp_path / "full.pth").unused) == 4
-
-    torch.save(full | {"classifier.1.weight": torch.full((8, 4), torch.nan)}, tmp_path / "features_only.pth")
-    assert "classifier.1.weight" in from_file(network(2, [8]), tmp_path / "features_only.pth").unused
-
-
 def test_own_checkpoint_of_another_task_keeps_the_new_output_layer(tmp_path):
     torch.save(wrapped(small(outputs=2).state_dict()), tmp_path / "gender.ckpt")
     report = from_file(small(outputs=3), tmp_path / "gender.ckpt")
@@ -160,7 +137,7 @@ def test_truncated(tmp_path, suffix):
 
 
 def test_random_on_demand_is_not_a_warning(caplog):
-    report = load_weights(small(), pretrained=False, weights=None)
+    report = load_weights(small(), pretrained="false", weights=None)
     assert report.source == "random (model.pretrained=false)"
     assert report.random
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -168,18 +145,25 @@ def test_random_on_demand_is_not_a_warning(caplog):
 
 def test_pretrained_where_none_are_published(caplog):
     with pytest.raises(FaceattrError, match=r"no weights are published.*model.weights=FILE"):
-        load_weights(small(), pretrained=True, weights=None)
+        load_weights(small(), pretrained="true", weights=None)
     report = load_weights(small(), pretrained="auto", weights=None)
     assert report.source.startswith("random (")
     assert "random (" in caplog.text
 
 
-def test_pretrained_is_checked():
-    with pytest.raises(FaceattrError, match=r"model.pretrained=maybe must be auto, true or false"):
-        load_weights(small(), pretrained="maybe", weights=None)
+def test_weights_that_torchvision_does_not_have():
     wrong = small(pretrained_weights="VGG16_Weights.NONE")
-    with pytest.raises(FaceattrError, match=r"model.pretrained_weights=VGG16_Weights.NONE"):
-        load_weights(wrong, pretrained="auto", weights=None)
+    with pytest.raises(FaceattrError, match=r"torchvision's VGG16_Weights.NONE cannot be had"):
+        load_weights(wrong, pretrained="true", weights=None)
+
+
+def test_published_figures_are_one_of_our_scalings_or_none():
+    from torchvision.models import VGG16_Weights
+
+    for weights, name in ((VGG16_Weights.IMAGENET1K_V1, "imagenet"), (VGG16_Weights.IMAGENET1K_FEATURES, "caffe")):
+        assert _scaling(weights.transforms().mean, weights.transforms().std) == name
+    assert _scaling((0.0,) * 3, (1.0,) * 3) == "unit"
+    assert "0.5" in _scaling((0.5,) * 3, (0.5,) * 3)  # many of timm's: none of ours fits
 
 
 @pytest.fixture
@@ -210,21 +194,13 @@ def test_no_network(no_network, caplog, library):
     assert report.describe() in caplog.text
 
 
-def test_timm_naming_and_another_image_size(tmp_path):
+def test_timm_naming(tmp_path):
     import timm
 
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet18.pth")
     report = from_file(from_timm(name="resnet18", image_size=[32, 32], outputs=2, head={}), tmp_path / "resnet18.pth")
     assert report.unused == ["fc.weight", "fc.bias"]
     assert report.missing == ["head.out.weight", "head.out.bias"]
-
-    vit = timm.create_model("test_vit", img_size=(64, 64))
-    safetensors.torch.save_file(vit.state_dict(), tmp_path / "vit.safetensors")
-    network = from_timm(name="test_vit", image_size=[32, 48], outputs=2, head={})
-    assert network.features.pos_embed.shape != vit.pos_embed.shape
-    report = from_file(network, tmp_path / "vit.safetensors")
-    assert report.missing == ["head.out.weight", "head.out.bias"]
-    assert torch.equal(network.features.blocks[0].mlp.fc1.weight, vit.blocks[0].mlp.fc1.weight)
 
 
 @pytest.mark.parametrize(

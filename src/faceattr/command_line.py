@@ -120,6 +120,8 @@ def _remove_empty_run() -> None:
     """A run that failed before it wrote anything leaves no folder behind."""
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
         return
+    if OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):  # Hydra has made none yet
+        return
     folder = Path(HydraConfig.get().runtime.output_dir)
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     left = [path for path in folder.rglob("*") if path.is_file()]

@@ -167,6 +167,13 @@ CHOICES = {
         "val_f1",
     ),
 }
+CLOSED: dict[str, set[str]] = {
+    "": {name for schema in SCHEMAS.values() for name in schema.__dataclass_fields__},
+    "finetune": set(Finetune.__dataclass_fields__),
+    "augment": set(Augment.__dataclass_fields__),
+    "trainer": set(Trainer.__dataclass_fields__),
+}
+"""Keys of the groups that are dataclasses: Hydra's `+key=value` adds others without a word."""
 NOT_NEGATIVE = ("seed", "data.seed", "data.workers")
 POSITIVE = ("data.batch_size", "data.max_images", "trainer.max_epochs", "trainer.patience", "optim.lr", "batch_size")
 
@@ -232,9 +239,10 @@ def validated(cfg: DictConfig) -> DictConfig:
     for group, shared in SHARED.items():
         if group in cfg:
             cfg[group] = _checked_against_signature(cfg[group], group, shared)
-    known = {name for schema in SCHEMAS.values() for name in schema.__dataclass_fields__}
-    if unknown := [str(name) for name in cfg if name not in known]:
-        raise FaceattrError(unknown_key(unknown[0], sorted(known)))
+    for group, closed in CLOSED.items():
+        node = OmegaConf.select(cfg, group) if group else cfg
+        if unknown := [str(name) for name in node or () if name not in closed]:
+            raise FaceattrError(unknown_key(f"{group}.{unknown[0]}".lstrip("."), sorted(closed)))
     for key, choices in CHOICES.items():
         value = OmegaConf.select(cfg, key)
         if value is not None and str(value).lower() not in choices:

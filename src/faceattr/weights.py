@@ -146,7 +146,7 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
         content = content.get("state_dict", content)  # of a checkpoint
         state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         first = next(iter(state.values())).half().contiguous()
-    except Exception as error:  # damaged files fail in many ways; what is no state dict, at the last two lines
+    except Exception as error:  # damaged files fail in many ways, and one without tensors has no first
         what = "damaged, not a state dict, or more than tensors (not opened)"
         raise FaceattrError(f"model.weights={path} cannot be read: {what}") from error
     digest = hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]

@@ -36,7 +36,7 @@ def leaderboard(folder: str | Path) -> pd.DataFrame:
         groups.setdefault(tuple(job["overrides"].get(key, "") for key in keys), []).append(job)
     rows = [dict(zip(keys, values, strict=True)) | _summary(group) for values, group in groups.items()]
     board = pd.DataFrame(rows).sort_values("val_accuracy", ascending=False, kind="stable", ignore_index=True)
-    return board if board["test_accuracy"].any() else board.drop(columns=["test_accuracy", "test_accuracy_sd"])
+    return board if board["test_accuracy"].notna().any() else board.drop(columns=["test_accuracy", "test_accuracy_sd"])
 
 
 def read_jobs(folder: str | Path) -> list[dict[str, Any]]:
@@ -108,7 +108,7 @@ def render(board: pd.DataFrame) -> str:
     low, high = (board[f"val_accuracy_{side}"].map("{:.3f}".format) for side in ("low", "high"))
     cells = board.loc[:, :"seeds"].replace(r"(\.\d{6})\d+$", r"\1", regex=True)  # a searched 0.0031854622636075236
     cells["val acc ±sd"] = _with_sd(board, "val_accuracy")
-    cells["95% interval"] = low + "–" + high
+    cells["95% interval"] = (low + "–" + high).where(board["val_accuracy"].notna(), "–")
     cells["AP"] = board["average_precision"].map("{:.3f}".format)
     if "test_accuracy" in board:
         cells["test acc ±sd"] = _with_sd(board, "test_accuracy")

@@ -20,43 +20,35 @@ SKIN_TONES = ["light", "medium", "dark"]
 # fmt: off
 CHOICES: dict[str, dict[str, tuple[float, float]]] = {  # each option's probability for women and for men
     "hair_length": {"none": (0.01, 0.13), "short": (0.22, 0.64), "medium": (0.34, 0.15), "long": (0.43, 0.08)},
-    "beard": {"none": (0.99, 0.40), "stubble": (0.01, 0.22), "goatee": (0.0, 0.18), "full": (0.0, 0.20)},
+    "beard": {"none": (0.99, 0.40), "stubble": (0.01, 0.30), "full": (0.0, 0.30)},
     "glasses": {"none": (0.74, 0.74), "thin": (0.13, 0.13), "bold": (0.13, 0.13)},
 }
-SIZES = {  # near 1: mean for women, for men, what old age adds, spread
-    "length": (0.98, 1.03, 0.00, 0.05), "jaw": (0.85, 1.11, 0.00, 0.09), "build": (0.86, 1.18, 0.00, 0.10),
-    "brow": (0.74, 1.42, -0.12, 0.22), "brow_height": (1.09, 0.89, 0.00, 0.08), "eye": (1.12, 1.00, -0.14, 0.07),
-    "nose": (0.93, 1.10, 0.08, 0.10), "lips": (1.18, 0.84, -0.20, 0.16),
-}
-SHARES = {  # the same, cut off at 0 and 1
-    "lash": (0.76, 0.12, 0.00, 0.22), "lipstick": (0.30, -0.40, 0.00, 0.35), "curl": (0.25, 0.25, 0.00, 0.30),
-    "fringe": (0.42, 0.25, 0.00, 0.25), "receding": (-0.10, 0.05, 0.35, 0.15),
-    "wrinkles": (-0.47, -0.47, 2.10, 0.13), "grey": (-1.20, -0.90, 2.60, 0.30),
+TRAITS = {  # mean for women, for men, what old age adds, spread; never below 0, near 1 where it is a size
+    "length": (0.98, 1.03, 0.00, 0.05), "jaw": (0.85, 1.13, 0.00, 0.08), "build": (0.86, 1.18, 0.00, 0.10),
+    "brow": (0.74, 1.46, -0.12, 0.22), "brow_height": (1.09, 0.89, 0.00, 0.08), "eye": (1.12, 1.00, -0.14, 0.07),
+    "nose": (0.93, 1.10, 0.08, 0.10), "lips": (1.18, 0.84, -0.20, 0.16), "lipstick": (0.30, -0.40, 0.00, 0.35),
+    "lash": (0.80, 0.12, 0.00, 0.20), "curl": (0.25, 0.25, 0.00, 0.30), "fringe": (0.42, 0.25, 0.00, 0.25),
+    "receding": (-0.10, 0.05, 0.35, 0.15), "wrinkles": (-0.35, -0.35, 1.50, 0.13), "grey": (-1.20, -0.90, 2.60, 0.30),
 }
 SHOT = {  # of a single picture: mean, spread; angles in radians, blur in 1/128 of the width, noise in grey levels
     "yaw": (0.0, 0.17), "pitch": (0.0, 0.09), "tilt": (0.0, 0.09), "right": (0.0, 0.16), "down": (0.0, 0.13),
     "zoom": (1.0, 0.09), "light": (0.0, 0.5), "exposure": (1.02, 0.13), "warmth": (0.0, 0.06),
-    "smile": (0.35, 0.4), "open": (-0.1, 0.45), "blur": (0.22, 0.42), "noise": (4.4, 3.0),
+    "smile": (0.35, 0.4), "blur": (0.22, 0.42), "noise": (4.4, 3.0),
 }
 # fmt: on
 SKIN = np.array([[244, 208, 184], [228, 182, 148], [196, 144, 104], [146, 98, 68], [94, 62, 46]])
 HAIR = np.array([[32, 26, 24], [62, 42, 30], [104, 68, 42], [150, 78, 42], [176, 132, 78], [214, 178, 118]])
 IRIS = np.array([[58, 38, 26], [92, 62, 36], [88, 98, 58], [74, 108, 132]])
-Points = list[tuple[float, float]] | np.ndarray  # n x 2
+SIDEWAYS, HEAD = np.array([1, -1]), np.array([1.02, 1.42])  # the head: half its width and height
 BLACK, STEEL, GREY, WHITE, RED = np.array([[28] * 3, [115] * 3, [194] * 3, [226] * 3, [172, 44, 62]])
 
 
 def imagine(identity: int, number: int, seed: int) -> SimpleNamespace:
     """Picture `number` (from 0) of an identity: the person's features and those of this picture."""
     rng = np.random.default_rng((seed, identity, number + 1))
-    return SimpleNamespace(
-        **_person(identity, seed),
-        **_vary(SHOT, rng),
-        number=number,
-        background=rng.uniform(30, 230) + rng.normal(0, 18, 3) + rng.normal(0, 20, (3, 3, 1)),
-        clothes=rng.uniform(20, 225) + rng.normal(0, 40, 3),
-        rng=rng,  # goes on to draw hair and noise
-    )
+    background = rng.uniform(30, 230) + rng.normal(0, 18, 3) + rng.normal(0, 20, (3, 3, 1))
+    around = {"number": number, "background": background, "clothes": rng.uniform(20, 225) + rng.normal(0, 40, 3)}
+    return SimpleNamespace(**_person(identity, seed), **_vary(SHOT, rng), **around, rng=rng)  # rng: for hair and noise
 
 
 def imagine_all(seed: int) -> Iterator[SimpleNamespace]:
@@ -72,27 +64,16 @@ def _person(identity: int, seed: int) -> dict:
     rng = np.random.default_rng((seed, identity))
     male, age_class = identity % 2, list(AGES)[identity // 2 % 3]
     age = int(rng.integers(*AGES[age_class]))
-    means = {name: (row[male] + row[2] * (age - 18) / 67, row[3]) for name, row in (SIZES | SHARES).items()}
-    traits = _vary(means, rng)
-    traits |= {name: min(max(traits[name], 0.0), 1.0) for name in SHARES}
-    tone = rng.random()
-    skin = _blend(SKIN, tone) * rng.normal(1, 0.025, 3)
-    hair = _blend(HAIR, rng.random() ** (1 + 4 * tone))
-    return dict(
-        **traits,
-        group=str(identity),
-        gender=GENDERS[male],
-        age=age,
-        age_class=age_class,
-        pictures=int(rng.integers(3, 7)),
-        skin_tone=SKIN_TONES[int(tone * 3)],
-        skin=skin,
-        hair=_blend(np.array([hair, GREY]), traits["grey"]),
-        brows=_blend(np.array([hair * 0.85, GREY]), 0.6 * traits["grey"]),
-        iris=_blend(IRIS, rng.random() ** (1 + 4 * tone)),
-        lip_colour=_blend(np.array([skin * [0.86, 0.62, 0.62], RED]), 0.7 * traits["lipstick"]),
-        **{name: str(rng.choice(list(odds), p=[p[male] for p in odds.values()])) for name, odds in CHOICES.items()},
-    )
+    means = {name: (row[male] + row[2] * (age - 18) / 67, row[3]) for name, row in TRAITS.items()}
+    person: dict = {name: max(value, 0.0) for name, value in _vary(means, rng).items()}
+    person |= {name: str(rng.choice(list(odds), p=[p[male] for p in odds.values()])) for name, odds in CHOICES.items()}
+    tone, pictures = rng.random(), int(rng.integers(3, 7))
+    skin, hair = _blend(SKIN, tone) * rng.normal(1, 0.025, 3), _blend(HAIR, rng.random() ** (1 + 4 * tone))
+    person |= {"skin": skin, "hair": _blend([hair, GREY], person["grey"]), "pictures": pictures, "age": age}
+    person |= {"brows": _blend([hair * 0.85, GREY], 0.6 * person["grey"]), "skin_tone": SKIN_TONES[int(tone * 3)]}
+    person["lip_colour"] = _blend([skin * [0.86, 0.62, 0.62], RED], 0.7 * person["lipstick"])
+    person["iris"] = _blend(IRIS, rng.random() ** (1 + 4 * tone))
+    return person | {"group": str(identity), "gender": GENDERS[male], "age_class": age_class}
 
 
 def _vary(table: dict[str, tuple], rng: np.random.Generator) -> dict[str, float]:
@@ -100,9 +81,10 @@ def _vary(table: dict[str, tuple], rng: np.random.Generator) -> dict[str, float]
     return dict(zip(table, (mean + spread * rng.standard_normal(len(mean)).clip(-2.2, 2.2)).tolist(), strict=True))
 
 
-def _blend(palette: np.ndarray, position: float) -> np.ndarray:
+def _blend(palette: list | np.ndarray, position: float) -> np.ndarray:
     """The colour at `position` (0 … 1) along a palette."""
-    return np.array([np.interp(position, np.linspace(0, 1, len(palette)), channel) for channel in palette.T])
+    channels = np.transpose(palette)
+    return np.array([np.interp(position, np.linspace(0, 1, len(channel)), channel) for channel in channels])
 
 
 def draw(face: SimpleNamespace, width: int, height: int) -> Image.Image:
@@ -114,23 +96,18 @@ def draw(face: SimpleNamespace, width: int, height: int) -> Image.Image:
     skin, strands = _image(_lit_skin(face, x, y)), _strands(face, x, y)
     hair = _image(face.hair * strands)
     _hair(head, face, hair, front=False)
-    _body(body, face, skin)
-    _head(head, face, skin)
+    _skin(body, head, face, skin)
     _lines(head, face)
     _beard(head, face, _image(face.brows * strands))
     _mouth(head, face)
     for side in (1, -1):
         _eye(head, face, side)
     _hair(head, face, hair, front=True)
-    _glasses(head, face)
     return _photograph(canvas.reduce(2), face)
 
 
 class Pen:
-    """Paints smooth shapes onto a canvas where a pose puts them: `turned` (as on an ellipsoid) or not, tilted, zoomed.
-
-    Paint is a colour, or a coarse picture of the whole canvas (see `grid`) that shows through the shape.
-    """
+    """Paints smooth shapes where a pose puts them (tilted, zoomed, `turned` or not): plain ones, or cut from a picture."""
 
     def __init__(self, canvas: Image.Image, face: SimpleNamespace, turned: int):
         self.canvas, self.colours = canvas, ImageDraw.Draw(canvas, "RGBA")
@@ -145,24 +122,23 @@ class Pen:
         placed = np.stack(np.meshgrid(*(np.arange(2, side + 2, 4) for side in self.canvas.size)), -1) - self.origin
         return (placed @ (self.rotation.T / self.unit**2)).transpose(2, 0, 1).astype(np.float32)
 
-    def fill(self, points: Points, paint: np.ndarray | Image.Image, alpha: float = 1, soft: float = 0) -> None:
-        """A closed curve through `points`, filled; `soft` is how far the edge of a picture is smeared."""
+    def fill(self, points: list | np.ndarray, paint: np.ndarray | Image.Image, alpha: float = 1) -> None:
+        """A closed curve through `points`, filled with a colour, or with what a picture on the `grid` shows there."""
         placed = self._place(_spline(len(points), True)[0] @ points)
         if not isinstance(paint, Image.Image):
             self._polygon(placed, paint, alpha)
             return
-        smear = soft * self.unit
-        low, high = np.maximum(placed.min(0) - smear, 0), np.minimum(placed.max(0) + smear + 1, self.canvas.size)
+        low, high = np.maximum(placed.min(0), 0), np.minimum(placed.max(0) + 1, self.canvas.size)
         left, top, right, bottom = np.concatenate([low, high]).astype(int).tolist()
         if left < right and top < bottom:
             mask = Image.new("L", (right - left, bottom - top))
             ImageDraw.Draw(mask).polygon((placed - (left, top)).ravel().tolist(), int(255 * alpha))
-            if soft:
-                mask = mask.filter(ImageFilter.BoxBlur(smear / 2))
             part = (left / 4, top / 4, right / 4, bottom / 4)
             self.canvas.paste(paint.resize(mask.size, Image.Resampling.BILINEAR, part), (left, top), mask)
 
-    def stroke(self, points: Points, width: float, colour: np.ndarray, alpha: float = 1, taper: float = 0.7) -> None:
+    def stroke(
+        self, points: list | np.ndarray, width: float, colour: np.ndarray, alpha: float = 1, taper: float = 0.7
+    ) -> None:
         """An open curve through `points`, as with a brush: thinner towards its ends."""
         spline, slope, swell = _spline(len(points), False)
         path, along = spline @ points, slope @ points
@@ -173,25 +149,19 @@ class Pen:
         self.colours.polygon(placed.ravel().tolist(), (*colour.astype(int).tolist(), int(255 * alpha)))
 
     def _place(self, points: np.ndarray) -> np.ndarray:
-        depth = np.sqrt(np.maximum(1 - points**2 @ ELLIPSOID, 0))
+        depth = np.sqrt(np.maximum(1 - (points / HEAD) ** 2 @ (1, 1), 0))
         return points @ self.across + depth[:, None] * self.deep + self.origin
 
 
-SIDEWAYS, ELLIPSOID = np.array([1, -1]), np.array([1.02, 1.42]) ** -2.0
-
-
 @cache
-def _spline(points: int, closed: bool, steps: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Catmull-Rom: the matrix from control points to points of a smooth curve through them, to its slope; a swell."""
-    t = np.linspace(0, 1, steps, endpoint=False)
-    weights = 0.5 * np.array([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, -(t**2) + t**3])
-    pieces = points if closed else points - 1
-    matrix = np.zeros((pieces, steps, points))
-    for piece in range(pieces):
-        for k, weight in enumerate(weights, piece - 1):
-            matrix[piece, :, k % points if closed else min(max(k, 0), points - 1)] += weight
-    matrix = np.vstack([matrix.reshape(-1, points), np.eye(points)[-1:]])[: None if not closed else -1]
-    return matrix, np.gradient(matrix, axis=0), np.sin(np.pi * np.linspace(0.04, 0.96, len(matrix)))
+def _spline(count: int, closed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Catmull-Rom: matrices from control points to a smooth curve through them and to its slope; a swell along it."""
+    t = np.linspace(0, 1, 6)
+    weights = 0.5 * np.array([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2])
+    order = np.arange(-1, count + 2) % count if closed else np.arange(-1, count + 1).clip(0, count - 1)
+    near = np.lib.stride_tricks.sliding_window_view(np.eye(count)[order], 4, axis=0)
+    matrix = (near @ weights).swapaxes(1, 2).reshape(-1, count)
+    return matrix, np.asarray(np.gradient(matrix, axis=0)), np.sin(np.pi * np.linspace(0.04, 0.96, len(matrix)))
 
 
 def _image(colours: np.ndarray) -> Image.Image:
@@ -207,13 +177,11 @@ def _lit_skin(face: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray
     """The skin's colour on the grid: a lit ellipsoid, with the soft shadows, lights and flush of a face."""
     side, above = np.clip(x / 1.1, -0.9, 0.9), np.clip(y / 1.5, -0.85, 0.7)
     shade = 0.75 + 0.4 * (side * face.light - 0.45 * above + 0.75 * np.sqrt(1 - np.minimum(side**2 + above**2, 0.96)))
-    x = x - 0.9 * face.yaw * np.sqrt(np.maximum(1 - x**2, 0))  # what is in the middle turns with the head
-    y = y - 0.9 * face.pitch
+    x, y = x - 0.9 * face.yaw * np.sqrt(np.maximum(1 - x**2, 0)), y - 0.9 * face.pitch  # the middle turns with the head
     for dark, around, down, wide, high in (
         (0.18, 0.42, -0.14, 0.26, 0.13),  # eye sockets
         (0.04 + 0.12 * face.wrinkles, 0.42, 0.13, 0.20, 0.07),  # bags
         (-0.08, 0.56, 0.24, 0.20, 0.16),  # cheekbones
-        (0.26 * face.wrinkles, 0.62, 0.85, 0.13, 0.20),  # sagging cheeks
         (-0.14, 0.0, 0.2, 0.08, 0.3),  # bridge of the nose
         (0.2, 0.0, 0.54, 0.24 * face.nose, 0.08),
         (0.40, 0.0, 1.55, 2.0, 0.2),  # neck
@@ -241,51 +209,40 @@ def _hair(pen: Pen, face: SimpleNamespace, hair: Image.Image, front: bool) -> No
     end = {"short": 0.6, "medium": 1.15, "long": 2.3}[face.hair_length]
     outer = [(0, top - v), (0.55, top + 0.08 - v), (0.95 + 0.6 * v, -0.85 - 0.3 * v), (1.02 + 0.8 * v, -0.3)]
     if not front:
-        wide = 0.9 + v if end < 1 else 1.1 + v
-        pen.fill(_mirrored([*outer, (wide, 0.3), (wide, end * 0.85), (0.7, end), (0, end)]), hair)
+        wide = (0.9 if end < 1 else 1.1) + v
+        pen.fill(_mirrored([*outer, (wide, 0.3), (wide, end * 0.85), (0.7, end), (0, end)]), face.hair * 0.75)
         return
-    x = np.linspace(0.86, -0.86, 9)
-    line = -0.86 * face.length + 0.5 * face.fringe * np.clip(abs(x - 0.3), 0.1, 0.9) + 0.3 * abs(x) ** 3
-    line -= face.receding * (0.16 + 0.42 * np.exp(-(((abs(x) - 0.45) / 0.28) ** 2)))
-    temple = [(1.0, -0.05), (0.93, -0.25)]
-    left = [(-a, b) for a, b in [*outer[1:], *temple][::-1]]
-    pen.fill([*left, *outer, *temple, *zip(x, line, strict=True)], hair)
+    x = np.linspace(0.86, 0, 6)
+    line = -0.86 * face.length + 0.5 * face.fringe * np.clip(x, 0.1, 0.9) + 0.3 * x**3
+    line -= face.receding * (0.16 + 0.42 * np.exp(-(((x - 0.45) / 0.28) ** 2)))
+    pen.fill(_mirrored([*outer, (1.0, -0.05), (0.93, -0.25), *zip(x, line, strict=True)]), hair)
     if end > 1:
         curtain = [(0.7, -0.95), (1.0 + v, -0.7), (1.08 + v, 0.3), (1.1 + v, end - 0.1), (0.92, end), (0.88, 0.75)]
         for side in (1, -1):
             pen.fill(np.array([*curtain, (0.93, 0.1), (0.86, -0.45)]) * (side, 1), hair)
 
 
-def _body(pen: Pen, face: SimpleNamespace, skin: Image.Image) -> None:
-    neck, wide = 0.5 * face.build, 1.75 * face.build
+def _skin(body: Pen, head: Pen, face: SimpleNamespace, skin: Image.Image) -> None:
+    neck, wide, long, jaw = 0.5 * face.build, 1.75 * face.build, face.length, face.jaw
     cloth = [(0, 1.95), (neck * 1.15, 1.86), (wide * 0.75, 2.12), (wide, 2.5), (wide * 1.08, 3.4), (0, 3.6)]
-    pen.fill(_mirrored(cloth), face.clothes)
-    throat = [(0, 0.9), (neck, 0.9), (neck, 1.5), (neck * 1.2, 1.9), (neck * 0.8, 2.05), (0, 2.2)]
-    pen.fill(_mirrored(throat), skin)
-    pen.stroke([*throat[3:], *[(-x, y) for x, y in throat[4:2:-1]]], 0.07, face.clothes * 0.75)
-
-
-def _head(pen: Pen, face: SimpleNamespace, skin: Image.Image) -> None:
-    long, jaw = face.length, face.jaw
+    body.fill(_mirrored(cloth), face.clothes)
+    body.fill(_mirrored([(0, 0.9), (neck, 0.9), (neck, 1.5), (neck * 1.2, 1.9), (neck * 0.8, 2.05), (0, 2.2)]), skin)
     for side in (1, -1):
-        ear = np.array([(0.95, -0.2), (1.1, -0.22), (1.12, 0.02), (1.02, 0.3), (0.93, 0.3)]) * (side, 1)
-        pen.fill(ear, face.skin * 0.82)
+        head.fill(np.array([(0.95, -0.2), (1.1, -0.22), (1.12, 0.02), (0.97, 0.32)]) * (side, 1), face.skin * 0.82)
     skull = [(0, -1.32 * long), (0.56, -1.2 * long), (0.92, -0.76), (0.99, -0.2), (0.96, 0.24)]
     chin = [(0.82 * jaw, 0.76 * long), (0.5 * jaw, 1.16 * long), (0.22 * jaw, 1.31 * long), (0, 1.33 * long)]
-    pen.fill(_mirrored([*skull, *chin]), skin)
+    head.fill(_mirrored([*skull, *chin]), skin)
 
 
 def _lines(pen: Pen, face: SimpleNamespace) -> None:
     """Wrinkles, folds and the nose."""
     old, wing, dark = face.wrinkles, 0.2 * face.nose, face.skin * (0.5, 0.42, 0.4)
-    fold = 0.7 * old + 0.2 * max(face.smile, 0) + 0.05
     for y in (-0.56, -0.68, -0.8) if old > 0.07 else ():
         pen.stroke([(-0.5, y + 0.02), (-0.2, y - 0.02), (0.2, y - 0.02), (0.5, y + 0.02)], 0.045, dark, 0.7 * old)
     for side in (1, -1):
         for width, strength, points in (
-            (0.055, fold, [(0.24, 0.44), (0.38, 0.6), (0.44, 0.84)]),
+            (0.055, 0.7 * old + 0.2 * max(face.smile, 0) + 0.05, [(0.24, 0.44), (0.38, 0.6), (0.44, 0.84)]),
             (0.04, 0.7 * old, [(0.72, -0.08), (0.86, -0.16)]),  # crow's feet
-            (0.04, 0.7 * old, [(0.72, 0.0), (0.86, 0.06)]),
             (0.045, 0.7 * old, [(0.26, 0.12), (0.42, 0.19), (0.6, 0.12)]),  # bags
             (0.04, 0.45, [(wing, 0.33), (wing * 1.25, 0.42), (wing, 0.5)]),
             (0.07, 0.9, [(wing * 0.85, 0.5), (wing * 0.35, 0.49)]),  # nostrils
@@ -295,27 +252,18 @@ def _lines(pen: Pen, face: SimpleNamespace) -> None:
 
 
 def _beard(pen: Pen, face: SimpleNamespace, hair: Image.Image) -> None:
-    long, jaw = face.length, face.jaw
-    if face.beard == "goatee":
-        pen.fill(_mirrored([(0, 0.54), (0.25, 0.57), (0.4, 0.72), (0.2, 0.67), (0, 0.65)]), hair, 0.95, soft=0.03)
-        tip = [(0, 0.9), (0.25, 0.92), (0.32, 1.2), (0.14, 1.42 * long), (0, 1.45 * long)]
-        pen.fill(_mirrored(tip), hair, 0.95, soft=0.06)
-    elif face.beard != "none":
-        outer = [(0, 1.42 * long), (0.2, 1.4 * long), (0.55 * jaw, 1.22 * long), (0.9 * jaw, 0.7), (0.97, 0.0)]
-        half = [*outer, (0.86, 0.1), (0.62, 0.52), (0.35, 0.6), (0, 0.52)]
-        pen.fill(_mirrored(half), hair, 0.95 if face.beard == "full" else 0.35, soft=0.08)
+    if face.beard != "none":
+        outer = np.array([(0, 1.42), (0.2, 1.4), (0.55 * face.jaw, 1.22), (0.9 * face.jaw, 0.7), (0.97, 0.0)])
+        half = [*(outer * (1, face.length)).tolist(), (0.86, 0.1), (0.62, 0.52), (0.35, 0.6), (0, 0.52)]
+        pen.fill(_mirrored(half), hair, 0.95 if face.beard == "full" else 0.35)
 
 
 def _mouth(pen: Pen, face: SimpleNamespace) -> None:
     wide, y, lips = 0.37 + 0.05 * face.smile, 0.74 * face.length + 0.03 * face.smile, face.lip_colour
-    up, low, gap, corner = 0.075 * face.lips, 0.12 * face.lips, 0.1 * face.open, y - 0.1 * face.smile
+    up, low, corner = 0.075 * face.lips, 0.12 * face.lips, y - 0.1 * face.smile
     upper = [(0, y - 0.75 * up), (0.04, y - 0.95 * up), (wide * 0.4, y - up), (wide, corner)]
-    pen.fill(_mirrored([*upper, (wide * 0.5, y + gap + 0.85 * low), (0, y + gap + low)]), lips)
-    if gap > 0.012:
-        inside = [(0, y), (wide * 0.8, y - 0.05 * face.smile), (wide * 0.4, y + gap * 0.8), (0, y + gap)]
-        pen.fill(_mirrored(inside), WHITE if face.smile > 0.15 else lips * 0.35)
+    pen.fill(_mirrored([*upper, (wide * 0.5, y + 0.85 * low), (0, y + low)]), lips)
     pen.stroke([(-wide, corner), (-0.15, y + 0.01), (0, y + 0.02), (0.15, y + 0.01), (wide, corner)], 0.04, lips * 0.5)
-    pen.stroke([(-0.1, y + gap + low * 0.55), (0.1, y + gap + low * 0.55)], 0.04, lips * 1.18 + 8, 0.7)
 
 
 def _eye(pen: Pen, face: SimpleNamespace, side: int) -> None:
@@ -329,19 +277,15 @@ def _eye(pen: Pen, face: SimpleNamespace, side: int) -> None:
     for r, x, tint in ((0.09, 0.0, face.iris), (0.045, 0.0, BLACK), (0.02, -0.03, WHITE * 1.1)):
         pen.fill(at((x, -min(r, tall)), (x + r, 0), (x, min(r, 0.8 * tall)), (x - r, 0)), tint)
     tip = (wide * (1.05 + 0.25 * face.lash), -0.06 * face.lash)
-    pen.stroke(at(*lid, tip), 0.03 + 0.045 * face.lash, _blend(np.array([face.skin * 0.35, BLACK]), face.lash))
+    pen.stroke(at(*lid, tip), 0.03 + 0.045 * face.lash, _blend([face.skin * 0.35, BLACK], face.lash))
     pen.stroke(at((-wide * 0.9, -tall * 0.9), (0, -tall * 1.9), (wide, -tall * 0.9)), 0.03, face.skin * 0.68)
     y = -0.3 * face.brow_height
     pen.stroke(at((-0.27, y + 0.05), (0, y - 0.03), (0.17, y - 0.03), (0.34, y + 0.09)), 0.1 * face.brow, face.brows)
-
-
-def _glasses(pen: Pen, face: SimpleNamespace) -> None:
     if face.glasses != "none":
         colour, width = (BLACK, 0.06) if face.glasses == "bold" else (STEEL, 0.035)
-        lens = [(0.13, -0.16), (0.4, -0.24), (0.74, -0.17), (0.72, 0.12), (0.42, 0.22), (0.17, 0.12), (0.13, -0.16)]
-        for side in (1, -1):
-            for points in (lens, [(0.74, -0.12), (1.0, -0.12)], [(0.14, -0.08), (0, -0.12)]):
-                pen.stroke(np.array(points) * (side, 1), width, colour, taper=0)
+        lens = [(-0.3, -0.11), (0, -0.19), (0.31, -0.12), (0.29, 0.17), (0, 0.27), (-0.26, 0.17), (-0.3, -0.11)]
+        for line in (lens, [(0.31, -0.07), (0.57, -0.07)], [(-0.29, -0.03), (-0.43, -0.07)]):
+            pen.stroke(at(*line), width, colour, taper=0)
 
 
 def _photograph(picture: Image.Image, face: SimpleNamespace) -> Image.Image:

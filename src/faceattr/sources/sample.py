@@ -10,11 +10,9 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 
@@ -28,22 +26,10 @@ from faceattr.sources.portraits import AGES, GENDERS, draw, imagine, imagine_all
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
+VERSION = 3  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
 CLASSES = {"gender": GENDERS, "age": list(AGES)}
 LAYOUTS = ["csv", "folders", "celeba", "imfdb"]
-SHOWN = [
-    "group",
-    "number",
-    "gender",
-    "age",
-    "age_class",
-    "skin_tone",
-    "hair_length",
-    "grey",
-    "beard",
-    "glasses",
-    "smile",
-]
+SHOWN = ["group", "number", "gender", "age", "age_class", "skin_tone", "hair_length", "beard", "glasses", "smile"]
 POOL_FROM = 400  # pictures; fewer are drawn before a pool has started
 
 
@@ -63,20 +49,14 @@ def load(
     """
     if attribute not in CLASSES:
         raise FaceattrError(f"data.attribute={attribute!r} is not drawn; choose one of: {', '.join(CLASSES)}")
-    _check(n, image_size, sample_seed)
     key = f"v{VERSION}_n{n}_size{image_size}_seed{sample_seed}"
     folder = Path(root) / key
     drawn = (folder / "faces.csv").is_file()
     log.info("data=sample: %d GENERATED faces (by code, no photographs) %s %s", n, "from" if drawn else "into", folder)
     if not drawn:
-        with _complete(folder) as draft:
-            faces = list_faces(n, sample_seed)
-            draw_faces(
-                faces, [draft / "images" / name for name in faces["name"]], (image_size, image_size), sample_seed
-            )
-            faces.insert(0, "path", f"{key}/images/" + faces.pop("name"))
-            faces.to_csv(draft / "faces.csv", index=False)
+        _generate("sample", folder, n, image_size, sample_seed)
     table = pd.read_csv(folder / "faces.csv", dtype={"group": str}, keep_default_na=False)
+    table.insert(0, "path", f"{key}/" + table.pop("path"))
     table.insert(1, "label", table["gender" if attribute == "gender" else "age_class"])
     table.attrs.update(classes=list(classes or CLASSES[attribute]), ordinal=attribute == "age")
     return table
@@ -89,48 +69,47 @@ def write(layout: str, out: str | Path, n: int = 2000, image_size: int = 128, sa
     """
     if layout not in LAYOUTS:
         raise FaceattrError(f"layout={layout!r} is unknown; choose one of: {', '.join(LAYOUTS)}")
-    _check(n, image_size, sample_seed)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FaceattrError(f"out={out} is not empty: give a new or an empty folder")
-    with _complete(out) as draft:
-        faces = list_faces(n, sample_seed)
-        size = (178, 218) if layout == "celeba" else (image_size, image_size)
-        draw_faces(faces, [draft / path for path in _lay_out(layout, faces, draft)], size, sample_seed)
+    _generate(layout, out, n, image_size, sample_seed)
     return out
 
 
-def list_faces(n: int, seed: int) -> pd.DataFrame:
-    """A row per picture: its file's `name`, whose it is (`group`), which of theirs (`number`), and what it shows."""
-    rows = ([getattr(face, column) for column in SHOWN] for face in islice(imagine_all(seed), n))
-    return pd.DataFrame(rows, columns=SHOWN).round(3).assign(name=[f"{i:06d}.jpg" for i in range(1, n + 1)])
+def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> None:
+    """Fills a draft beside `folder` that becomes it, whole, at the end. Who ends second keeps what the first made."""
+    for name, value, least in (("n", n, 1), ("image_size", image_size, 16), ("sample_seed", seed, 0)):
+        if value < least:
+            raise FaceattrError(f"{name}={value} is too small for the sample source: at least {least}")
+    faces = pd.DataFrame([{name: getattr(face, name) for name in SHOWN} for face in islice(imagine_all(seed), n)])
+    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        draft.mkdir(parents=True)
+        files = [draft / path for path in _lay_out(layout, faces.round(3), draft)]
+        draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size, image_size), seed)
+        if not folder.is_dir() or not any(folder.iterdir()):
+            draft.replace(folder)  # takes the place of an empty folder too
+    except OSError as error:
+        raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def draw_faces(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], seed: int) -> None:
     """Draws every row of `faces` into its file, `size` = (width, height); in several processes where there are many.
 
-    The processes are spawned, since a fork of a process with threads (torch, Lightning) can hang; so a script that
-    comes here must start under `if __name__ == "__main__":`.
+    Spawned ones, since a fork beside threads (torch, Lightning) can hang: scripts need `if __name__ == "__main__":`.
     """
     for folder in {file.parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
-    jobs = [
-        (int(who), number, seed, size, file)
-        for who, number, file in zip(faces["group"], faces["number"], files, strict=True)
-    ]
-    with tqdm(total=len(jobs), desc="drawing sample faces", unit="image", disable=None) as bar:
-        if len(jobs) < POOL_FROM:
-            for job in jobs:
-                _draw_file(job)
-                bar.update()
-            return
-        with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), get_context("spawn"), _leave_with_parent) as pool:
-            for _ in pool.map(_draw_file, jobs, chunksize=32):
-                bar.update()
+    jobs = faces["group"].astype(int), faces["number"], files, repeat(size), repeat(seed)
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), get_context("spawn"), _leave_with_parent) as pool:
+        done = pool.map(_draw_file, *jobs, chunksize=32) if len(files) >= POOL_FROM else map(_draw_file, *jobs)
+        for _ in tqdm(done, "drawing sample faces", len(files), unit="image", disable=None):
+            pass
 
 
-def _draw_file(job: tuple[int, int, int, tuple[int, int], Path]) -> None:
-    identity, number, seed, size, file = job
+def _draw_file(identity: int, number: int, file: Path, size: tuple[int, int], seed: int) -> None:
     draw(imagine(identity, number, seed), *size).save(file, quality=92)
 
 
@@ -147,8 +126,11 @@ def _leave_with_parent() -> None:
 
 def _lay_out(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
     """Writes the index files of a layout into `root` and returns where in it each picture belongs."""
-    name, identity = faces["name"], faces["group"].astype(int)
+    name, identity = pd.Series([f"{i:06d}.jpg" for i in range(1, len(faces) + 1)]), faces["group"].astype(int)
     part = (identity // 2 % 7).map(lambda pair: pair if pair in (1, 2) else 0)  # 0 train, 1 val, 2 test; by identity
+    if layout == "sample":
+        faces.assign(path="images/" + name).to_csv(root / "faces.csv", index=False)
+        return "images/" + name
     if layout == "csv":
         index = {"Filename": name, "Gender": (faces["gender"] == "female").astype(int), "Age": faces["age"]}
         pd.DataFrame(index).to_csv(root / "results.csv", index=False)
@@ -158,54 +140,25 @@ def _lay_out(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
     if layout == "imfdb":
         pd.DataFrame({"ID": name, "Class": faces["age_class"].str.upper()}).to_csv(root / "train.csv", index=False)
         return "Train/" + name
-    has = pd.DataFrame(
-        {
-            "Eyeglasses": faces["glasses"] != "none",
-            "Male": faces["gender"] == "male",
-            "Smiling": faces["smile"] > 0.35,
-            "Young": faces["age"] < 40,
-        }
-    )
-    signs = has.map(lambda yes: " 1" if yes else "-1").agg(" ".join, axis=1)
-    lines = {
-        "list_attr_celeba": signs,
-        "list_eval_partition": part.astype(str),
-        "identity_CelebA": (identity + 1).astype(str),
+    has = {
+        "Eyeglasses": faces["glasses"] != "none",
+        "Male": faces["gender"] == "male",
+        "No_Beard": faces["beard"] == "none",
+        "Smiling": faces["smile"] > 0.35,
+        "Young": faces["age"] < 40,
     }
-    for file, values in lines.items():
-        head = f"{len(faces)}\n{' '.join(has)}\n" if file == "list_attr_celeba" else ""
-        (root / f"{file}.txt").write_text(head + "\n".join(name + " " + values) + "\n", encoding="utf-8")
+    signs = pd.DataFrame(has).map(lambda yes: " 1" if yes else "-1").agg(" ".join, axis=1)
+    for file, head, values in (
+        ("list_attr_celeba.txt", f"{len(faces)}\n{' '.join(has)}\n", signs),
+        ("list_eval_partition.txt", "", part.astype(str)),
+        ("identity_CelebA.txt", "", (identity + 1).astype(str)),
+    ):
+        (root / file).write_text(head + "\n".join(name + " " + values) + "\n", encoding="utf-8")
     return "img_align_celeba/" + name
-
-
-def _check(n: int, image_size: int, sample_seed: int) -> None:
-    for name, value, least in (("n", n, 1), ("image_size", image_size, 16), ("sample_seed", sample_seed, 0)):
-        if value < least:
-            raise FaceattrError(f"{name}={value} is too small for the sample source: at least {least}")
-
-
-@contextmanager
-def _complete(folder: Path) -> Iterator[Path]:
-    """A draft beside `folder` that becomes it, whole, at the end. Who finishes second keeps what the first made."""
-    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-        try:
-            draft.replace(folder)  # takes the place of an empty folder too
-        except OSError:
-            if not folder.is_dir() or not any(folder.iterdir()):
-                raise
-    except OSError as error:
-        raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 @dataclass
 class Request:
-    """What the command line takes."""
-
     layout: str = MISSING
     out: str = MISSING
     n: int = 2000
