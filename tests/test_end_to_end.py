@@ -102,6 +102,10 @@ def test_metrics_agree_with_the_predictions(run, split):
     assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx((centre - half, centre + half))
     assert {"average_precision", "auroc", "f1", "balanced_accuracy", "recall_male"} <= set(found)
     assert found["positive_class"] == "male"
+    given_to_true = [row[f"probability_{row['true']}"] for _, row in rows.iterrows()]
+    assert found["log_loss"] == pytest.approx(sum(-math.log(p) for p in given_to_true) / n, abs=1e-5)
+    hits = (rows["true"] == rows["predicted"]).groupby(rows["true"]).mean()
+    assert (found["recall_female"], found["recall_male"]) == pytest.approx((hits["female"], hits["male"]))
 
 
 def test_pictures_can_be_looked_at(run):

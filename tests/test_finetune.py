@@ -127,8 +127,7 @@ def tiny(dropout: float = 0.0) -> Network:
         for layer in layers:
             stages[str(len(features))] = f"block{block}"
             features.append(layer)
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Linear(5, 1))
-    return Network(features, head, stages, (8, 8))
+    return Network(features, stages, [8, 8], outputs=1, head={"hidden": [5], "batch_norm": True})
 
 
 def test_dropout_is_off_and_statistics_still_in_frozen_stages_only():

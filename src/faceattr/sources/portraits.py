@@ -20,12 +20,12 @@ SKIN_TONES = ["light", "medium", "dark"]
 # fmt: off
 CHOICES: dict[str, dict[str, tuple[float, float]]] = {  # each option's probability for women and for men
     "hair_length": {"none": (0.01, 0.13), "short": (0.22, 0.64), "medium": (0.34, 0.15), "long": (0.43, 0.08)},
-    "beard": {"none": (0.99, 0.40), "stubble": (0.01, 0.30), "full": (0.0, 0.30)},
+    "beard": {"none": (0.99, 0.42), "stubble": (0.01, 0.30), "full": (0.0, 0.28)},
     "glasses": {"none": (0.74, 0.74), "thin": (0.13, 0.13), "bold": (0.13, 0.13)},
 }
 TRAITS = {  # mean for women, for men, what old age adds, spread; never below 0, near 1 where it is a size
     "length": (0.98, 1.03, 0.00, 0.05), "jaw": (0.85, 1.13, 0.00, 0.08), "build": (0.86, 1.18, 0.00, 0.10),
-    "brow": (0.74, 1.46, -0.12, 0.22), "brow_height": (1.09, 0.89, 0.00, 0.08), "eye": (1.12, 1.00, -0.14, 0.07),
+    "brow": (0.74, 1.43, -0.12, 0.22), "brow_height": (1.09, 0.89, 0.00, 0.08), "eye": (1.12, 1.00, -0.14, 0.07),
     "nose": (0.93, 1.10, 0.08, 0.10), "lips": (1.18, 0.84, -0.20, 0.16), "lipstick": (0.30, -0.40, 0.00, 0.35),
     "lash": (0.80, 0.12, 0.00, 0.20), "curl": (0.25, 0.25, 0.00, 0.30), "fringe": (0.42, 0.25, 0.00, 0.25),
     "receding": (-0.10, 0.05, 0.35, 0.15), "wrinkles": (-0.35, -0.35, 1.50, 0.13), "grey": (-1.20, -0.90, 2.60, 0.30),
