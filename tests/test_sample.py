@@ -100,7 +100,7 @@ def test_faces_are_drawn_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
 
 
 def test_what_an_interrupted_drawing_left_is_not_used(tmp_path: Path) -> None:
-    script = f"from faceattr.sources.sample import load; load({str(tmp_path)!r}, n=200, image_size=64)"
+    script = f"from faceattr.sources.sample import load; load({str(tmp_path)!r}, n=390, image_size=128)"
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         deadline = time.monotonic() + 60
         while not list(tmp_path.glob("**/*.jpg")) and time.monotonic() < deadline:
@@ -109,7 +109,7 @@ def test_what_an_interrupted_drawing_left_is_not_used(tmp_path: Path) -> None:
     left = [folder.name for folder in tmp_path.iterdir()]
     assert len(left) == 1
     assert left[0].startswith(".")
-    table = sample.load(str(tmp_path), n=200, image_size=64)
+    table = sample.load(str(tmp_path), n=390, image_size=128)
     assert all((tmp_path / path).is_file() for path in table["path"])
 
 

@@ -134,8 +134,6 @@ class FaceData(pl.LightningDataModule):
         self.table.attrs = prepared.attrs
         self._paths, self._pixels, self._packed = [paths[row] for row in kept], pixels, kept
         self._targets = self.table["label"].cat.codes.to_numpy(np.int64)
-        if bad and "split" in self.table:
-            table.check_splits(self.table)
 
     def rows(self, split: str) -> np.ndarray:
         """Positions in `table` of the split's images; `all` is every image."""

@@ -116,7 +116,11 @@ def _free(folder: Path) -> int:
 
 def _evict(coming: int) -> None:
     """Remove the least recently used packs until `coming` bytes fit under the limit."""
-    limit = float(os.environ.get("FACEATTR_CACHE_GB", "50")) * 1e9
+    given = os.environ.get("FACEATTR_CACHE_GB", "50")
+    try:
+        limit = float(given) * 1e9
+    except ValueError:
+        raise FaceattrError(f"FACEATTR_CACHE_GB={given}: a number of gigabytes, such as 50.") from None
     packs = sorted(cache_folder().glob("*.npy"), key=lambda file: file.stat().st_mtime)
     total = coming + sum(file.stat().st_size for file in packs)
     for file in packs:
@@ -137,8 +141,8 @@ def _main(arguments: list[str]) -> None:
     if arguments not in ([], ["clear"]):
         sys.exit("usage: python -m faceattr.pack [clear]")
     for file in packs:
-        shape = json.loads(file.with_suffix(".json").read_text())
-        print(f"{file.name}  {file.stat().st_size / 1e6:8.1f} MB  {shape['images']} images")
+        images = len(np.load(file, mmap_mode="r"))
+        print(f"{file.name}  {file.stat().st_size / 1e6:8.1f} MB  {images} images")
         if arguments:
             _remove(file)
     if arguments:  # and what packs that were killed have left

@@ -79,6 +79,7 @@ class Run:
         history, checkpoints = History(self.folder / "metrics.csv"), Checkpoints(best.parent, cfg.trainer.monitor)
         trainer = self._trainer(cfg, history, checkpoints)
         data = FaceData(prepared, cfg.data, classifier.input_spec(cfg), cfg.seed)
+        table.check_splits(data.table)
         model = Classifier(cfg, network, target, class_weights(data, len(target.classes)), stored)
         log.info("%s", finetune.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
         self._begin(cfg, data, model, trainer, stored)

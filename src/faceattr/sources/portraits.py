@@ -28,11 +28,11 @@ TRAITS = {  # mean for women, for men, what old age adds, spread; never below 0,
     "brow": (0.74, 1.43, -0.12, 0.22), "brow_height": (1.09, 0.89, 0.00, 0.08), "eye": (1.12, 1.00, -0.14, 0.07),
     "nose": (0.93, 1.10, 0.08, 0.10), "lips": (1.18, 0.84, -0.20, 0.16), "lipstick": (0.30, -0.40, 0.00, 0.35),
     "lash": (0.80, 0.12, 0.00, 0.20), "curl": (0.25, 0.25, 0.00, 0.30), "fringe": (0.42, 0.25, 0.00, 0.25),
-    "receding": (-0.10, 0.05, 0.35, 0.15), "wrinkles": (-0.35, -0.35, 1.50, 0.13), "grey": (-1.20, -0.90, 2.60, 0.30),
+    "receding": (-0.10, 0.05, 0.35, 0.15), "wrinkles": (-0.25, -0.25, 1.50, 0.10), "grey": (-1.00, -0.80, 2.60, 0.25),
 }
 SHOT = {  # of a single picture: mean, spread; angles in radians, blur in 1/128 of the width, noise in grey levels
-    "yaw": (0.0, 0.17), "pitch": (0.0, 0.09), "tilt": (0.0, 0.09), "right": (0.0, 0.16), "down": (0.0, 0.13),
-    "zoom": (1.0, 0.09), "light": (0.0, 0.5), "exposure": (1.02, 0.13), "warmth": (0.0, 0.06),
+    "yaw": (0.0, 0.17), "pitch": (0.0, 0.09), "tilt": (0.0, 0.12), "right": (0.0, 0.22), "down": (0.0, 0.17),
+    "zoom": (1.0, 0.12), "light": (0.0, 0.5), "exposure": (1.02, 0.13), "warmth": (0.0, 0.06),
     "smile": (0.35, 0.4), "blur": (0.22, 0.42), "noise": (4.4, 3.0),
 }
 # fmt: on
@@ -180,7 +180,7 @@ def _lit_skin(face: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray
     x, y = x - 0.9 * face.yaw * np.sqrt(np.maximum(1 - x**2, 0)), y - 0.9 * face.pitch  # the middle turns with the head
     for dark, around, down, wide, high in (
         (0.18, 0.42, -0.14, 0.26, 0.13),  # eye sockets
-        (0.04 + 0.12 * face.wrinkles, 0.42, 0.13, 0.20, 0.07),  # bags
+        (0.04 + 0.18 * face.wrinkles, 0.42, 0.13, 0.20, 0.07),  # bags
         (-0.08, 0.56, 0.24, 0.20, 0.16),  # cheekbones
         (-0.14, 0.0, 0.2, 0.08, 0.3),  # bridge of the nose
         (0.2, 0.0, 0.54, 0.24 * face.nose, 0.08),
@@ -238,12 +238,12 @@ def _lines(pen: Pen, face: SimpleNamespace) -> None:
     """Wrinkles, folds and the nose."""
     old, wing, dark = face.wrinkles, 0.2 * face.nose, face.skin * (0.5, 0.42, 0.4)
     for y in (-0.56, -0.68, -0.8) if old > 0.07 else ():
-        pen.stroke([(-0.5, y + 0.02), (-0.2, y - 0.02), (0.2, y - 0.02), (0.5, y + 0.02)], 0.045, dark, 0.7 * old)
+        pen.stroke([(-0.5, y + 0.02), (-0.2, y - 0.02), (0.2, y - 0.02), (0.5, y + 0.02)], 0.045, dark, 0.9 * old)
     for side in (1, -1):
         for width, strength, points in (
-            (0.055, 0.7 * old + 0.2 * max(face.smile, 0) + 0.05, [(0.24, 0.44), (0.38, 0.6), (0.44, 0.84)]),
-            (0.04, 0.7 * old, [(0.72, -0.08), (0.86, -0.16)]),  # crow's feet
-            (0.045, 0.7 * old, [(0.26, 0.12), (0.42, 0.19), (0.6, 0.12)]),  # bags
+            (0.055, 0.9 * old + 0.2 * max(face.smile, 0) + 0.05, [(0.24, 0.44), (0.38, 0.6), (0.44, 0.84)]),
+            (0.04, 0.9 * old, [(0.72, -0.08), (0.86, -0.16)]),  # crow's feet
+            (0.045, 0.9 * old, [(0.26, 0.12), (0.42, 0.19), (0.6, 0.12)]),  # bags
             (0.04, 0.45, [(wing, 0.33), (wing * 1.25, 0.42), (wing, 0.5)]),
             (0.07, 0.9, [(wing * 0.85, 0.5), (wing * 0.35, 0.49)]),  # nostrils
         ):
