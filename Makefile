@@ -38,5 +38,5 @@ format: $(VENV)/.test  ## let ruff put things right
 type: $(VENV)/.test  ## mypy
 	$(BIN)/mypy
 
-clean:  ## remove what was made: .venv, caches, outputs
-	rm -rf $(VENV) outputs multirun .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
+clean:  ## remove .venv and caches; runs (outputs/, multirun/) stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info

@@ -1,4 +1,4 @@
-"""A checkpoint describes itself: reading what it says, building its classifier, and writing it so that none is lost."""
+"""A checkpoint describes itself: reading what it says, and writing it so that none is lost."""
 
 import os
 from pathlib import Path
@@ -13,8 +13,8 @@ FORMAT = 1
 """Rises when a checkpoint of an older faceattr could no longer be read right."""
 
 KEY = "faceattr"
-"""Where the description lies in a Lightning checkpoint: format, version, config, classes, ordinal, input, fingerprint,
-weights, epoch metrics; plain containers only, so that loading needs no code (`weights_only=True`)."""
+"""Where the description lies in a Lightning checkpoint: format, version, config (the input spec in its `model`), classes, ordinal,
+fingerprint and weights (where they came from); plain containers only, so that loading needs no code (`weights_only=True`)."""
 
 
 def read(path: str | Path) -> dict[str, Any]:

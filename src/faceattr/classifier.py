@@ -91,6 +91,11 @@ class Classifier(pl.LightningModule):
         self._seen.clear()
         if self.trainer.world_size > 1:
             probabilities, targets, rows, losses = self._from_all(probabilities, targets, rows, losses)
+        if not bool(losses.isfinite().all()):
+            raise FaceattrError(
+                f"The validation loss is no longer finite in epoch {self.current_epoch}: training diverged.\n"
+                "Lower optim.lr, or set trainer.gradient_clip or trainer.precision=32. last.ckpt is from the epoch before."
+            )
         found = metrics.evaluate(self.target, probabilities.cpu(), targets.cpu())
         kept = (
             "accuracy",

@@ -51,10 +51,12 @@ def offer_checkpoint(program: str) -> None:
     for group in groups if stored or program != "train" else ():
         store.store(group=group, name="checkpoint", node=OmegaConf.create(stored.get(group) or {}))
     if program == "train" and stored:
-        folder = Path(ckpt).expanduser().absolute().parent.parent
-        resumed = dict.fromkeys(groups, "checkpoint")
-        resumed |= {key: _quoted(stored[key]) for key in ("seed", "loss", "name")} | {"hydra.run.dir": _quoted(folder)}
-        sys.argv[1:1] = [f"{key}={value}" for key, value in resumed.items() if key not in given]
+        resumed = dict.fromkeys(groups, "checkpoint") | {key: _quoted(stored[key]) for key in ("seed", "loss", "name")}
+        checkpoints = Path(ckpt).expanduser().absolute().parent
+        if checkpoints.name == "checkpoints" and "hydra.run.dir" not in given:  # the run's own folder, its .hydra kept
+            resumed |= {"hydra.run.dir": _quoted(checkpoints.parent), "hydra.output_subdir": "null"}
+        beside = next(i for i, arg in enumerate(sys.argv) if arg.startswith("ckpt="))
+        sys.argv[beside:beside] = [f"{key}={value}" for key, value in resumed.items() if key not in given]
 
 
 def _quoted(value: Any) -> str:
@@ -91,8 +93,8 @@ def _message(error: BaseException, program: str) -> str | None:
     if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
         closed = getattr(config, field[2], None)  # a group that is a dataclass there
         return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'writing'}: {error.strerror}"
     if isinstance(error, YAMLError):
         return f"{getattr(error, 'problem', error)} {str(getattr(error, 'problem_mark', '')).strip()}"
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):

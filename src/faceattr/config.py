@@ -165,6 +165,7 @@ CHOICES = {
         "val_average_precision",
         "val_auroc",
         "val_f1",
+        "val_quadratic_kappa",
     ),
 }
 CLOSED: dict[str, set[str]] = {
@@ -187,7 +188,9 @@ def target_function(node: Mapping[str, Any], key: str) -> Callable[..., Any]:
     Only what lies in `ALLOWED_TARGETS`, by its path and by where it is defined, is given: a checkpoint carries a config,
     and a stranger's must not run code. The environment variable FACEATTR_ALLOW (packages, comma-separated) adds to it.
     """
-    target = str(node.get("_target_", None))
+    if node.get("_target_") is None:
+        raise FaceattrError(f"{key}: has no _target_; conf/{key}/shared.yaml is a base for the others, not an option.")
+    target = str(node["_target_"])
     own = [f"{name.strip()}." for name in os.environ.get("FACEATTR_ALLOW", "").split(",") if name.strip()]
     allowed = (*ALLOWED_TARGETS, *own)
     try:
@@ -245,8 +248,12 @@ def validated(cfg: DictConfig) -> DictConfig:
             raise FaceattrError(unknown_key(f"{group}.{unknown[0]}".lstrip("."), sorted(closed)))
     for key, choices in CHOICES.items():
         value = OmegaConf.select(cfg, key)
-        if value is not None and str(value).lower() not in choices:
+        if value is None:
+            continue
+        spelled = "off" if value is False and "off" in choices else str(value).lower()  # YAML reads off as false
+        if spelled not in choices:
             raise FaceattrError(f"{key}={value}: choose one of {', '.join(choices)}.")
+        OmegaConf.update(cfg, key, spelled)
     for key in POSITIVE:
         value = OmegaConf.select(cfg, key)
         if value is not None and value <= 0:
@@ -255,8 +262,8 @@ def validated(cfg: DictConfig) -> DictConfig:
         value = OmegaConf.select(cfg, key)
         if value is not None and value < 0:
             raise FaceattrError(f"{key}={value}: must be 0 or more.")
-    if "model" in cfg:
-        cfg.model.pretrained = str(cfg.model.pretrained).lower()
+    if "model" in cfg and (len(cfg.model.image_size) != 2 or min(cfg.model.image_size) < 1):
+        raise FaceattrError(f"model.image_size={cfg.model.image_size}: give [height, width], e.g. [128,128].")
     for key in ("data.root", "model.weights", "ckpt"):
         if OmegaConf.select(cfg, key):
             OmegaConf.update(cfg, key, str(Path(OmegaConf.select(cfg, key)).expanduser().absolute()))

@@ -73,13 +73,18 @@ def precision(cfg: DictConfig) -> str:
     if cfg.accelerator != "cpu" and torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
     if cfg.accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
-        able = torch.cpu.get_capabilities()
+        able = cpu_capabilities()
         return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "32"
     return "32"
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """Instruction sets and name of the CPU; empty with a torch that cannot tell yet (before 2.12 or so)."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def describe(used: pl.Trainer) -> str:
     """The device by name: what a run stores."""
     device = used.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities().get("cpu_name")
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_capabilities().get("cpu_name")
     return f"{device.type} × {used.num_devices} ({name or 'unknown'})"

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -121,12 +122,15 @@ def _evict(coming: int) -> None:
         limit = float(given) * 1e9
     except ValueError:
         raise FaceattrError(f"FACEATTR_CACHE_GB={given}: a number of gigabytes, such as 50.") from None
-    packs = sorted(cache_folder().glob("*.npy"), key=lambda file: file.stat().st_mtime)
-    total = coming + sum(file.stat().st_size for file in packs)
-    for file in packs:
+    found = []
+    for file in cache_folder().glob("*.npy"):
+        with suppress(FileNotFoundError):  # another process has just removed it
+            found.append((file.stat().st_mtime, file.stat().st_size, file))
+    total = coming + sum(size for _, size, _ in found)
+    for _, size, file in sorted(found):
         if total <= limit:
             return
-        total -= file.stat().st_size
+        total -= size
         _remove(file)
         log.info("Packed pixels: removed %s, the least recently used (limit %.0f GB)", file.name, limit / 1e9)
 

@@ -20,6 +20,7 @@ from faceattr.classifier import Classifier
 from faceattr.data import Batch
 from faceattr.errors import FaceattrError
 from faceattr.images import InputSpec, read_many
+from faceattr.sources import csv
 from faceattr.sources.layout import IMAGE_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -91,15 +92,15 @@ def image_files(source: str) -> list[str]:
 
 def _listed(path: Path) -> list[str]:
     if path.suffix.lower() == ".txt":
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    table = pd.read_csv(path, dtype=str, sep=None, engine="python", encoding="utf-8-sig")
+        return [line.strip() for line in csv.decoded(path).splitlines() if line.strip()]
+    table = csv.read(path)
     known = ("path", "file", "filename", "image", "image_id", "id")
     columns = [column for name in known for column in table if str(column).strip().lower() == name]
     if not columns:
         raise FaceattrError(
             f"input={path}: no column named {', '.join(known)}. Columns there: {', '.join(map(str, table.columns))}"
         )
-    return table[columns[0]].dropna().str.strip().tolist()
+    return table[columns[0]][table[columns[0]] != ""].tolist()
 
 
 def predict(cfg: DictConfig) -> None:
@@ -119,6 +120,8 @@ def predict(cfg: DictConfig) -> None:
         log.info("%s", frame.to_string(index=False, float_format="%.3f"))
     log.info("%d images → %s", len(frame), out)
     if batches.bad:
-        shown = "; ".join(f"{path} ({reason})" for path, reason in list(batches.bad.items())[:5])
-        more = ", …" if len(batches.bad) > 5 else ""
-        raise FaceattrError(f"{len(batches.bad)} of {len(files)} files could not be read: {shown}{more}")
+        bad = pd.DataFrame({"path": batches.bad.keys(), "reason": batches.bad.values()})
+        bad.to_csv(out.with_name("bad_images.csv"), index=False)
+        shown = "; ".join(f"{row.path} ({row.reason})" for row in bad.head(5).itertuples())
+        more = f", … (all in {out.with_name('bad_images.csv')})" if len(bad) > 5 else ""
+        raise FaceattrError(f"{len(bad)} of {len(files)} files could not be read: {shown}{more}")

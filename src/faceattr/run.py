@@ -3,6 +3,7 @@
 import json
 import logging
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class History(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started, self._images = time.perf_counter(), 0
+        self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # the schedule steps before the end
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         batch = args[1]
@@ -50,7 +52,7 @@ class History(pl.Callback):
         row = {
             "epoch": trainer.current_epoch,
             **{name: found[name] for name in sorted(found, key=lambda name: (not name.startswith("train"), name))},
-            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
+            "lr": self._lr,
             "seconds": time.perf_counter() - self._started,
             "images_per_second": self._images / (self._trained - self._started),
         }
@@ -121,6 +123,17 @@ class Checkpoints(ModelCheckpoint):
         super().load_state_dict({**state_dict, **paths, **moved})
 
 
+class Patience(EarlyStopping):
+    """Early stopping that says so, and whose patience a resumed run may change."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.stopped_epoch:
+            log.info("Stopped early: %s has not improved for %d epochs", self.monitor, self.wait_count)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+
 def monitor_mode(monitor: str) -> str:
     """Whether less or more of a metric is better."""
     return "min" if monitor.endswith(("loss", "error")) else "max"
@@ -131,7 +144,7 @@ def describe_machine() -> dict[str, Any]:
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git": _git(),
-        "command": " ".join(["python", *map(_shell, sys.argv)]),
+        "command": shlex.join(["python", *sys.argv]),
     }
 
 
@@ -142,12 +155,6 @@ def _git() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _shell(argument: str) -> str:
-    import shlex
-
-    return shlex.quote(argument)
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

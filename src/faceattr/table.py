@@ -122,7 +122,8 @@ def _tidy(table: pd.DataFrame, root: Path, ignore_split: bool) -> pd.DataFrame:
     paths = [posixpath.normpath(path).removeprefix(here) if isinstance(path, str) else None for path in table["path"]]
     unused = [name for name in ("split", "group") if name in table and table[name].isna().all()]
     unused += ["split"] if ignore_split and "split" in table else []
-    table = table.drop(columns=unused).assign(path=pd.Series(paths, table.index, dtype=object))
+    labels = table["label"].astype(object).map(str, na_action="ignore")
+    table = table.drop(columns=unused).assign(path=pd.Series(paths, table.index, dtype=object), label=labels)
     return table.sort_values("path", kind="stable", ignore_index=True)
 
 

@@ -1,5 +1,6 @@
 """Training from a composed config, in one visible order: table, network, pixels, trainer, fit, judgement of the best."""
 
+import json
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback, EarlyStopping, LearningRateMonitor
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from faceattr import checkpoint, classifier, config, devices, evaluation, finetune, metrics, table
@@ -26,7 +27,7 @@ from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
 from faceattr.networks import Network
 from faceattr.report import plots
-from faceattr.run import Checkpoints, History, describe_machine, monitor_mode, write_json
+from faceattr.run import Checkpoints, History, Patience, describe_machine, monitor_mode, write_json
 from faceattr.targets import Target
 from faceattr.weights import load_weights
 
@@ -99,6 +100,7 @@ class Run:
         """Refuse to resume as something else than what was begun; returns where its weights once came from."""
         was = OmegaConf.create(resumed["config"])
         changed = [key for key in ("model", "finetune", "augment", "optim", "loss", "seed") if was[key] != cfg[key]]
+        changed += ["trainer.monitor"] if was.trainer.monitor != cfg.trainer.monitor else []
         changed += [key for key in ("classes", "fingerprint") if resumed[key] != stored[key]]
         if changed:
             raise FaceattrError(
@@ -111,6 +113,13 @@ class Run:
             here.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(before, here)
         log.info("Resuming %s", cfg.ckpt)
+        if str(resumed["weights"]).startswith("random") and cfg.model.pretrained == "auto":
+            self._random = f"Weights: {resumed['weights']}"
+            log.warning(self._random)
+        if (self.folder / "run.json").exists():
+            past = json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+            self.began -= past.get("seconds") or 0
+            self.about |= {key: past[key] for key in ("overrides", "weights_warning") if key in past}
         return str(resumed["weights"])
 
     def _trainer(self, cfg: DictConfig, history: History, checkpoints: Checkpoints) -> pl.Trainer:
@@ -118,7 +127,7 @@ class Run:
         callbacks: list[Callback] = [history, checkpoints]
         if cfg.trainer.patience is not None:
             monitor = cfg.trainer.monitor
-            callbacks.append(EarlyStopping(monitor, patience=cfg.trainer.patience, mode=monitor_mode(monitor)))
+            callbacks.append(Patience(monitor, patience=cfg.trainer.patience, mode=monitor_mode(monitor)))
         if logger:
             callbacks.append(LearningRateMonitor("epoch"))
         limit = {"limit_train_batches": cfg.trainer.limit_batches, "limit_val_batches": cfg.trainer.limit_batches}

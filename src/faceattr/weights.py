@@ -96,6 +96,8 @@ def _load_published(network: Network, required: bool) -> WeightsReport:
         if not library:
             raise LookupError("no weights are published for this model")
         state, expects = _from_torchvision(name) if library == "torchvision" else _from_timm(name, network)
+    except FaceattrError:  # a name that is not there
+        raise
     except Exception as error:  # no network has a face of its own in every library
         reason = (str(error) or type(error).__name__).splitlines()[0]
         reason = f"{library}'s {name} cannot be had: {reason}" if library else reason
@@ -143,6 +145,7 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
     try:
         safe = path.suffix == ".safetensors"
         content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        described = content.get("faceattr") if isinstance(content.get("faceattr"), dict) else None
         content = content.get("state_dict", content)  # of a checkpoint
         state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         first = next(iter(state.values())).half().contiguous()
@@ -150,7 +153,8 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
         what = "damaged, not a state dict, or more than tensors (not opened)"
         raise FaceattrError(f"model.weights={path} cannot be read: {what}") from error
     digest = hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
-    return _put(network, state, str(path), KNOWN_FIRST_CONV.get(digest))
+    expects = described["config"]["model"]["scaling"] if described else KNOWN_FIRST_CONV.get(digest)
+    return _put(network, state, str(path), expects)
 
 
 def _put(network: Network, state: State, source: str, expects: str | None) -> WeightsReport:

@@ -36,7 +36,7 @@ def leaderboard(folder: str | Path) -> pd.DataFrame:
         groups.setdefault(tuple(job["overrides"].get(key, "") for key in keys), []).append(job)
     rows = [dict(zip(keys, values, strict=True)) | _summary(group) for values, group in groups.items()]
     board = pd.DataFrame(rows).sort_values("val_accuracy", ascending=False, kind="stable", ignore_index=True)
-    return board if board["test_accuracy"].notna().any() else board.drop(columns=["test_accuracy", "test_accuracy_sd"])
+    return board if board["test_accuracy"].notna().any() else board.drop(columns=board.filter(like="test_accuracy"))
 
 
 def read_jobs(folder: str | Path) -> list[dict[str, Any]]:
@@ -62,6 +62,7 @@ def _read_job(folder: Path) -> dict[str, Any]:
         "val_accuracy": val.get("accuracy"),
         "average_precision": val.get("average_precision"),
         "test_accuracy": test.get("accuracy"),
+        "test_n": test.get("n"),
         "trainable": run.get("parameters", {}).get("trainable"),
         "seconds": run.get("seconds"),
     }
@@ -79,15 +80,20 @@ def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     from faceattr.metrics import wilson  # imports torch
 
     finished = list({job["overrides"].get("seed"): job for job in jobs if not job["error"]}.values())
-    names = ["val_accuracy", "average_precision", "test_accuracy", "trainable", "seconds", "n"]
+    names = ["val_accuracy", "average_precision", "test_accuracy", "trainable", "seconds", "n", "test_n"]
     results = pd.DataFrame(finished, columns=names).astype(float)
     mean, sd = dict(zip(names, results.mean(), strict=True)), results.std()
     low, high = wilson(mean["val_accuracy"], int(mean.pop("n")) if finished else 0)
+    test_n = mean.pop("test_n")
+    test = dict(
+        zip(("low", "high"), wilson(mean["test_accuracy"], int(test_n) if test_n == test_n else 0), strict=True)
+    )
     spread = {"val_accuracy_sd": sd["val_accuracy"], "val_accuracy_low": low, "val_accuracy_high": high}
     return {
         "seeds": len(finished),
         **({"val_accuracy": mean["val_accuracy"]} | spread | mean),
         "test_accuracy_sd": sd["test_accuracy"],
+        **{f"test_accuracy_{side}": bound for side, bound in test.items()},
         "weights": "; ".join(sorted({job["weights"] for job in finished} - {""})),
         "failed": sum(job["error"] is not None for job in jobs),
         "jobs": " ".join(job["job"].name for job in jobs),
@@ -104,7 +110,7 @@ def write(folder: str | Path) -> str:
 
 def render(board: pd.DataFrame) -> str:
     """The table for the terminal: three digits, and only the columns that say something."""
-    random = board["weights"].str.contains("random")
+    random = board["weights"].str.contains(r"(?:^|; )random")
     low, high = (board[f"val_accuracy_{side}"].map("{:.3f}".format) for side in ("low", "high"))
     cells = board.loc[:, :"seeds"].replace(r"(\.\d{6})\d+$", r"\1", regex=True)  # a searched 0.0031854622636075236
     cells["val acc ±sd"] = _with_sd(board, "val_accuracy")

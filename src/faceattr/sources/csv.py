@@ -44,7 +44,7 @@ def load(
     """
     root = existing_root(root, f"{file} (data.file) and the images (data.image_dir)")
     path = root / file
-    frame = _read(path)
+    frame = read(path)
     wanted = {"image": image_column, "label": label_column, "split": split_column, "group": group_column}
     for key, column in wanted.items():
         if column and column not in frame:
@@ -75,17 +75,22 @@ def load(
     return table
 
 
-def _read(path: Path) -> pd.DataFrame:
+def decoded(path: Path) -> str:
+    """A text file's contents, in UTF-8, UTF-16 with its mark, or else latin-1."""
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError:
+        log.info("%s is not UTF-8: read as latin-1", path)
+        return raw.decode("latin-1")
+
+
+def read(path: Path) -> pd.DataFrame:
     """All cells as stripped text, so that an image "001" and a group "0007" stay what they are."""
     if not path.is_file():
         tables = ", ".join(sorted(file.name for file in path.parent.glob("*.csv")))
         raise FaceattrError(f"data.file does not exist: {path}. Tables there: {tables or 'none'}.")
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
-    except UnicodeDecodeError:
-        log.info("%s is not UTF-8: read as latin-1", path)
-        text = raw.decode("latin-1")
+    text = decoded(path)
     separator = max(",;\t|", key=text.partition("\n")[0].count)
     try:
         frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)

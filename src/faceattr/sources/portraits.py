@@ -31,8 +31,8 @@ TRAITS = {  # mean for women, for men, what old age adds, spread; never below 0,
     "receding": (-0.10, 0.05, 0.35, 0.15), "wrinkles": (-0.25, -0.25, 1.50, 0.10), "grey": (-1.00, -0.80, 2.60, 0.25),
 }
 SHOT = {  # of a single picture: mean, spread; angles in radians, blur in 1/128 of the width, noise in grey levels
-    "yaw": (0.0, 0.17), "pitch": (0.0, 0.09), "tilt": (0.0, 0.12), "right": (0.0, 0.22), "down": (0.0, 0.17),
-    "zoom": (1.0, 0.12), "light": (0.0, 0.5), "exposure": (1.02, 0.13), "warmth": (0.0, 0.06),
+    "yaw": (0.0, 0.17), "pitch": (0.0, 0.09), "tilt": (0.0, 0.10), "right": (0.0, 0.19), "down": (0.0, 0.15),
+    "zoom": (1.0, 0.10), "light": (0.0, 0.5), "exposure": (1.02, 0.13), "warmth": (0.0, 0.06),
     "smile": (0.35, 0.4), "blur": (0.22, 0.42), "noise": (4.4, 3.0),
 }
 # fmt: on

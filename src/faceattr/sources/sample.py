@@ -26,7 +26,7 @@ from faceattr.sources.portraits import AGES, GENDERS, draw, imagine, imagine_all
 
 log = logging.getLogger(__name__)
 
-VERSION = 5  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
+VERSION = 6  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
 CLASSES = {"gender": GENDERS, "age": list(AGES)}
 LAYOUTS = ["csv", "folders", "celeba", "imfdb"]
 SHOWN = ["group", "number", "gender", "age", "age_class", "skin_tone", "hair_length", "beard", "glasses", "smile"]
