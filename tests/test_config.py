@@ -81,6 +81,13 @@ def test_a_value_outside_the_choices_lists_them(composed, key):
     assert message.startswith(f"{key}=nonsense") and all(choice in message for choice in config.CHOICES[key])
 
 
+@pytest.mark.parametrize("key", sorted(set(config.CHOICES) - {"split"}))
+def test_a_choice_is_used_as_it_is_spelled_in_the_docs(composed, key):
+    for choice in config.CHOICES[key]:
+        cfg = config.validated(composed("data.root=there", f"{key}={choice.upper()}"))
+        assert OmegaConf.select(cfg, key) == choice
+
+
 @pytest.mark.parametrize(
     "key", ["data.batch_size", "data.max_images", "trainer.max_epochs", "trainer.patience", "optim.lr"]
 )
