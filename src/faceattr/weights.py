@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -145,7 +146,8 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
     try:
         safe = path.suffix == ".safetensors"
         content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-        described = content.get("faceattr") if isinstance(content.get("faceattr"), dict) else None
+        trained = OmegaConf.create({"faceattr": content.get("faceattr")})
+        expects = OmegaConf.select(trained, "faceattr.config.model.scaling")  # one of our own checkpoints says so
         content = content.get("state_dict", content)  # of a checkpoint
         state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         first = next(iter(state.values())).half().contiguous()
@@ -153,8 +155,7 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
         what = "damaged, not a state dict, or more than tensors (not opened)"
         raise FaceattrError(f"model.weights={path} cannot be read: {what}") from error
     digest = hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
-    expects = described["config"]["model"]["scaling"] if described else KNOWN_FIRST_CONV.get(digest)
-    return _put(network, state, str(path), expects)
+    return _put(network, state, str(path), expects or KNOWN_FIRST_CONV.get(digest))
 
 
 def _put(network: Network, state: State, source: str, expects: str | None) -> WeightsReport:
