@@ -197,8 +197,8 @@ def step_loss(weights: Tensor | None) -> tuple[float, float]:
     """The loss that is minimised and the one that is logged, of the first step."""
     model = build("model.head.input_dropout=0", "optim.lr=1e-9", "augment=none", weights=weights)
     losses = Losses()
-    fitting = trainer(callbacks=[losses], limit_val_batches=0)
-    fitting.fit(model, loader([batch(8)]))
+    fitting = trainer(callbacks=[losses])
+    fitting.fit(model, loader([batch(8)]), loader([batch(8)]))
     return losses.seen[0], float(fitting.callback_metrics["train_loss"])
 
 

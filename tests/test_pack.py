@@ -14,7 +14,8 @@ from PIL import Image
 
 from faceattr.errors import FaceattrError
 from faceattr.images import InputSpec, read
-from faceattr.pack import cache_folder, pack
+from faceattr.pack import pack
+from faceattr.store import Rows, folder
 
 SPEC = InputSpec(8, 6, "bilinear", "unit")
 SIZE = 5 * 8 * 6 * 3
@@ -41,7 +42,11 @@ def rewrite(path: str | Path, seed: int) -> None:
 
 
 def packs() -> list[str]:
-    return sorted(file.name for file in cache_folder().glob("*.npy"))
+    return sorted(file.name for file in folder().glob("*.npy"))
+
+
+def whole(pixels: Rows) -> np.ndarray:
+    return pixels[np.arange(len(pixels))]
 
 
 def one_by_one(paths: list[str], spec: InputSpec = SPEC) -> np.ndarray:
@@ -55,19 +60,19 @@ def python(*code: str, **options: object) -> "subprocess.Popen[str]":
 def test_a_pack_is_found_again_and_nothing_decoded_again(photos, caplog):
     caplog.set_level(logging.INFO)
     first, _ = pack(photos, SPEC, mode="disk", workers=1)
-    assert isinstance(first, np.memmap)
-    file = cache_folder() / packs()[0]
+    assert isinstance(first, Rows)
+    file = folder() / packs()[0]
     written = file.stat().st_ino, file.read_bytes()
     stat = Path(photos[0]).stat()
     Path(photos[0]).write_bytes(bytes(stat.st_size))  # decoding it again would find it unreadable
     os.utime(photos[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
     again, bad = pack(photos, SPEC, mode="auto", workers=1)
-    assert (again == first).all()
+    assert (whole(again) == whole(first)).all()
     assert bad == {}
     assert (file.stat().st_ino, file.read_bytes()) == written
-    assert [record.getMessage().split(" in")[0] for record in caplog.records] == [
-        "Pixels: 5 images packed",
-        "Pixels: 5 images found packed",
+    assert [record.getMessage().split(" in ")[0] for record in caplog.records] == [
+        "Pixels of 5 images: kept",
+        "Pixels of 5 images: found",
     ]
 
 
@@ -75,19 +80,19 @@ def test_a_changed_image_a_new_order_or_another_spec_make_a_new_pack(photos):
     pack(photos, SPEC, mode="disk", workers=1)
     rewrite(photos[2], 9)
     changed, _ = pack(photos, SPEC, mode="disk", workers=1)
-    assert (changed == one_by_one(photos)).all()
+    assert (whole(changed) == one_by_one(photos)).all()
     os.utime(photos[2], ns=(1, 1))  # the same size, another date
     pack(photos, SPEC, mode="disk", workers=1)
     assert len(packs()) == 3
     rewrite(photos[2], 10)  # another size, the same date
     os.utime(photos[2], ns=(1, 1))
     resized, _ = pack(photos, SPEC, mode="disk", workers=1)
-    assert (resized == one_by_one(photos)).all()
+    assert (whole(resized) == one_by_one(photos)).all()
     turned, _ = pack(photos[::-1], SPEC, mode="disk", workers=1)
-    assert (turned == one_by_one(photos[::-1])).all()
+    assert (whole(turned) == one_by_one(photos[::-1])).all()
     for spec in (InputSpec(6, 8, "bilinear", "unit"), InputSpec(8, 6, "nearest", "unit")):
         other, _ = pack(photos, spec, mode="disk", workers=1)
-        assert (other == one_by_one(photos, spec)).all()
+        assert (whole(other) == one_by_one(photos, spec)).all()
     assert len(packs()) == 7
     pack(photos, InputSpec(8, 6, "bilinear", "imagenet"), mode="disk", workers=1)  # scaling comes after the pixels
     assert len(packs()) == 7
@@ -96,7 +101,8 @@ def test_a_changed_image_a_new_order_or_another_spec_make_a_new_pack(photos):
 def test_all_modes_give_the_same_pixels_and_bad_rows(photos):
     Path(photos[3]).write_text("no image")
     found = {mode: pack(photos, SPEC, mode=mode, workers=2) for mode in ("disk", "ram", "auto", "off")}
-    pixels, bad = found["disk"]
+    packed, bad = found["disk"]
+    pixels = whole(packed)
     assert list(bad) == [3]
     assert all(reasons == bad for _, reasons in found.values())
     assert found["off"][0] is None
@@ -104,15 +110,15 @@ def test_all_modes_give_the_same_pixels_and_bad_rows(photos):
     kept = [0, 1, 2, 4]
     assert (pixels[kept] == one_by_one([photos[row] for row in kept])).all()
     assert (found["ram"][0] == pixels).all()
-    assert (found["auto"][0] == pixels).all()
-    assert not isinstance(found["ram"][0], np.memmap)
+    assert (whole(found["auto"][0]) == pixels).all()
+    assert isinstance(found["ram"][0], np.ndarray)
     assert pack(photos, SPEC, mode="disk", workers=1)[1] == bad, "not found again"
 
 
 def test_ram_and_off_write_nothing(photos):
     pack(photos, SPEC, mode="ram", workers=1)
     pack(photos, SPEC, mode="off", workers=1)
-    assert not cache_folder().exists()
+    assert not folder().exists()
 
 
 PACK_BIG = """
@@ -120,7 +126,8 @@ import sys
 from faceattr.images import InputSpec
 from faceattr.pack import pack
 pixels, bad = pack([sys.argv[1]] * int(sys.argv[2]), InputSpec(16, 16, "bilinear", "unit"), mode="disk", workers=1)
-print(pixels.sum(), len(bad))
+import numpy as np
+print(pixels[np.arange(len(pixels))].sum(), len(bad))
 """
 
 
@@ -134,17 +141,18 @@ def big(tmp_path) -> Path:
 def test_an_interrupted_pack_is_never_used(big):
     process = python("-c", PACK_BIG, str(big), "40")
     deadline = time.monotonic() + 30
-    while not list(cache_folder().glob("*.*/part.npy")):
+    while not list(folder().glob("*.part")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     process.kill()
     process.communicate()
-    (left,) = cache_folder().iterdir()
-    assert left.is_dir() and not (left / "part.json").exists(), "not killed in the middle"
+    (left,) = folder().glob("*.part")
+    assert packs() == [], "not killed in the middle"
     spec = InputSpec(16, 16, "bilinear", "unit")
     pixels, bad = pack([str(big)] * 40, spec, mode="disk", workers=2)
-    assert packs() == [f"{left.name.partition('.')[0]}.npy"]
-    assert (pixels == read(big, spec)).all()
+    assert packs() == [f"{left.stem}.npy"]
+    assert not left.exists()
+    assert (whole(pixels) == read(big, spec)).all()
     assert bad == {}
 
 
@@ -154,23 +162,23 @@ def test_processes_that_pack_together_do_not_clash(big):
     assert [process.returncode for process in together] == [0, 0]
     assert said[0] == said[1]
     assert len(packs()) == 1
-    assert sorted(path.suffix for path in cache_folder().iterdir()) == [".json", ".npy"]
+    assert sorted(path.suffix for path in folder().iterdir()) == [".json", ".lock", ".npy"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "header", "empty", "no json", "half json"])
+@pytest.mark.parametrize("damage", ["truncated", "header", "empty", "scribbled", "no json", "half json"])
 def test_a_damaged_pack_is_made_again(photos, damage):
     pack(photos, SPEC, mode="disk", workers=1)
-    file = cache_folder() / packs()[0]
-    whole = file.read_bytes()
+    file = folder() / packs()[0]
+    content = file.read_bytes()
     about = file.with_suffix(".json")
     if "json" in damage:
         about.unlink() if damage == "no json" else about.write_text(about.read_text()[:9])
     else:
-        file.write_bytes(whole[: {"truncated": len(whole) // 2, "header": 20, "empty": 0}[damage]])
+        file.write_bytes(content[: {"truncated": len(content) // 2, "header": 20, "empty": 0}.get(damage, -1)] + b"!")
     pixels, bad = pack(photos, SPEC, mode="disk", workers=1)
-    assert (pixels == one_by_one(photos)).all()
+    assert (whole(pixels) == one_by_one(photos)).all()
     assert bad == {}
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == content
 
 
 def test_the_least_recently_used_packs_go_when_the_limit_is_passed(photos, monkeypatch, caplog):
@@ -181,53 +189,52 @@ def test_the_least_recently_used_packs_go_when_the_limit_is_passed(photos, monke
         known = set(packs())
         pack(photos[turn:] + photos[:turn], SPEC, mode="disk", workers=1)
         (name,) = set(packs()) - known
-        os.utime(cache_folder() / name, (used, used))
+        os.utime(folder() / name, ns=(used, (folder() / name).stat().st_mtime_ns))
         return name
 
     first, second = packed(0, used=1000), packed(1, used=2000)
     pack(photos, SPEC, mode="disk", workers=1)  # use the first again
     third = packed(2, used=3000)
     assert packs() == sorted([first, third])
-    assert not (cache_folder() / second).with_suffix(".json").exists()
-    assert f"removed {second}, the least recently used" in caplog.text
+    assert not (folder() / second).with_suffix(".json").exists()
+    assert f"Removed {folder() / second}, the least recently used" in caplog.text
 
 
 def test_the_command_lists_and_clears(photos):
     def run(*arguments: str) -> tuple[str, int]:
-        process = python("-m", "faceattr.pack", *arguments, stderr=subprocess.STDOUT)
+        process = python("-m", "faceattr.store", *arguments, stderr=subprocess.STDOUT)
         return process.communicate(timeout=60)[0], process.returncode
 
     pack(photos, SPEC, mode="disk", workers=1)
-    (cache_folder() / "0123.killed").mkdir()
-    (cache_folder() / "0123.killed" / "part.npy").write_bytes(bytes(1000))
+    (folder() / "pixels-0123.part").write_bytes(bytes(1000))  # of a process that was killed
     name = packs()[0]
     said, code = run()
     assert code == 0
-    assert name in said and "5 images" in said and f"1 packs in {cache_folder()}" in said
+    assert name in said and "5 rows" in said and f"1 arrays in {folder()}" in said
     assert packs() == [name]
     assert "usage" in run("everything")[0]
     said, code = run("clear")
     assert code == 0 and "all removed" in said
-    assert list(cache_folder().iterdir()) == []
+    assert not folder().exists()
 
 
 def test_with_too_little_disk_auto_says_so_and_goes_off_and_disk_refuses(photos, monkeypatch, caplog):
-    usage = shutil.disk_usage(cache_folder().parents[1])
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + SIZE))
+    usage = shutil.disk_usage(folder().parents[1])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + SIZE - 1))
     assert pack(photos, SPEC, mode="auto", workers=1) == (None, {})
-    assert "data.pack=auto: packing the pixels takes" in caplog.text
-    assert "too little room" in caplog.text
+    assert "data.pack=auto: Pixels of 5 images: 0.00 GB, and" in caplog.text
+    assert "decoded in every epoch" in caplog.text
     with pytest.raises(
-        FaceattrError, match=r"data.pack=disk: .* too little room\.\nSet FACEATTR_CACHE .*data.pack=off"
+        FaceattrError, match=r"data.pack=disk: .* has room for 0.00 .*FACEATTR_CACHE_GB.*\nOr data.pack=off"
     ):
         pack(photos, SPEC, mode="disk", workers=1)
     assert packs() == []
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + SIZE + 1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + SIZE))
     assert pack(photos, SPEC, mode="auto", workers=1)[0] is not None
 
 
 def test_a_cache_folder_that_cannot_be_made_is_a_clear_error(photos, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "file"))
-    with pytest.raises(FaceattrError, match=r"Cannot write the packed pixels to .*file.*data.pack=off"):
+    with pytest.raises(FaceattrError, match=r"Cannot write .*file.* FACEATTR_CACHE"):
         pack(photos, SPEC, mode="disk", workers=1)

@@ -24,7 +24,8 @@ from faceattr.targets import Target
 class Classifier(pl.LightningModule):
     """`cfg` is the whole run's config; `about` is added to the checkpoint's description (fingerprint, weights).
 
-    `class_weights` [classes] multiply the training loss of each image (None: equally).
+    `class_weights` [classes] multiply the training loss of each image (None: equally). `start` is the lowest stage that is
+    trained in this epoch; `begin` counts the modules of the network's chain whose output comes in place of images.
     """
 
     def __init__(
@@ -45,45 +46,51 @@ class Classifier(pl.LightningModule):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-        self._start = self.policy.start(0)
-        finetune.freeze(self.network, self._start)
+        self._sums: Tensor | None = None
+        self.start = self.policy.start(0)
+        self.begin = 0
+        finetune.freeze(self.network, self.start)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, outputs] of uint8 images [B, 3, H, W]."""
-        return self.network((images.float() - self.mean) / self.std)
+        return self.network(self.scaled(images))
+
+    def scaled(self, images: Tensor) -> Tensor:
+        """What the network takes: float32, as `model.scaling` says."""
+        return (images.float() - self.mean) / self.std
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """Logits [B, outputs] of a batch as the data module serves it: images, or what `network.chain[:begin]` gave."""
+        return self.network(inputs, begin=self.begin) if self.begin else self(inputs)
 
     def train(self, mode: bool = True) -> "Classifier":
         """Frozen stages stay in evaluation mode, whoever asks: Lightning calls this after each validation too."""
         super().train(mode)
         if mode:
-            finetune.hold_still(self.network, self._start)
+            finetune.hold_still(self.network, self.start)
         return self
 
     def on_train_epoch_start(self) -> None:
-        self._start = self.policy.start(self.current_epoch)
-        finetune.freeze(self.network, self._start)
+        self.start = self.policy.start(self.current_epoch)
+        finetune.freeze(self.network, self.start)
         self.train()
         seed = (self.cfg.seed * 1_000_003 + self.current_epoch) % 2**62
         torch.manual_seed(seed)  # dropout
         self._augment_rng = torch.Generator().manual_seed(seed + self.global_rank)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        images, targets, _rows = batch
-        logits = self(self.augmentation(images, self._augment_rng))
+        inputs, targets, _rows = batch
+        logits = self.logits(inputs if self.begin else self.augmentation(inputs, self._augment_rng))
         losses = self.target.losses(logits, targets)
-        hits = self.target.probabilities(logits.detach()).argmax(1) == targets
-        self.log_dict(
-            {"train_loss": losses.detach().mean(), "train_accuracy": hits.float().mean()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(targets),
-            sync_dist=True,
-        )
+        with torch.no_grad():
+            right = self.target.probabilities(logits).argmax(1) == targets
+            sums = torch.stack((losses.sum(), right.sum().float(), losses.new_full((), len(targets))))
+            self._sums = sums if self._sums is None else self._sums + sums  # logged once an epoch: no sync in a step
         return (losses if self.class_weights is None else losses * self.class_weights[targets]).mean()
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        images, targets, rows = batch
-        logits = self(images)
+        inputs, targets, rows = batch
+        logits = self.logits(inputs)
         self._seen.append((self.target.probabilities(logits), targets, rows, self.target.losses(logits, targets)))
 
     def on_validation_epoch_end(self) -> None:
@@ -108,7 +115,15 @@ class Classifier(pl.LightningModule):
             "quadratic_kappa",
         )
         logged = {f"val_{name}": found[name] for name in kept if found.get(name) is not None}
-        self.log_dict({"val_loss": losses.mean(), **logged})
+        self.log_dict({**self._training_metrics(), "val_loss": losses.mean(), **logged})
+
+    def _training_metrics(self) -> dict[str, Tensor]:
+        """Of the epoch that ends: while it was trained, dropout and augmentation on."""
+        if self._sums is None:
+            return {}
+        loss, right, count = self.all_gather(self._sums).view(-1, 3).sum(0)
+        self._sums = None
+        return {"train_loss": loss / count, "train_accuracy": right / count}
 
     def _from_all(self, *parts: Tensor) -> list[Tensor]:
         """The images of every process, each once: ranks hold unequal numbers, so they are padded with row -1."""
@@ -121,8 +136,8 @@ class Classifier(pl.LightningModule):
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
         """Probabilities [B, classes] and the table rows [B] they belong to."""
-        images, _targets, rows = batch
-        return self.target.probabilities(self(images)).cpu(), rows.cpu()
+        inputs, _targets, rows = batch
+        return self.target.probabilities(self.logits(inputs)).cpu(), rows.cpu()
 
     def configure_optimizers(self) -> dict[str, Any]:
         optim = self.cfg.optim
@@ -188,4 +203,5 @@ def load(path: str) -> tuple[Classifier, dict[str, Any]]:
         classifier.load_state_dict(content["state_dict"])
     except (RuntimeError, KeyError) as error:
         raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
+    classifier.start = classifier.policy.start(content["epoch"])
     return classifier.eval(), described

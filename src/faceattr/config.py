@@ -61,10 +61,12 @@ class Model:
 
 @dataclass
 class Finetune:
-    """`train_from`: a stage's name, its index, or a list of [epoch, stage]."""
+    """`train_from`: a stage's name, its index, or a list of [epoch, stage]. conf/finetune/shared.yaml says what each is."""
 
     train_from: Any = 0
     lr_decay: float = 1.0
+    cache: str = "auto"
+    views: int | None = None
 
 
 @dataclass
@@ -151,6 +153,7 @@ CHOICES = {
     "data.on_bad_image": ("error", "skip"),
     "data.balance": ("none", "loss", "sampler"),
     "data.pack": ("auto", "disk", "ram", "off"),
+    "finetune.cache": ("auto", "off"),
     "model.interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "model.scaling": ("unit", "imagenet", "caffe"),
     "model.pretrained": ("auto", "true", "false"),
@@ -176,7 +179,15 @@ CLOSED: dict[str, set[str]] = {
 }
 """Keys of the groups that are dataclasses: Hydra's `+key=value` adds others without a word."""
 NOT_NEGATIVE = ("seed", "data.seed", "data.workers")
-POSITIVE = ("data.batch_size", "data.max_images", "trainer.max_epochs", "trainer.patience", "optim.lr", "batch_size")
+POSITIVE = (
+    "finetune.views",
+    "data.batch_size",
+    "data.max_images",
+    "trainer.max_epochs",
+    "trainer.patience",
+    "optim.lr",
+    "batch_size",
+)
 
 for _name, _schema in SCHEMAS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)

@@ -23,11 +23,15 @@ from faceattr import config, table
 from faceattr.errors import FaceattrError
 from faceattr.images import InputSpec, cores, read
 from faceattr.pack import pack
+from faceattr.store import Rows
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""uint8 images [B, 3, H, W] (channels last in memory), int64 targets [B] (-1: none), int64 row numbers [B]."""
+"""uint8 images [B, 3, H, W] (channels last in memory), int64 targets [B] (-1: none), int64 row numbers [B].
+
+Where the output of the frozen stages is kept, it comes in place of the images: [B, C, H, W] or [B, F], in its precision.
+"""
 
 
 def load_table(cfg: DictConfig, *, classes: list[str] | None = None, splits: bool = True) -> pd.DataFrame:
@@ -66,23 +70,44 @@ class ImageSet(Dataset[Batch]):
         paths: list[str],
         targets: np.ndarray,
         spec: InputSpec,
-        pixels: np.ndarray | None,
+        pixels: Rows | np.ndarray | None,
         packed: np.ndarray,
         rows: np.ndarray,
     ) -> None:
         self.paths, self.targets, self.spec, self.rows = paths, targets, spec, rows
-        self.pixels, self.packed = pixels, packed
+        self._pixels, self._packed = pixels, packed
+        self._inputs, self._at = pixels, packed
+
+    def serve(self, kept: Rows, rows: np.ndarray, at: np.ndarray) -> None:
+        """From now on give `kept[at]` for these rows of the table, in place of pixels."""
+        self._inputs, self._at = kept, np.full(len(self.paths), -1)
+        self._at[rows] = at
+
+    def serve_pixels(self) -> None:
+        self._inputs, self._at = self._pixels, self._packed
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitems__(self, positions: list[int]) -> Batch:
         rows = self.rows[positions]
-        if self.pixels is not None:
-            images = torch.from_numpy(self.pixels[self.packed[rows]])
+        if self._inputs is not None:
+            inputs = from_numpy(self._inputs[self._at[rows]])
         else:
-            images = torch.from_numpy(np.stack([read(self.paths[row], self.spec) for row in rows]))
-        return images.permute(0, 3, 1, 2), torch.from_numpy(self.targets[rows]), torch.from_numpy(rows)
+            inputs = torch.from_numpy(np.stack([read(self.paths[row], self.spec) for row in rows]))
+        inputs = inputs.permute(0, 3, 1, 2) if inputs.ndim == 4 else inputs
+        return inputs, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows)
+
+
+def as_numpy(tensor: Tensor) -> np.ndarray:
+    """The same bytes; NumPy has no bfloat16, int16 stands for it."""
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def from_numpy(array: np.ndarray) -> Tensor:
+    """The inverse of `as_numpy`."""
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if tensor.dtype == torch.int16 else tensor
 
 
 class EpochSampler(Sampler[int]):
@@ -132,8 +157,9 @@ class FaceData(pl.LightningDataModule):
         kept = np.setdiff1d(np.arange(len(prepared)), list(bad))
         self.table = prepared.iloc[kept].reset_index(drop=True)
         self.table.attrs = prepared.attrs
-        self._paths, self._pixels, self._packed = [paths[row] for row in kept], pixels, kept
+        self.paths, self._pixels, self._packed = [paths[row] for row in kept], pixels, kept
         self._targets = self.table["label"].cat.codes.to_numpy(np.int64)
+        self._images: dict[str, ImageSet] = {}
 
     def rows(self, split: str) -> np.ndarray:
         """Positions in `table` of the split's images; `all` is every image."""
@@ -141,30 +167,42 @@ class FaceData(pl.LightningDataModule):
             return np.arange(len(self.table))
         return np.flatnonzero(self.table["split"] == split) if "split" in self.table else np.array([], int)
 
+    def images(self, split: str) -> ImageSet:
+        """The one data set of a split that every loader of it reads from."""
+        if split not in self._images:
+            self._images[split] = self._image_set(self.rows(split))
+        return self._images[split]
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        rows = self.rows("train")
-        targets = self._targets[rows]
+        images = self.images("train")
+        targets = self._targets[images.rows]
         weights = 1.0 / np.bincount(targets)[targets] if self.cfg.balance == "sampler" else None
-        order = EpochSampler(len(rows), self.seed, weights, lambda: self.trainer.current_epoch if self.trainer else 0)
+        order = EpochSampler(len(images), self.seed, weights, lambda: self.trainer.current_epoch if self.trainer else 0)
         alone = len(order) > 1 and len(order) % self.cfg.batch_size == 1  # batch norm cannot train on one image
         if alone:
             log.info("The last training batch would hold one image: each epoch leaves a random one out")
-        return self._loader(rows, sampler=order, drop_last=alone)
+        return self._loader(images, sampler=order, drop_last=alone)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self.split_dataloader("val")
 
     def split_dataloader(self, split: str) -> DataLoader[Batch]:
         """The images of a split in the table's order."""
-        rows = self.rows(split)
+        images = self.images(split)
         rank, world = _world()
-        return self._loader(rows[rank::world])
+        return self._loader(images, sampler=range(rank, len(images), world))
 
-    def _loader(self, rows: np.ndarray, **order: Any) -> DataLoader[Batch]:
-        dataset = ImageSet(self._paths, self._targets, self.spec, self._pixels, self._packed, rows)
+    def in_order(self, rows: np.ndarray) -> DataLoader[Batch]:
+        """The pixels of these rows of the table."""
+        return self._loader(self._image_set(rows))
+
+    def _image_set(self, rows: np.ndarray) -> ImageSet:
+        return ImageSet(self.paths, self._targets, self.spec, self._pixels, self._packed, rows)
+
+    def _loader(self, images: ImageSet, **order: Any) -> DataLoader[Batch]:
         workers = 0 if self._pixels is not None else (cores() if self.cfg.workers is None else self.cfg.workers)
         return DataLoader(
-            dataset,
+            images,
             batch_size=self.cfg.batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
 
 from faceattr import classifier, config, metrics, predictor, table
 from faceattr.classifier import Classifier
@@ -19,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_split(
-    model: Classifier, data: FaceData, split: str, trainer_cfg: DictConfig, folder: Path
+    model: Classifier, data: FaceData, split: str, trainer_cfg: DictConfig, folder: Path, *callbacks: Callback
 ) -> dict[str, Any]:
     """Metrics of one split's images; writes <split>_metrics.json, predictions_<split>.csv and confusion_<split>.png."""
-    scores, _ = predictor.probabilities(model, data.split_dataloader(split), trainer_cfg)
+    scores, _ = predictor.probabilities(model, data.split_dataloader(split), trainer_cfg, *callbacks)
     rows = data.table.iloc[data.rows(split)]
     truth = torch.tensor(rows["label"].cat.codes.to_numpy(), dtype=torch.int64)
     found = metrics.evaluate(model.target, scores, truth)

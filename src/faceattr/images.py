@@ -10,6 +10,8 @@ import numpy as np
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
+from faceattr.store import Rows
+
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, an error instead of Pillow's warning
 MAX_PIXELS = 64_000_000
 """A larger image is refused unread: a few kilobytes can unpack to gigabytes."""
@@ -99,7 +101,13 @@ def read(path: str | Path, spec: InputSpec) -> np.ndarray:
 
 
 def read_many(
-    paths: list[str], spec: InputSpec, out: np.ndarray | None, *, workers: int | None, label: str, block: int = 64
+    paths: list[str],
+    spec: InputSpec,
+    out: Rows | np.ndarray | None,
+    *,
+    workers: int | None,
+    label: str,
+    block: int = 64,
 ) -> dict[int, str]:
     """Decode all `paths` in threads (Pillow lets go of the GIL) into `out`, uint8 [N, height, width, 3]; None only checks.
 

@@ -3,14 +3,19 @@ plain keys of `conf/model/*.yaml`, `image_size` as [height, width] and the numbe
 are numbered as in torchvision's `features`, so that its weights fit by name.
 """
 
+import copy
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from faceattr.errors import FaceattrError
+
+FIXED = (nn.AdaptiveAvgPool2d, nn.Flatten)
+"""Modules without weights or chance."""
 
 
 class Network(nn.Module):
@@ -42,9 +47,61 @@ class Network(nn.Module):
             name = name.rpartition(".")[0]
         return self._stage_by_name.get(name)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images [B, 3, H, W] → logits [B, outputs]."""
-        return self.head(self.features(x))
+    def forward(self, x: Tensor, begin: int = 0, end: int | None = None) -> Tensor:
+        """Images [B, 3, H, W] → logits [B, outputs]; or only what `chain[begin:end]` does, on that part's own input."""
+        if begin == 0 and end is None:
+            return self.head(self.features(x))
+        for name in self.chain[begin:end]:
+            x = self.get_submodule(name)(x)
+        return x
+
+    @functools.cached_property
+    def chain(self) -> tuple[str, ...]:
+        """Names of modules that are this network when they run one after another: where it can be cut.
+
+        A backbone that is no `nn.Sequential` counts as a chain of its children if an image shows that it is one.
+        """
+        names = tuple(f"features.{name}" for name in _links(self.features))
+        if not isinstance(self.features, nn.Sequential) and not self._is_chain(names):
+            names = ("features",)
+        return (*names, *(f"head.{name}" for name, _ in self.head.named_children()))
+
+    def _is_chain(self, names: Sequence[str]) -> bool:
+        if any(True for _ in self.features.parameters(recurse=False)):  # a class token, a position embedding
+            return False
+        alone = copy.deepcopy(self).eval()
+        images = torch.rand(1, 3, *self.image_size, device=next(self.parameters()).device)
+        with torch.inference_mode():
+            expected, x = alone.features(images), images
+            try:
+                for name in names:
+                    x = alone.get_submodule(name)(x)
+            except Exception:  # a child that is not called in this order fails in its own way
+                return False
+        return torch.equal(x, expected)
+
+    def cut(self, start: int) -> int:
+        """How many modules at the front of `chain` compute the same in every epoch while the stages from `start` on train.
+
+        That is more than the frozen stages: the pooling in the head learns nothing either.
+        """
+        for position, name in enumerate(self.chain):
+            inside = [
+                self.stage_names.index(s) for n, s in self._stage_by_name.items() if f"{n}.".startswith(f"{name}.")
+            ]
+            last = max(inside, default=len(self.stage_names) - 1)  # the head's modules have no entry of their own
+            if last >= start and not (start > 0 and isinstance(self.get_submodule(name), FIXED)):
+                return position
+        return len(self.chain)
+
+
+def _links(module: nn.Module, prefix: str = "") -> Iterator[str]:
+    """Names of the children, with those of an `nn.Sequential` in its place."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.Sequential) and len(child):
+            yield from _links(child, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 def cnn(

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
@@ -29,10 +30,12 @@ SHOWN = 20
 """So many predictions are printed; more only go to the file."""
 
 
-def probabilities(model: Classifier, loader: DataLoader[Any], trainer_cfg: DictConfig) -> tuple[Tensor, Tensor]:
+def probabilities(
+    model: Classifier, loader: DataLoader[Any], trainer_cfg: DictConfig, *callbacks: Callback
+) -> tuple[Tensor, Tensor]:
     """Float32 [N, classes] and the row [N] of each, in the loader's order, without gradients, on the trainer's device."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = devices.trainer(trainer_cfg, single=True, **quiet)
+    trainer = devices.trainer(trainer_cfg, single=True, callbacks=list(callbacks), **quiet)
     parts = trainer.predict(model, loader)
     if not parts:
         return torch.zeros(0, len(model.target.classes)), torch.zeros(0, dtype=torch.int64)

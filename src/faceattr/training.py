@@ -21,11 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from faceattr import checkpoint, classifier, config, devices, evaluation, finetune, metrics, table
+from faceattr import checkpoint, classifier, config, devices, evaluation, finetune, metrics, prefix, table
 from faceattr.classifier import Classifier
 from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
 from faceattr.networks import Network
+from faceattr.prefix import KeptPrefix
 from faceattr.report import plots
 from faceattr.run import Checkpoints, History, Patience, describe_machine, monitor_mode, write_json
 from faceattr.targets import Target
@@ -78,16 +79,17 @@ class Run:
         stored = {"fingerprint": table.fingerprint(prepared), "classes": list(target.classes)}
         stored["weights"] = self._weights(cfg, network) if resumed is None else self._go_on(cfg, resumed, stored)
         history, checkpoints = History(self.folder / "metrics.csv"), Checkpoints(best.parent, cfg.trainer.monitor)
-        trainer = self._trainer(cfg, history, checkpoints)
         data = FaceData(prepared, cfg.data, classifier.input_spec(cfg), cfg.seed)
         table.check_splits(data.table)
         model = Classifier(cfg, network, target, class_weights(data, len(target.classes)), stored)
+        kept = self._kept_prefix(cfg, model, data)
+        trainer = self._trainer(cfg, history, checkpoints, *kept)
         log.info("%s", finetune.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
         self._begin(cfg, data, model, trainer, stored)
         trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-        return self._judge(cfg, data, history, checkpoints) if first_process else math.nan
+        return self._judge(cfg, data, history, checkpoints, bool(kept)) if first_process else math.nan
 
     def _weights(self, cfg: DictConfig, network: Network) -> str:
         wanted = cfg.model.pretrained
@@ -122,9 +124,19 @@ class Run:
             self.about |= {key: past[key] for key in ("overrides", "weights_warning") if key in past}
         return str(resumed["weights"])
 
-    def _trainer(self, cfg: DictConfig, history: History, checkpoints: Checkpoints) -> pl.Trainer:
+    def _kept_prefix(self, cfg: DictConfig, model: Classifier, data: FaceData) -> list[KeptPrefix]:
+        reason = prefix.why_not(cfg, model.network, model.policy, model.augmentation.active)
+        if reason is None:
+            kept = KeptPrefix(data)
+            self.about["kept_prefix"] = kept.about
+            return [kept]
+        self.about["kept_prefix"] = reason
+        log.info("The output of frozen stages is not kept: %s", reason)
+        return []
+
+    def _trainer(self, cfg: DictConfig, history: History, checkpoints: Checkpoints, *more: Callback) -> pl.Trainer:
         logger = config.instantiate(cfg.logger, "logger") if cfg.logger else False
-        callbacks: list[Callback] = [history, checkpoints]
+        callbacks: list[Callback] = [history, checkpoints, *more]
         if cfg.trainer.patience is not None:
             monitor = cfg.trainer.monitor
             callbacks.append(Patience(monitor, patience=cfg.trainer.patience, mode=monitor_mode(monitor)))
@@ -168,14 +180,15 @@ class Run:
         log.info("%s, precision %s, seed %d", self.about["device"], self.about["precision"], cfg.seed)
         self._write()
 
-    def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints) -> float:
+    def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints, keeps: bool) -> float:
         """Metrics, predictions and pictures of the best checkpoint."""
         best = checkpoints.file("best")
         model, _ = classifier.load(str(best))
         epoch = int(torch.load(best, map_location="cpu", weights_only=True, mmap=True)["epoch"])
         plots.curves(pd.DataFrame(history.rows), self.folder / "curves.png", best_epoch=epoch, title=cfg.name)
         splits = [split for split in ("val", "test") if len(data.rows(split))]
-        found = {split: evaluation.evaluate_split(model, data, split, cfg.trainer, self.folder) for split in splits}
+        kept = [KeptPrefix(data)] if keeps else []
+        found = {s: evaluation.evaluate_split(model, data, s, cfg.trainer, self.folder, *kept) for s in splits}
         self.about |= {"best_epoch": epoch, "epochs": len(history.rows), "images_per_second": history.steady_rate}
         self.ended("finished")
         for split, values in found.items():
