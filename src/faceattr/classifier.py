@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from faceattr import __version__, checkpoint, config, finetune, metrics
+from faceattr import __version__, checkpoint, config, devices, finetune, metrics
 from faceattr.augment import Augmentation
 from faceattr.data import Batch
 from faceattr.errors import FaceattrError
@@ -141,8 +141,10 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optim = self.cfg.optim
-        own = ("schedule", "warmup_epochs")
+        own: tuple[str, ...] = ("schedule", "warmup_epochs")
         groups = finetune.parameter_groups(self.network, self.policy, optim.lr)
+        if self.cfg.trainer.gradient_clip and "fused" in optim and devices.precision(self.cfg.trainer) == "16":
+            own += ("fused",)  # it unscales gradients itself, after they would have to be clipped
         optimizer = config.instantiate(optim, "optim", drop=own, params=groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}

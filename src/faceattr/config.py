@@ -106,6 +106,7 @@ class Trainer:
     monitor: str = "val_loss"
     gradient_clip: float | None = None
     limit_batches: int | None = None
+    compile: bool = False
 
 
 @dataclass

@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ from faceattr.errors import FaceattrError
 log = logging.getLogger(__name__)
 
 
+_in_use: "weakref.WeakSet[Rows]" = weakref.WeakSet()
+
+
 class Rows:
     """An array [N, …] in a .npy file, read and written by row.
 
@@ -33,8 +37,9 @@ class Rows:
     def __init__(self, file: Path, *, writable: bool = False) -> None:
         header = np.load(file, mmap_mode="r")
         self.file, self.shape, self.dtype = Path(file), header.shape, header.dtype
-        self._offset, self._size = header.offset, header.nbytes // max(1, len(header))
+        self.nbytes, self._offset, self._size = header.nbytes, header.offset, header.nbytes // max(1, len(header))
         self._descriptor = os.open(file, os.O_RDWR if writable else os.O_RDONLY)
+        _in_use.add(self)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -82,8 +87,8 @@ def keep(
     size, room = int(np.prod(shape)) * np.dtype(dtype).itemsize, _room()
     if size > room:
         raise NoRoom(
-            f"{what}: {size / 1e9:.2f} GB, and {folder()} has room for {max(0, room) / 1e9:.2f} (the disk's free space "
-            "less 1 GiB, at most FACEATTR_CACHE_GB). FACEATTR_CACHE names another folder."
+            f"{what}: {size / 1e9:.2f} GB, and {folder()} has room for {max(0, room) / 1e9:.2f} (free disk space less "
+            "1 GiB, at most FACEATTR_CACHE_GB, less what is in use). FACEATTR_CACHE names another folder."
         )
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -141,11 +146,15 @@ def _open(file: Path) -> tuple[Rows, dict[str, Any]] | None:
 
 
 def _room() -> int:
-    """Bytes that may be kept: what is free on the disk less 1 GiB, and not more than $FACEATTR_CACHE_GB."""
+    """Bytes that may be kept beside what this process uses: of the disk less 1 GiB, and of $FACEATTR_CACHE_GB."""
     place = folder()
     while not place.exists():
         place = place.parent
-    return min(shutil.disk_usage(place).free - 2**30, _limit())
+    return min(shutil.disk_usage(place).free - 2**30, _limit() - sum(_used().values()))
+
+
+def _used() -> dict[Path, int]:
+    return {rows.file: rows.nbytes for rows in _in_use}
 
 
 def _limit() -> int:
@@ -157,7 +166,7 @@ def _limit() -> int:
 
 
 def _evict(coming: int) -> None:
-    """Remove the least recently used arrays until `coming` bytes fit under the limit."""
+    """Remove the least recently used arrays until `coming` bytes fit under the limit; those in use here stay."""
     found = []
     for file in folder().glob("*.npy"):
         with suppress(FileNotFoundError):  # another process has just removed it
@@ -166,6 +175,8 @@ def _evict(coming: int) -> None:
     for _, size, file in sorted(found):
         if total <= _limit():
             return
+        if file in _used():
+            continue
         total -= size
         _remove(file)
         log.info("Removed %s, the least recently used array (limit %.0f GB)", file, _limit() / 1e9)

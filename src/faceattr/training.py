@@ -86,7 +86,14 @@ class Run:
         trainer = self._trainer(cfg, history, checkpoints, *kept)
         log.info("%s", finetune.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
         self._begin(cfg, data, model, trainer, stored)
-        trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
+        if cfg.trainer.compile:
+            model.network.compile()
+        try:
+            trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
+        except TorchDynamoException as error:
+            raise FaceattrError(
+                f"trainer.compile=true: {str(error).splitlines()[0]}\nUse trainer.compile=false."
+            ) from error
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
         return self._judge(cfg, data, history, checkpoints, bool(kept)) if first_process else math.nan
