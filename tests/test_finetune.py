@@ -21,7 +21,7 @@ from faceattr.targets import Target
 
 CONF = Path(__file__).parents[1] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "shared")
-POLICIES = sorted((CONF / "finetune").glob("*.yaml"))
+POLICIES = sorted(path.stem for path in (CONF / "finetune").glob("*.yaml") if path.stem != "shared")
 NAMES = ["block1", "block2", "block3", "head"]
 TARGET = Target.of(["woman", "man"], ordinal=False, loss="auto")
 TINY_VGG = ["model=vgg16", "model.blocks=[[4,4],[6],[6],[8],[8,8]]", "model.image_size=[32,32]"]
@@ -104,10 +104,10 @@ def test_every_policy_fits_every_model_and_every_parameter_is_in_exactly_one_gro
     network = network_of(f"model={model}", device="meta")
     names = network.stage_names
     lowest = {"full": 0, "last_block": len(names) - 2, "frozen": len(names) - 1, "gradual": len(names) - 1}
-    for file in POLICIES:
-        keys = OmegaConf.to_container(OmegaConf.load(file))
-        policy = Policy.parse(keys["train_from"], keys["lr_decay"], names)
-        assert policy.start(0) == lowest.get(file.stem, policy.start(0))
+    for option in POLICIES:
+        keys = run_config(f"finetune={option}").finetune
+        policy = Policy.parse(OmegaConf.to_container(keys).get("train_from"), keys.lr_decay, names)
+        assert policy.start(0) == lowest.get(option, policy.start(0))
         finetune.freeze(network, policy.start(0))
         trained = {network.stage_of(name) for name, p in network.named_parameters() if p.requires_grad}
         assert trained == set(names[policy.start(0) :])

@@ -268,6 +268,8 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert "frozen stages for 60 images: found" in ended.out + ended.err
     whole, halves = (torch.load(tmp_path / f / "checkpoints" / "last.ckpt")["state_dict"] for f in ("whole", "halves"))
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
+    ended = quick("train", "ckpt=halves/checkpoints/last.ckpt", "trainer.max_epochs=5", "finetune.cache=off", cwd=tmp_path)
+    assert ended.code == 0 and "not kept: finetune.cache=off" in ended.out + ended.err
 
 
 def test_the_second_job_of_a_sweep_finds_what_the_first_one_kept(tmp_path):

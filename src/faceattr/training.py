@@ -90,10 +90,10 @@ class Run:
             model.network.compile()
         try:
             trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
-        except TorchDynamoException as error:
-            raise FaceattrError(
-                f"trainer.compile=true: {str(error).splitlines()[0]}\nUse trainer.compile=false."
-            ) from error
+        except Exception as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            raise FaceattrError(f"trainer.compile=true fails: {str(error).splitlines()[0]}") from error
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
         return self._judge(cfg, data, history, checkpoints, bool(kept)) if first_process else math.nan
@@ -108,6 +108,7 @@ class Run:
     def _go_on(self, cfg: DictConfig, resumed: dict[str, Any], stored: dict[str, Any]) -> str:
         """Refuse to resume as something else than what was begun; returns where its weights once came from."""
         was = OmegaConf.create(resumed["config"])
+        was.finetune.cache = cfg.finetune.cache  # changes no figure
         changed = [key for key in ("model", "finetune", "augment", "optim", "loss", "seed") if was[key] != cfg[key]]
         changed += ["trainer.monitor"] if was.trainer.monitor != cfg.trainer.monitor else []
         changed += [key for key in ("classes", "fingerprint") if resumed[key] != stored[key]]
