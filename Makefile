@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup train test lint format type clean
+.PHONY: help setup train test lint format type bench bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -37,6 +37,17 @@ format: $(VENV)/.test  ## let ruff put things right
 
 type: $(VENV)/.test  ## mypy
 	$(BIN)/mypy
+
+$(VENV)-bench/.keras:
+	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check tensorflow-cpu scipy pillow
+	touch $@
+
+bench: $(VENV)/.train $(VENV)-bench/.keras  ## docs/benchmarks.md anew, on a quiet machine; ARGS='--cases s3 --quick' passes arguments on
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-gpu: $(VENV)/.train  ## the same on a CUDA device, without peers: benchmarks/results-gpu.json
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 clean:  ## remove .venv and caches; runs (outputs/, multirun/) stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info
