@@ -41,11 +41,13 @@ class Classifier(pl.LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         self.policy = policy_of(cfg, network)
         self.augmentation = Augmentation(cfg.augment)
-        mean, std = SCALINGS[cfg.model.scaling]
-        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
+        for name, value in zip(("mean", "std"), SCALINGS[cfg.model.scaling], strict=True):
+            # of an image's shape and layout: numbers to be repeated over pixels would take six times as long on a CPU
+            channels = torch.tensor(value).view(1, 3, 1, 1).expand(1, 3, *cfg.model.image_size)
+            self.register_buffer(name, channels.contiguous(memory_format=torch.channels_last), persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
-        self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._seen: Tensor | None = None
+        self._seen_rows = 0
         self._sums: Tensor | None = None
         self.start = self.policy.start(0)
         self.begin = 0
@@ -57,7 +59,7 @@ class Classifier(pl.LightningModule):
 
     def scaled(self, images: Tensor) -> Tensor:
         """What the network takes: float32, as `model.scaling` says."""
-        return (images.float() - self.mean) / self.std
+        return images.float().sub_(self.mean).div_(self.std)
 
     def logits(self, inputs: Tensor) -> Tensor:
         """Logits [B, outputs] of a batch as the data module serves it: images, or what `network.chain[:begin]` gave."""
@@ -91,13 +93,22 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         inputs, targets, rows = batch
         logits = self.logits(inputs)
-        self._seen.append((self.target.probabilities(logits), targets, rows, self.target.losses(logits, targets)))
+        columns = (self.target.losses(logits, targets), targets.float(), rows.float())  # exact up to 2**24 rows
+        found = torch.cat((self.target.probabilities(logits), torch.stack(columns, 1)), 1)
+        used = self._seen_rows + len(found)
+        if self._seen is None or used > len(self._seen):  # one tensor, not one per batch: see predictor.Collected
+            room = found.new_empty(max(1024, 2 * used), found.shape[1])
+            self._seen = room if self._seen is None else torch.cat((self._seen[: self._seen_rows], room))
+        self._seen[self._seen_rows : used] = found
+        self._seen_rows = used
 
     def on_validation_epoch_end(self) -> None:
-        probabilities, targets, rows, losses = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
-        self._seen.clear()
+        assert self._seen is not None
+        seen = self._seen[: self._seen_rows]
+        self._seen, self._seen_rows = None, 0
         if self.trainer.world_size > 1:
-            probabilities, targets, rows, losses = self._from_all(probabilities, targets, rows, losses)
+            seen = self._from_all(seen)
+        probabilities, losses, targets = seen[:, :-3], seen[:, -3], seen[:, -2].long()
         if not bool(losses.isfinite().all()):
             raise FaceattrError(
                 f"The validation loss is no longer finite in epoch {self.current_epoch}: training diverged.\n"
@@ -125,14 +136,12 @@ class Classifier(pl.LightningModule):
         self._sums = None
         return {"train_loss": loss / count, "train_accuracy": right / count}
 
-    def _from_all(self, *parts: Tensor) -> list[Tensor]:
+    def _from_all(self, seen: Tensor) -> Tensor:
         """The images of every process, each once: ranks hold unequal numbers, so they are padded with row -1."""
-        count = torch.tensor(len(parts[2]), device=self.device)
-        most = int(self.all_gather(count).max())
-        padded = [torch.cat((p, p.new_full((most - len(p), *p.shape[1:]), -1))) for p in parts]
-        gathered = [self.all_gather(p).flatten(0, 1) for p in padded]
-        real = gathered[2] >= 0
-        return [part[real] for part in gathered]
+        most = int(self.all_gather(torch.tensor(len(seen), device=self.device)).max())
+        padded = torch.cat((seen, seen.new_full((most - len(seen), seen.shape[1]), -1)))
+        gathered = self.all_gather(padded).flatten(0, 1)
+        return gathered[gathered[:, -1] >= 0]
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
         """Probabilities [B, classes] and the table rows [B] they belong to."""

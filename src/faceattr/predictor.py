@@ -35,12 +35,24 @@ def probabilities(
 ) -> tuple[Tensor, Tensor]:
     """Float32 [N, classes] and the row [N] of each, in the loader's order, without gradients, on the trainer's device."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = devices.trainer(trainer_cfg, single=True, callbacks=list(callbacks), **quiet)
-    parts = trainer.predict(model, loader)
-    if not parts:
-        return torch.zeros(0, len(model.target.classes)), torch.zeros(0, dtype=torch.int64)
-    scores, rows = zip(*parts, strict=True)
-    return torch.cat(scores), torch.cat(rows)
+    found = Collected()
+    trainer = devices.trainer(trainer_cfg, single=True, callbacks=[*callbacks, found], **quiet)
+    trainer.predict(model, loader, return_predictions=False)
+    scores = np.frombuffer(found.scores, np.float32).reshape(-1, len(model.target.classes))
+    return torch.from_numpy(scores), torch.from_numpy(np.frombuffer(found.rows, np.int64))
+
+
+class Collected(Callback):
+    """Scores and rows of all batches in one piece of memory each: many small tensors kept between large ones that come and
+    go would keep the heap from using those again, several kilobytes an image."""
+
+    def __init__(self) -> None:
+        self.scores, self.rows = bytearray(), bytearray()
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+        scores, rows = outputs
+        self.scores += scores.numpy().tobytes()
+        self.rows += rows.numpy().tobytes()
 
 
 def to_frame(paths: pd.Series, classes: tuple[str, ...], scores: Tensor) -> pd.DataFrame:
