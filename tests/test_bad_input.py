@@ -245,6 +245,12 @@ def test_a_disk_that_is_full_from_the_start(tmp_path):
     assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
+def test_compiling_without_a_compiler_is_one_clear_message(tmp_path):
+    env = {"CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    ended = quick("train", *TINY, "trainer.compile=true", "hydra.run.dir=run", cwd=tmp_path, **env)
+    check(ended, ["trainer.compile=true fails"])
+
+
 def test_a_checkpoint_is_never_written_half(tmp_path):
     target = tmp_path / "last.ckpt"
     checkpoint.AtomicCheckpointIO().save_checkpoint({"x": torch.ones(3)}, target)

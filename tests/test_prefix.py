@@ -108,6 +108,17 @@ def test_training_is_the_same_with_the_prefix_kept(policy, precision, close):
             assert torch.allclose(state[name], tensor, atol=1e-6), name
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
+def test_training_is_the_same_on_cuda(precision):
+    cfg = composed("finetune=last_block", *BN, "trainer=gpu", f"trainer.precision={precision}")
+    apart, model, *_ = fit(cfg, keep=True)
+    whole, *_ = fit(cfg, keep=False)
+    assert model.begin > 0
+    assert apart.losses == pytest.approx(whole.losses, abs=1e-4 if precision == "32" else 2e-2)
+
+
 def test_the_cut_lies_as_deep_as_it_can():
     """Pooling in the head learns nothing: a pooled vector is kept, not a map."""
     steps, model, *_ = fit(composed("finetune=frozen"), keep=True, epochs=1)
@@ -268,7 +279,9 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert "frozen stages for 60 images: found" in ended.out + ended.err
     whole, halves = (torch.load(tmp_path / f / "checkpoints" / "last.ckpt")["state_dict"] for f in ("whole", "halves"))
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
-    ended = quick("train", "ckpt=halves/checkpoints/last.ckpt", "trainer.max_epochs=5", "finetune.cache=off", cwd=tmp_path)
+    ended = quick(
+        "train", "ckpt=halves/checkpoints/last.ckpt", "trainer.max_epochs=5", "finetune.cache=off", cwd=tmp_path
+    )
     assert ended.code == 0 and "not kept: finetune.cache=off" in ended.out + ended.err
 
 
