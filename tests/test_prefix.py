@@ -271,6 +271,17 @@ def test_a_run_stores_what_was_kept_and_judges_as_evaluate_does(tmp_path):
     pd.testing.assert_frame_equal(own, judged, atol=1e-6)
 
 
+def test_views_are_of_training_images_only(tmp_path):
+    given = ("finetune=frozen", "augment=light", "finetune.views=2", "trainer.max_epochs=2", "hydra.run.dir=run")
+    ended = quick("train", *TINY, *given, cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    counts = json.loads((tmp_path / "run" / "run.json").read_text())["images"]
+    said, rest = ended.out + ended.err, counts["val"] + counts["test"]
+    assert said.count("frozen stages for") == 3
+    assert f"frozen stages for 2 augmented views of {counts['train']} images: kept" in said
+    assert f"frozen stages for {rest} images: kept" in said and f"frozen stages for {rest} images: found" in said
+
+
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     run(tmp_path, "trainer.max_epochs=4", "hydra.run.dir=whole", "optim.schedule=constant")
     run(tmp_path, "trainer.max_epochs=3", "hydra.run.dir=halves", "optim.schedule=constant")

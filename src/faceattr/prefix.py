@@ -59,40 +59,41 @@ class KeptPrefix(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        cfg, epoch = pl_module.cfg, trainer.current_epoch
-        views = cfg.finetune.views if pl_module.augmentation.active else 0
-        self._begin_at(pl_module.policy.start(epoch), trainer, pl_module, views)
+        epoch, views = trainer.current_epoch, _views(pl_module)
+        self._begin_at(pl_module.policy.start(epoch), trainer, pl_module, training=True)
         if self._views is not None:  # another view of each image in every epoch
             rows = self.data.rows("train")
-            picked = np.random.default_rng([cfg.seed, epoch]).integers(views, size=len(rows))
+            picked = np.random.default_rng([pl_module.cfg.seed, epoch]).integers(views, size=len(rows))
             self.data.images("train").serve(self._views, rows, np.arange(len(rows)) * views + picked)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        self._begin_at(pl_module.start, trainer, pl_module, 0)
+        self._begin_at(pl_module.start, trainer, pl_module, training=False)
 
-    def _begin_at(self, start: int, trainer: pl.Trainer, module: Classifier, views: int) -> None:
+    def _begin_at(self, start: int, trainer: pl.Trainer, module: Classifier, *, training: bool) -> None:
         if start == self._start:
             return
         self._start, self._views, module.begin = start, None, 0
-        splits = {split: self.data.rows(split) for split in ("train", "val", "test")}
-        cut, began = module.network.cut(start), time.perf_counter()
-        plain = np.sort(np.concatenate([rows for split, rows in splits.items() if not (views and split == "train")]))
+        cut, views, began = module.network.cut(start), _views(module), time.perf_counter()
+        plain = ["val", "test"] if views else ["train", "val", "test"]
+        rows = np.sort(np.concatenate([self.data.rows(split) for split in plain]))
         kept: Rows | None = None
         try:
+            if cut and views and training:
+                self._views = self._kept(self.data.rows("train"), trainer, module, cut, views)
             if cut:
-                kept = self._kept(plain, trainer, module, cut, 0)
-                self._views = self._kept(splits["train"], trainer, module, cut, views) if views else None
+                kept = self._kept(rows, trainer, module, cut, 0)
+                module.begin = cut
         except store.NoRoom as none:
-            kept = None
+            self._views = None
             log.warning("finetune.cache: %s The frozen stages run in every epoch", none)
-        for split in splits:
-            if kept is not None:
-                self.data.images(split).serve(kept, plain, np.arange(len(plain)))
-            else:
-                self.data.images(split).serve_pixels()
+        for split in ("train", "val", "test"):
+            images = self.data.images(split)
+            if kept is None:
+                images.serve_pixels()
+            elif split in plain:
+                images.serve(kept, rows, np.arange(len(rows)))
         if kept is not None:
-            module.begin = cut
             self.about.append(
                 {
                     "trained_from": module.network.stage_names[start],
@@ -153,3 +154,8 @@ class KeptPrefix(pl.Callback):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:24]
+
+
+def _views(module: Classifier) -> int:
+    """How many augmented views of each training image are kept; 0 without augmentation."""
+    return int(module.cfg.finetune.views or 0) if module.augmentation.active else 0
