@@ -221,7 +221,7 @@ def describe_machine() -> Record:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=",".join([*CASES, *EXTRAS]), help="comma-separated; default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5, help="of each competitor (growth and evaluation: at most 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="of each competitor")
     parser.add_argument("--continue", dest="go_on", action="store_true", help="measure only what results.json lacks")
     parser.add_argument(
         "--quick", action="store_true", help="try it out: one round, few images, tables on the terminal only"
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str]) -> int:
             if name in CASES:
                 benchmark.training(name, rounds)
             else:
-                getattr(benchmark, name)(min(rounds, 3) if name in ("growth", "evaluation") else rounds)
+                getattr(benchmark, name)(rounds)
     text = render.tables(benchmark.results)
     if given.quick:
         print(text)
