@@ -71,6 +71,7 @@ class Run:
         first_process = os.environ.get("LOCAL_RANK", "0") == "0"
         if not first_process:
             logging.disable(logging.INFO)
+        devices.flush_denormals()
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         prepared = load_table(cfg.data)
         target = Target.of(prepared.attrs["classes"], ordinal=prepared.attrs["ordinal"], loss=cfg.loss)
