@@ -2,7 +2,7 @@
 
 All parameters are drawn per image in `draw`, on the CPU from a generator of their own, so that a seed means the same
 changes on every device. Ranges are the keys of conf/augment/*.yaml. Pixels are changed by OpenCV where they lie in host
-memory (on two cores five times as fast as `grid_sample`), by torch elsewhere: equal within one level of 255.
+memory (several times as fast there as `grid_sample`), by torch elsewhere: equal within one level of 255.
 """
 
 import math

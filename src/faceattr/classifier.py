@@ -204,9 +204,9 @@ def input_spec(cfg: DictConfig) -> InputSpec:
 
 
 def load(path: str) -> tuple[Classifier, dict[str, Any]]:
-    """The trained classifier in a checkpoint, from that file alone, and the checkpoint's description."""
+    """The trained classifier in a checkpoint, from that file alone, and the checkpoint's description with its `epoch`."""
     content = checkpoint.read(path)
-    described = content[checkpoint.KEY]
+    described = {**content[checkpoint.KEY], "epoch": content["epoch"]}
     cfg = OmegaConf.create(described["config"])
     target = Target.of(described["classes"], ordinal=described["ordinal"], loss=cfg.loss)
     classifier = Classifier(cfg, build_network(cfg, target), target)
@@ -214,5 +214,5 @@ def load(path: str) -> tuple[Classifier, dict[str, Any]]:
         classifier.load_state_dict(content["state_dict"])
     except (RuntimeError, KeyError) as error:
         raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
-    classifier.start = classifier.policy.start(content["epoch"])
+    classifier.start = classifier.policy.start(described["epoch"])
     return classifier.eval(), described

@@ -128,7 +128,7 @@ class KeptPrefix(pl.Callback):
             return {}
 
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            probe = as_numpy(outputs(next(iter(loader))[0]))
+            probe = as_numpy(outputs(next(iter(loader))[0][:1]))
             of = f"{views} augmented views of {len(rows)} images" if views else f"{len(rows)} images"
             name = f"prefix-{self._key(rows, trainer, module, cut, views)}"
             shape = (len(rows) * max(1, views), *probe.shape[1:])

@@ -192,8 +192,8 @@ class Run:
     def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints, keeps: bool) -> float:
         """Metrics, predictions and pictures of the best checkpoint."""
         best = checkpoints.file("best")
-        model, _ = classifier.load(str(best))
-        epoch = int(torch.load(best, map_location="cpu", weights_only=True, mmap=True)["epoch"])
+        model, described = classifier.load(str(best))
+        epoch = described["epoch"]
         plots.curves(pd.DataFrame(history.rows), self.folder / "curves.png", best_epoch=epoch, title=cfg.name)
         splits = [split for split in ("val", "test") if len(data.rows(split))]
         kept = [KeptPrefix(data)] if keeps else []

@@ -1,0 +1,36 @@
+"""What bounds the ceiling: torch.profiler over 20 steps of our network in a bare loop, on random bf16 images in memory.
+
+python ops.py [override …]        (as of train.py)
+"""
+
+import sys
+
+import torch
+from ceiling import composed
+from torch.profiler import ProfilerActivity, profile
+
+from faceattr import classifier, devices
+from faceattr.targets import Target
+
+if __name__ == "__main__":
+    devices.keep_freed_memory()
+    cfg = composed([*sys.argv[1:], "trainer=cpu"])
+    network = classifier.build_network(cfg, Target.of(["no", "yes"], ordinal=False, loss="auto"))
+    network.to(memory_format=torch.channels_last)
+    images = torch.randn(cfg.data.batch_size, 3, *cfg.model.image_size, dtype=torch.bfloat16)
+    images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = torch.optim.RMSprop(network.parameters(), lr=1e-3)
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = network(images).float().square().mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for _ in range(10):
+        step()
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        for _ in range(20):
+            step()
+    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
