@@ -10,13 +10,13 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from faceattr.config import instantiate
+from faceattr.config import instantiate, shared_keys
 from faceattr.errors import FaceattrError
 from faceattr.networks import Network, alexnet_imagenet, build_head, cnn
 
 CONF = Path(__file__).parents[1] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "shared")
-NOT_THE_BUILDERS = ("interpolation", "scaling", "pretrained", "weights")
+NOT_THE_BUILDERS = tuple(key for key in shared_keys("model") if key != "image_size")
 S4_D = {"model.head.pool": "flatten", "model.head.hidden": [256], "model.head.batch_norm": False}
 S4_F = S4_D | {"model.head.hidden": [512, 128, 32], "model.head.dropout": [0.3, 0.3, 0.0]}
 

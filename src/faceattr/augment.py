@@ -51,7 +51,8 @@ class Augmentation:
         flips = (torch.rand(batch, generator=generator) < (0.5 if self.ranges.get("flip") else 0.0)).numpy()
         light = (torch.rand(batch, 2, generator=generator) * 2 - 1).numpy()
         rotation, shift, shear, zoom = (self.ranges.get(name) or 0.0 for name in ("rotation", "shift", "shear", "zoom"))
-        most = np.array([math.radians(rotation), shift * height, shift * width, math.radians(shear), zoom, zoom])
+        shear = shear if self.ranges.get("shear_unit") == "radians" else math.radians(shear)
+        most = np.array([math.radians(rotation), shift * height, shift * width, shear, zoom, zoom])
         theta, down, right, slope, zoom_y, zoom_x = drawn * most[:, None]
 
         def matrices(**entries: np.ndarray) -> np.ndarray:

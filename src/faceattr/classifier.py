@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from faceattr import __version__, checkpoint, config, devices, finetune, metrics
 from faceattr.augment import Augmentation
@@ -119,6 +120,7 @@ class Classifier(pl.LightningModule):
             "accuracy",
             "accuracy_low",
             "accuracy_high",
+            "accuracy_per_unit",
             "balanced_accuracy",
             "average_precision",
             "auroc",
@@ -194,7 +196,13 @@ def policy_of(cfg: DictConfig, network: Network) -> finetune.Policy:
 def build_network(cfg: DictConfig, target: Target) -> Network:
     """The network that `model` describes, with as many logits as the target needs; random weights."""
     drop = tuple(name for name in config.shared_keys("model") if name != "image_size")
-    return config.instantiate(cfg.model, "model", drop=drop, outputs=target.outputs)
+    network = config.instantiate(cfg.model, "model", drop=drop, outputs=target.outputs)
+    for layer in network.modules():
+        if isinstance(layer, _BatchNorm):
+            momentum, eps = cfg.model.get("bn_momentum"), cfg.model.get("bn_eps")  # absent in older checkpoints
+            layer.momentum = layer.momentum if momentum is None else momentum
+            layer.eps = layer.eps if eps is None else eps
+    return network
 
 
 def input_spec(cfg: DictConfig) -> InputSpec:

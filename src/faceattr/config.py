@@ -50,13 +50,15 @@ class Data:
 
 @dataclass
 class Model:
-    """Keys that every model shares: its input, and where its weights come from."""
+    """Keys that every model shares: its input, where its weights come from, its batch norm's constants."""
 
     image_size: list[int]
     interpolation: str = "bilinear"
     scaling: str = "unit"
     pretrained: str = "auto"
     weights: str | None = None
+    bn_momentum: float | None = None
+    bn_eps: float | None = None
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Augment:
     rotation: float = 0.0
     shift: float = 0.0
     shear: float = 0.0
+    shear_unit: str = "degrees"
     zoom: float = 0.0
     flip: bool = False
     brightness: float = 0.0
@@ -104,6 +107,7 @@ class Trainer:
     max_epochs: int = 10
     patience: int | None = 5
     monitor: str = "val_loss"
+    checkpoint: str = "best"
     gradient_clip: float | None = None
     limit_batches: int | None = None
     compile: bool = False
@@ -117,6 +121,8 @@ class Train:
     seed: int = 0
     loss: str = "auto"
     ckpt: str | None = None
+    quirks: list[str] = field(default_factory=list)
+    published: list[Any] = field(default_factory=list)
     data: Any = None
     model: Any = None
     finetune: Finetune = field(default_factory=Finetune)
@@ -150,7 +156,8 @@ class Predict:
 SCHEMAS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "predict": Predict}
 SHARED: dict[str, Any] = {"data": Data, "model": Model, "optim": Optim}
 CHOICES = {
-    "data.split": ("auto", "identity"),
+    "data.split": ("auto", "identity", "random"),
+    "augment.shear_unit": ("degrees", "radians"),
     "data.on_bad_image": ("error", "skip"),
     "data.balance": ("none", "loss", "sampler"),
     "data.pack": ("auto", "disk", "ram", "off"),
@@ -159,9 +166,10 @@ CHOICES = {
     "model.scaling": ("unit", "imagenet", "caffe"),
     "model.pretrained": ("auto", "true", "false"),
     "optim.schedule": ("constant", "cosine"),
-    "loss": ("auto", "bce", "ce"),
+    "loss": ("auto", "bce", "ce", "one_vs_rest"),
     "split": ("auto", "train", "val", "test", "all"),
     "trainer.precision": ("auto", "32", "bf16", "16"),
+    "trainer.checkpoint": ("best", "last"),
     "trainer.monitor": (
         "val_loss",
         "val_accuracy",

@@ -5,6 +5,7 @@ anyway, and cost a synchronisation a step.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -58,6 +59,9 @@ def evaluate(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
     if target.kind == "ordinal":
         found["mean_absolute_error"] = float((predicted - truth).abs().double().mean())
         found["quadratic_kappa"] = float(multiclass_cohen_kappa(predicted, truth, k, weights="quadratic"))
+    if target.loss == "one_vs_rest":  # as Keras counts under a pair of sigmoid units
+        own = torch.nn.functional.one_hot(truth, k).bool()
+        found["accuracy_per_unit"] = float(((probabilities > 0.5) == own).double().mean())
     true_probability = probabilities.gather(1, truth[:, None]).double()
     found["log_loss"] = float(-true_probability.clamp_min(1e-12).log().mean())
     for position, name in enumerate(target.classes):
@@ -77,6 +81,12 @@ def _ranking(target: Target, probabilities: Tensor, truth: Tensor, present: Tens
     return {"average_precision": float(precision[present].mean()), "auroc": float(area[present].mean())}
 
 
+def published_map(probabilities: Tensor, truth: Tensor) -> float:
+    """What study S3 calls mAP: the share of images with |p - y| < .5, p being the probability of a binary target's last
+    class. That is accuracy, but for a tie; the average precision is another thing."""
+    return float(((probabilities[:, -1] - truth).abs() < 0.5).double().mean())
+
+
 def _plain(found: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in found.items()}
 
@@ -84,6 +94,16 @@ def _plain(found: dict[str, Any]) -> dict[str, Any]:
 def confusion(target: Target, probabilities: Tensor, truth: Tensor) -> Tensor:
     """Counts [classes, classes]: rows are true, columns predicted."""
     return multiclass_confusion_matrix(probabilities.argmax(1), truth, len(target.classes))
+
+
+def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
+    """One line: a preset's published figure with its interval, where it is printed, and ours."""
+    what = f"{entry['split']} {entry['metric']}"
+    here = "none here" if ours is None else f"here {ours:.3f}"
+    if entry["value"] is None:
+        return f"{what} without a number ({entry['source']}), {here}"
+    low, high = wilson(entry["value"], entry["n"])
+    return f"{what} {entry['value']:.3f} (95% {low:.3f}–{high:.3f}, n = {entry['n']:,}; {entry['source']}), {here}"
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -18,6 +18,15 @@ FIXED = (nn.AdaptiveAvgPool2d, nn.Flatten)
 """Modules without weights or chance."""
 
 
+class HeightNorm(nn.BatchNorm1d):
+    """Batch norm of each row of [B, C, H, W] over images, columns and channels: what Keras's `axis=1` does to
+    channels-last images. In that memory layout nothing is copied."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1)
+        return super().forward(rows.flatten(2)).reshape(rows.shape).permute(0, 3, 1, 2)
+
+
 class Network(nn.Module):
     """`features`, then `head`; every parameter is in exactly one of the ordered stages, the last of which is `head`.
 
@@ -112,25 +121,31 @@ def cnn(
     blocks: list,
     padding: str = "same",
     norm: str | None = None,
+    norm_over: str = "channels",
     init: str = "he",
     pretrained_weights: str | None = None,
 ) -> Network:
     """A plain stack: blocks of 3x3 convs (their output channels are listed), each block ending in a 2x2 max-pool.
 
-    `norm` puts batch norm `before_relu`, `after_relu` or nowhere; `init` is `he` or Keras's `glorot`.
+    `norm` puts batch norm `before_relu`, `after_relu` or nowhere, `norm_over` channels or height (`HeightNorm`); `init` is
+    `he` or Keras's `glorot`.
     `pretrained_weights` names torchvision's weights for the same stack (`VGG16_Weights.IMAGENET1K_V1`).
     """
     _choice("model.padding", padding, ("same", "valid"))
     _choice("model.norm", norm, (None, "before_relu", "after_relu"))
+    _choice("model.norm_over", norm_over, ("channels", "height"))
     if not blocks or not all(isinstance(block, Sequence) and block for block in blocks):
         raise FaceattrError(f"model.blocks={blocks} must list each block's conv channels, such as [[32], [64, 64]]")
-    channels, layers = 3, []
+    channels, rows, layers = 3, image_size[0], []
     for block in blocks:
         convs = []
         for width in block:
-            convs += _conv(channels, width, padding=1 if padding == "same" else 0, norm=norm)
+            rows -= 0 if padding == "same" else 2
+            over = rows if norm_over == "height" else None
+            convs += _conv(channels, width, padding=1 if padding == "same" else 0, norm=norm, rows=over)
             channels = width
         layers.append([*convs, nn.MaxPool2d(2)])
+        rows //= 2
     return _stacked(layers, init, pretrained_weights, image_size=image_size, outputs=outputs, head=head)
 
 
@@ -161,12 +176,21 @@ def alexnet_imagenet(
 
 
 def _conv(
-    channels: int, width: int, *, kernel: int = 3, stride: int = 1, padding: int = 1, norm: str | None = None
+    channels: int,
+    width: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: int = 1,
+    norm: str | None = None,
+    rows: int | None = None,
 ) -> list[nn.Module]:
+    """Conv, ReLU and, where `norm` has it, batch norm: over channels, or over height where the output's `rows` are given."""
     conv, relu = nn.Conv2d(channels, width, kernel, stride, padding), nn.ReLU(inplace=True)
     if norm is None:
         return [conv, relu]
-    return [conv, nn.BatchNorm2d(width), relu] if norm == "before_relu" else [conv, relu, nn.BatchNorm2d(width)]
+    normed: nn.Module = nn.BatchNorm2d(width) if rows is None else HeightNorm(rows)
+    return [conv, normed, relu] if norm == "before_relu" else [conv, relu, normed]
 
 
 def _stacked(blocks: list[list[nn.Module]], init: str, published: str | None = None, **keys: Any) -> Network:

@@ -39,8 +39,9 @@ def prepare(
     where the source gives it, then the source's further columns; `attrs` carries `classes` and `ordinal`.
 
     classes: names in label order, by default the source's own.
-    split: `auto` takes the source's split column, else makes one; `identity` always makes one, by group; None neither
-        makes nor needs one, for evaluation on other data.
+    split: `auto` takes the source's split column, else makes one; `identity` always makes one, by group; `random` splits
+        the rows that the source gives no split, whoever is on them (the group stays as a column `identity`); None
+        neither makes nor needs one, for evaluation on other data.
     fractions: split → share of each class, for a split of our own; whole groups stay together.
     per_class: split → images of each class; without a split column train is filled first, then val (groups: each by its
         proportion). Other splits are dropped.
@@ -58,7 +59,9 @@ def prepare(
     table = _tidy(table, Path(root), ignore_split=split == "identity")
     if split == "identity" and "group" not in table:
         raise FaceattrError("data.split=identity needs a group for the images, and this source gives none.")
-    problems = _row_problems(table, Path(root), names)
+    if split == "random":
+        table = table.rename(columns={"group": "identity"})
+    problems = _row_problems(table, Path(root), names, unplaced=split == "random")
     table = table[table["label"].isin(names) & table["path"].notna()]
     if not table.empty:  # else there is nothing to split, and its rows are among the problems
         rng = np.random.default_rng(seed)
@@ -67,6 +70,13 @@ def prepare(
         if "split" not in table and (split or sizes):
             needed |= set(sizes or shares)
             table = table.assign(split=_new_split(table, rng, shares, sizes))
+        elif split == "random" and table["split"].isna().any():
+            needed |= set(sizes or shares)
+            rest = table[table["split"].isna()]
+            made = pd.Series(_new_split(rest, rng, shares, sizes), rest.index)
+            table = table.assign(split=table["split"].fillna(made))
+        if split == "random" and "identity" in table:
+            _warn_of_shared_identities(table)
         table = _draw_per_class(table, sizes) if sizes else table
         table = _draw(table, max_images) if max_images else table
         problems += _split_problems(table, names, needed) if split else []
@@ -133,7 +143,16 @@ def _problem(what: str, examples: pd.Series | list[str]) -> list[str]:
     return [f"{what} ({len(examples):,}): {', '.join(shown)}"] if len(examples) else []
 
 
-def _row_problems(table: pd.DataFrame, root: Path, names: list[str]) -> list[str]:
+def _warn_of_shared_identities(table: pd.DataFrame) -> None:
+    splits = table.dropna(subset=["identity", "split"]).groupby("identity")["split"].nunique()
+    if (splits > 1).any():
+        message = (
+            "data.split=random: %d of %d identities are in more than one split; data.split=identity keeps them apart"
+        )
+        log.warning(message, (splits > 1).sum(), len(splits))
+
+
+def _row_problems(table: pd.DataFrame, root: Path, names: list[str], unplaced: bool) -> list[str]:
     choices = f"[{', '.join(names)}]"
     sound = len(names) >= 2 and len(set(names)) == len(names)
     problems = [] if sound else [f"data.classes={choices}: at least two classes are needed, each named once"]
@@ -150,7 +169,8 @@ def _row_problems(table: pd.DataFrame, root: Path, names: list[str]) -> list[str
     problems += _problem(what, unknown["path"] + ": " + unknown["label"])
     if "split" in table:
         shown = table["path"] + ": " + table["split"].astype(object).fillna("none")
-        problems += _problem(f"split other than {', '.join(SPLITS)}", shown[~table["split"].isin(SPLITS)])
+        wrong = ~table["split"].isin(SPLITS) & ~(table["split"].isna() & unplaced)
+        problems += _problem(f"split other than {', '.join(SPLITS)}", shown[wrong])
     return problems
 
 

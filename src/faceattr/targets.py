@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from faceattr.errors import FaceattrError
 
 
 @dataclass(frozen=True)
 class Target:
-    """`kind`: binary, multiclass, or ordinal (multiclass whose classes are ordered); `loss`: bce or ce.
+    """`kind`: binary, multiclass, or ordinal (multiclass whose classes are ordered); `loss`: bce, ce or one_vs_rest.
 
     The positive class of a binary target is the last one; metrics name it.
     """
@@ -40,12 +40,15 @@ class Target:
         logits = logits.float()
         if self.loss == "bce":
             return binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
+        if self.loss == "one_vs_rest":
+            each = one_hot(targets, logits.shape[1]).float()
+            return binary_cross_entropy_with_logits(logits, each, reduction="none").mean(1)
         return cross_entropy(logits, targets, reduction="none")
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Float32 [B, classes], each row summing to 1."""
+        """Float32 [B, classes]; each row sums to 1, but for one_vs_rest, where each class has a sigmoid of its own."""
         logits = logits.float()
         if self.loss == "bce":
             positive = logits[:, 0].sigmoid()
             return torch.stack((1 - positive, positive), 1)
-        return logits.softmax(1)
+        return logits.sigmoid() if self.loss == "one_vs_rest" else logits.softmax(1)

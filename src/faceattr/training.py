@@ -68,6 +68,10 @@ class Run:
         """The whole of it, in order; see the module's docstring."""
         best = self.folder / "checkpoints" / "best.ckpt"
         resumed = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
+        if resumed:
+            cfg.quirks, cfg.published = (resumed["config"].get(key, []) for key in ("quirks", "published"))
+        elif HydraConfig.get().runtime.choices.get("quirks") == "corrected" and not cfg.published:
+            raise FaceattrError("quirks=corrected: nothing here was published. Give a study's preset too: experiment=…")
         first_process = os.environ.get("LOCAL_RANK", "0") == "0"
         if not first_process:
             logging.disable(logging.INFO)
@@ -176,6 +180,7 @@ class Run:
             "device": devices.describe(trainer),
             "precision": devices.precision(cfg.trainer),
             **stored,
+            **{key: OmegaConf.to_container(cfg[key]) for key in ("quirks", "published") if cfg[key]},
             "images": {str(split): int(row.sum()) for split, row in counts.iterrows()},
             "bad_images": len(data.bad_images),
             "parameters": finetune.count_parameters(model.network),
@@ -187,21 +192,29 @@ class Run:
             data.bad_images.to_csv(self.folder / "bad_images.csv", index=False)
         log.info("%s", counts.to_string())
         log.info("%s, precision %s, seed %d", self.about["device"], self.about["precision"], cfg.seed)
+        for quirk in cfg.quirks:
+            log.info("Quirk: %s", quirk)
         self._write()
 
     def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints, keeps: bool) -> float:
-        """Metrics, predictions and pictures of the best checkpoint."""
-        best = checkpoints.file("best")
-        model, described = classifier.load(str(best))
+        """Metrics, predictions and pictures of the checkpoint that `trainer.checkpoint` names."""
+        model, described = classifier.load(str(checkpoints.file(cfg.trainer.checkpoint)))
         epoch = described["epoch"]
         plots.curves(pd.DataFrame(history.rows), self.folder / "curves.png", best_epoch=epoch, title=cfg.name)
-        splits = [split for split in ("val", "test") if len(data.rows(split))]
+        wanted = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
+        splits = [split for split in wanted if len(data.rows(split))]
         kept = [KeptPrefix(data)] if keeps else []
         found = {s: evaluation.evaluate_split(model, data, s, cfg.trainer, self.folder, *kept) for s in splits}
-        self.about |= {"best_epoch": epoch, "epochs": len(history.rows), "images_per_second": history.steady_rate}
+        self.about |= {
+            f"{cfg.trainer.checkpoint}_epoch": epoch,
+            "epochs": len(history.rows),
+            "images_per_second": history.steady_rate,
+        }
         self.ended("finished")
         for split, values in found.items():
             log.info("%s %s", split.capitalize(), metrics.describe(values))
+        for entry in cfg.published:
+            log.info("Published: %s", metrics.describe_published(entry, found.get(entry.split, {}).get(entry.metric)))
         if self._random:
             log.warning("WARNING: this model started from RANDOM weights. %s", self._random)
         log.info("Curves: %s", self.folder / "curves.png")

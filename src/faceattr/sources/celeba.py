@@ -20,13 +20,21 @@ SITE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 
 
 def load(
-    root: str | Path, *, attribute: str = "Male", allow_missing: bool = False, download: bool = False
+    root: str | Path,
+    *,
+    attribute: str = "Male",
+    allow_missing: bool = False,
+    download: bool = False,
+    first_per_class: int | None = None,
+    last_per_class: int | None = None,
 ) -> pd.DataFrame:
     """A row per line of the attribute file; the other attributes are kept as bool columns.
 
     attribute: Male gives the classes female, male; any other, e.g. Smiling, not_smiling and smiling.
     allow_missing: go on with the images that are there; without it a partial set is an error.
     download: through torchvision, into root/celeba, unless the set is there already.
+    first_per_class, last_per_class: instead of the official partition, only the first rows of each class, without a split,
+        and the last ones, as test (study S2).
 
     Raises FaceattrError: root or a file missing, an unknown attribute, missing images, a download that failed.
     """
@@ -55,13 +63,33 @@ def load(
     table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + frame.index}, index=frame.index)
     table["label"] = (frame[attribute] > 0).map({False: names[0], True: names[1]})
     partition, identity = _find(root, "list_eval_partition"), _find(root, "identity_CelebA")
-    if partition:
+    if first_per_class:
+        table["split"] = _first_and_last(table["label"], first_per_class, last_per_class or 0)
+    elif partition:
         table["split"] = _read(partition).iloc[:, 0].map(dict(enumerate(SPLITS)))
     if identity:
         table["group"] = _read(identity).iloc[:, 0].astype(str)
-    table = table.join(frame.drop(columns=attribute) > 0).reset_index(drop=True)
+    table = table.join(frame.drop(columns=attribute) > 0)
+    if first_per_class:
+        table = table[table["split"] != "left out"]
+    table = table.reset_index(drop=True)
     table.attrs.update(classes=names, ordinal=False)
     return table
+
+
+def _first_and_last(labels: pd.Series, first: int, last: int) -> pd.Series:
+    """None for the first rows of each class, test for the last ones, and `left out` for those between."""
+    by_class = labels.groupby(labels)
+    fewest = int(by_class.size().min())
+    if first + last > fewest:
+        raise FaceattrError(
+            f"data.first_per_class={first} and data.last_per_class={last} ask for {first + last:,} rows of each class; "
+            f"one has {fewest:,}."
+        )
+    split = pd.Series("left out", labels.index, dtype=object)
+    split[by_class.cumcount() < first] = None
+    split[by_class.cumcount(ascending=False) < last] = "test"
+    return split
 
 
 def _find(root: Path, name: str, suffixes: Sequence[str] = (".txt", ".csv")) -> Path | None:

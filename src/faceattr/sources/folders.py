@@ -14,14 +14,19 @@ log = logging.getLogger(__name__)
 LAYOUT = "<split>/<class>/image files, or <class>/image files"
 
 
-def load(root: str | Path, *, class_map: dict | None = None, split_map: dict | None = None) -> pd.DataFrame:
+def load(
+    root: str | Path, *, class_map: dict | None = None, split_map: dict | None = None, identity_file: str | None = None
+) -> pd.DataFrame:
     """A row per image anywhere below a class folder; other files are ignored. Classes in order of the folders' names.
 
     class_map: folder → class, e.g. {man: male, woman: female}; a folder that is not in it keeps its name.
     split_map: further folder → split, e.g. {all: test}; besides train/training, val/valid/validation/dev and
         test/testing in any case. Next to split folders, every other folder is ignored (logged).
 
-    Raises FaceattrError: root missing, no class folder there, a map that names a folder which is not there.
+    identity_file: below root, an image's name and its identity a line, as CelebA's identity_CelebA.txt: makes groups.
+
+    Raises FaceattrError: root missing, no class folder there, a map that names a folder which is not there, an identity
+    file that is missing or lacks an image.
     """
     root = existing_root(root, LAYOUT)
     splits = _splits(root, split_map or {})
@@ -36,8 +41,23 @@ def load(root: str | Path, *, class_map: dict | None = None, split_map: dict | N
     folders = sorted(table["label"].unique())
     names = dict(zip(folders, folders, strict=True)) | _checked("class_map", class_map or {}, folders)
     table["label"] = table["label"].map(names)
+    if identity_file:
+        table["group"] = _identities(root / identity_file, table["path"])
     table.attrs.update(classes=list(dict.fromkeys(names.values())), ordinal=False)
     return table if splits else table.drop(columns="split")
+
+
+def _identities(file: Path, paths: pd.Series) -> pd.Series:
+    if not file.is_file():
+        raise FaceattrError(f"data.identity_file does not exist: {file}")
+    pairs = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    known = {pair[0]: pair[-1] for pair in pairs if len(pair) == 2}
+    found = paths.map(lambda path: known.get(path.rpartition("/")[2]))
+    if found.isna().any():
+        raise FaceattrError(
+            f"{file} has no identity of {found.isna().sum():,} images, e.g. {paths[found.isna()].iloc[0]}"
+        )
+    return found
 
 
 def _splits(root: Path, split_map: Mapping) -> dict[str, str]:
