@@ -1,0 +1,185 @@
+"""What the studies conclude, tested on our runs: pairs of jobs on the same images, seed by seed, and a rule for each verdict."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from faceattr.metrics import Paired, paired
+from plan import CAFFE, CROSS, V1
+
+Record = dict[str, Any]
+LEAST_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` is claimed to be more often right than each of `than`; with `no_better` that it is not."""
+
+    number: str
+    text: str
+    better: str
+    than: tuple[str, ...]
+    no_better: bool = False
+
+
+CLAIMS = (
+    Claim("1", "batch norm and dropout help: S4-B > A", "s4b", ("s4a",)),
+    Claim("2", "augmentation helps: S4-C > A", "s4c", ("s4a",)),
+    Claim("3", "a frozen ImageNet VGG16 is worse than a small CNN: S4-D < A", "s4a", ("s4d",)),
+    Claim("4", "full fine-tuning is best: S4-F > all others", "s4f", ("s4a", "s4b", "s4c", "s4d", "s4e")),
+    Claim("6", "S2: the head alone is worse than the last block", "s2_celeba_vgg16_last_block_softmax", ("s2_frozen",)),
+    Claim(
+        "6", "S2: training everything is no better", "s2_full", ("s2_celeba_vgg16_last_block_softmax",), no_better=True
+    ),
+)
+
+
+class Runs:
+    """The runs of one budget: by job, and by seed."""
+
+    def __init__(self, runs: Sequence[Record], budget: str) -> None:
+        self.by: dict[str, dict[int, Record]] = {}
+        for run in runs:
+            if run["budget"] == budget:
+                self.by.setdefault(run["job"], {})[run["seed"]] = run
+
+    def of(self, job: str) -> list[Record]:
+        return [run for _, run in sorted(self.by.get(job, {}).items())]
+
+    def shared(self, *jobs: str) -> list[int]:
+        """The seeds that all these jobs have run with."""
+        return sorted(set.intersection(*(set(self.by.get(job, {})) for job in jobs)))
+
+    def right(self, job: str, seeds: Sequence[int], split: str) -> np.ndarray:
+        """Booleans [seeds, images]."""
+        runs = [self.by[job][seed] for seed in seeds]
+        bits = [np.unpackbits(np.frombuffer(bytes.fromhex(run["right"][split]), np.uint8)) for run in runs]
+        return np.stack([b[: run["metrics"][split]["n"]] for b, run in zip(bits, runs, strict=True)]).astype(bool)
+
+    def pair(self, better: str, than: str, split: str = "val") -> tuple[Paired, list[float]] | None:
+        """The pooled comparison and each seed's difference; None with fewer than LEAST_SEEDS seeds that both have."""
+        seeds = self.shared(better, than)
+        if len(seeds) < LEAST_SEEDS:
+            return None
+        ours, theirs = (self.right(job, seeds, split) for job in (better, than))
+        return paired(ours, theirs), (ours.mean(1) - theirs.mean(1)).tolist()
+
+
+def verdict(found: Paired, each: Sequence[float], no_better: bool = False) -> str:
+    """An interval beside zero and every seed on its side decide; else it is open."""
+    if found.low > 0 and min(each) > 0:
+        return "**does not hold**" if no_better else "**holds**"
+    if found.high < 0 and max(each) < 0:
+        return "**holds**" if no_better else "**does not hold**"
+    return "holds (no difference seen)" if no_better else "open"
+
+
+def gap(runs: Runs, job: str, other: str) -> tuple[list[str], str] | None:
+    """Claim 5: training minus validation accuracy, each of the trained model without augmentation, of `job` and `other`."""
+    seeds = runs.shared(job, other)
+    if len(seeds) < LEAST_SEEDS:
+        return None
+    gaps = {
+        name: runs.right(name, seeds, "train").mean(1) - runs.right(name, seeds, "val").mean(1) for name in (job, other)
+    }
+    train, val = (paired(runs.right(other, seeds, s), runs.right(job, seeds, s)) for s in ("train", "val"))
+    narrower = train.difference - val.difference
+    half = float(np.hypot(train.high - train.difference, val.high - val.difference))
+    pair = Paired(narrower, narrower - half, narrower + half, 0, 0, 1.0)
+    each = (gaps[other] - gaps[job]).tolist()
+    cells = [f"{gaps[job].mean():.3f}", f"{gaps[other].mean():.3f}", signed(pair), ", ".join(f"{d:+.3f}" for d in each)]
+    return cells, verdict(pair, each)
+
+
+def slowdown(runs: Runs, job: str, other: str) -> tuple[list[str], str] | None:
+    """Claim 7: images per second of `job` over that of `other`, seed by seed."""
+    seeds = runs.shared(job, other)
+    if len(seeds) < LEAST_SEEDS:
+        return None
+    rates = {name: [runs.by[name][seed]["rate"] for seed in seeds] for name in (job, other)}
+    ratios = [a / b for a, b in zip(rates[job], rates[other], strict=True)]
+    said = "**holds**" if min(ratios) > 0.95 else "**does not hold**" if max(ratios) < 0.95 else "open"
+    cells = [f"{np.median(rates[name]):,.0f} images/s" for name in (job, other)]
+    return [
+        *cells,
+        f"{np.median(ratios):.2f}× ({min(ratios):.2f}–{max(ratios):.2f})",
+        ", ".join(f"{r:.2f}" for r in ratios),
+    ], said
+
+
+def signed(found: Paired) -> str:
+    return f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
+def table(runs: Runs) -> list[list[str]]:
+    """Rows of: claim, the two that are compared, their figures, difference, each seed's, McNemar, verdict."""
+    rows = []
+    for claim in CLAIMS:
+        verdicts = []
+        for than in claim.than:
+            compared = runs.pair(claim.better, than)
+            if compared is None:
+                continue
+            found, each = compared
+            seeds = runs.shared(claim.better, than)
+            figures = [f"{runs.right(job, seeds, 'val').mean():.3f}" for job in (claim.better, than)]
+            verdicts.append(verdict(found, each, claim.no_better))
+            p = f"{found.wins:,} : {found.losses:,}, p {'< 0.001' if found.p < 0.001 else f'= {found.p:.3f}'}"
+            shown = ", ".join(f"{d:+.3f}" for d in each)
+            rows.append(
+                [
+                    claim.number,
+                    claim.text,
+                    f"`{claim.better}` – `{than}`",
+                    *figures,
+                    signed(found),
+                    shown,
+                    p,
+                    verdicts[-1],
+                ]
+            )
+    for number, text, compared, pair in (
+        (
+            "5",
+            "augmentation narrows the gap between training and validation: S4-C, A",
+            gap(runs, "s4c", "s4a"),
+            ("s4c", "s4a"),
+        ),
+        (
+            "7",
+            "two more conv layers do not slow training: S3",
+            slowdown(runs, "s3_celeba575_cnn7", "s3_celeba575_three_conv"),
+            ("s3_celeba575_cnn7", "s3_celeba575_three_conv"),
+        ),
+    ):
+        if compared:
+            (ours, theirs, difference, each), said = compared
+            rows.append([number, text, f"`{pair[0]}` – `{pair[1]}`", ours, theirs, difference, each, "–", said])
+    return sorted(rows, key=lambda row: row[0])
+
+
+def cross(runs: Runs) -> list[list[str]]:
+    """Claim 3, crossed: S4-D's accuracy by weights and scaling, and its difference to the small CNN (S4-A)."""
+    rows = []
+    for (weights, scaling), job in CROSS.items():
+        compared = runs.pair(job, "s4a")
+        if compared is None:
+            continue
+        found, each = compared
+        accuracy = runs.right(job, runs.shared(job, "s4a"), "val").mean()
+        says = {"**holds**": "better than A", "**does not hold**": "worse than A", "open": "no difference seen"}[
+            verdict(found, each)
+        ]
+        names = {CAFFE: "the original (caffe)", V1: "torchvision's IMAGENET1K_V1"}
+        fits = {CAFFE: "caffe", V1: "imagenet"}[weights] == scaling
+        rows.append(
+            [
+                names[weights],
+                f"`{scaling}`" + (", which they expect" if fits else ""),
+                f"{accuracy:.3f}",
+                signed(found),
+                says,
+            ]
+        )
+    return rows

@@ -1,0 +1,139 @@
+"""What is run: the presets, the variants that the claims need, on which data, how long in each budget. No code of faceattr."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SEEDS = (0, 1, 2)
+GENDER = (
+    *("data=csv", "data.file=faces.csv", "data.image_dir=null", "data.image_column=file", "data.label_column=gender"),
+    "data.classes=[female,male]",
+)
+QUICK_AGE = "data.per_class={train: 400, val: 400}"
+CAFFE, V1 = "vgg16_features_caffe_rgb_fp16.pth", "vgg16_features_imagenet1k_v1.pth"
+PUBLISHED_NAME = {CAFFE: "VGG16_Weights.IMAGENET1K_FEATURES", V1: "VGG16_Weights.IMAGENET1K_V1"}
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where its own images would lie below ROOT, and what stands in for them otherwise.
+
+    `own_rows` is the least number of lines of `own_table` that makes it the study's own set and not a piece of it.
+    """
+
+    own: str
+    stand_in: str
+    as_stand_in: tuple[str, ...] = ()
+    own_table: str | None = None
+    own_rows: int = 0
+
+
+STUDIES = {
+    "s0": Study(own="s0", stand_in="small_csv"),
+    "s1": Study(
+        own="celeba_folders",
+        stand_in="faces",
+        as_stand_in=(*GENDER, "data.split_column=split", "~data.class_map"),
+    ),
+    "s2": Study(
+        own="celeba",
+        stand_in="faces",
+        as_stand_in=(
+            *(*GENDER, "data.fractions={train: 0.7, val: 0.15, test: 0.15}"),
+            *("~data.first_per_class", "~data.last_per_class"),
+        ),
+        own_table="list_attr_celeba",
+        own_rows=41_000,
+    ),
+    "s3": Study(
+        own="celeba575",
+        stand_in="celeba",
+        as_stand_in=(
+            *("data=celeba", "data.split=random", "data.first_per_class=320", "data.per_class={train: 250, val: 38}"),
+            *("data.classes=[male,female]", "~data.class_map"),
+        ),
+    ),
+    "s4": Study(own="imfdb", stand_in="faces"),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A preset with what makes it a variant; `quick` shortens it. `weights` is a file of VGG16's conv weights."""
+
+    study: str
+    preset: str
+    quick: tuple[str, ...] = ()
+    variant: tuple[str, ...] = ()
+    weights: str | None = None
+    train_too: bool = False  # the best checkpoint is judged on its training images as well
+    fits: bool = True  # in 20 minutes in its study form, on two cores
+
+
+S2_QUICK = ("model.image_size=[89,109]", "data.max_images=1500", "trainer.max_epochs=4")
+S2 = "s2_celeba_vgg16_last_block"
+CNN_QUICK, VGG_QUICK = (QUICK_AGE, "trainer.max_epochs=12"), (QUICK_AGE, "trainer.max_epochs=15")
+
+JOBS = {
+    "s0_small_csv": Job("s0", "s0_small_csv"),
+    "s0_small_csv_alt": Job("s0", "s0_small_csv_alt"),
+    "s0_age_groups": Job("s0", "s0_age_groups"),
+    "s1_celeba_alexnet": Job("s1", "s1_celeba_alexnet", ("data.max_images=2400", "trainer.max_epochs=6")),
+    S2: Job("s2", S2, S2_QUICK, weights=CAFFE),
+    f"{S2}_softmax": Job("s2", f"{S2}_softmax", S2_QUICK, weights=CAFFE),
+    "s3_celeba575_cnn7": Job("s3", "s3_celeba575_cnn7", ("trainer.max_epochs=15",)),
+    "s3_celeba575_three_conv": Job("s3", "s3_celeba575_three_conv", ("trainer.max_epochs=15",)),
+    "s4a": Job("s4", "s4a", CNN_QUICK, train_too=True),
+    "s4b": Job("s4", "s4b", CNN_QUICK),
+    "s4c": Job("s4", "s4c", (QUICK_AGE, "trainer.max_epochs=20"), train_too=True),
+    "s4d": Job("s4", "s4d", VGG_QUICK, weights=CAFFE),
+    "s4e": Job("s4", "s4e", (QUICK_AGE, "trainer.max_epochs=30"), weights=CAFFE),
+    "s4f": Job("s4", "s4f", (QUICK_AGE, "trainer.max_epochs=3"), weights=CAFFE, fits=False),
+}
+PRESETS = tuple(JOBS)
+JOBS |= {
+    "s2_frozen": Job("s2", f"{S2}_softmax", S2_QUICK, ("finetune=frozen",), CAFFE),
+    "s2_full": Job("s2", f"{S2}_softmax", S2_QUICK, ("finetune=full",), CAFFE, fits=False),
+}
+CROSS = {
+    (weights, scaling): "s4d" if (weights, scaling) == (CAFFE, "unit") else f"s4d_{short}_{scaling}"
+    for weights, short in ((CAFFE, "caffe"), (V1, "v1"))
+    for scaling in ("unit", "imagenet", "caffe")
+}
+JOBS |= {
+    name: Job("s4", "s4d", VGG_QUICK, (f"model.scaling={scaling}",), weights)
+    for (weights, scaling), name in CROSS.items()
+    if name != "s4d"
+}
+
+
+def find(root: Path, name: str) -> Path | None:
+    """A data set or `weights` in ROOT, in ROOT/data, or beside ROOT."""
+    return next((place for place in (root / name, root / "data" / name, root.parent / name) if place.exists()), None)
+
+
+def data_of(job: Job, root: Path) -> tuple[str, list[str]]:
+    """`own` or the stand-in's name, and the overrides that read it."""
+    study = STUDIES[job.study]
+    own = find(root, study.own)
+    if own and study.own_table:
+        tables = list(own.glob(f"**/{study.own_table}*"))
+        own = own if tables and sum(1 for _ in tables[0].open()) >= study.own_rows else None
+    if own:
+        return "own", [f"data.root={own}"]
+    stand_in = find(root, study.stand_in)
+    if stand_in is None:
+        raise SystemExit(f"Error: {root} has neither {study.own} nor {study.stand_in} (in it, in data/, or beside it).")
+    return study.stand_in, [*study.as_stand_in, f"data.root={stand_in}"]
+
+
+def overrides(name: str, root: Path, budget: str, seed: int) -> tuple[str, list[str]]:
+    """Where the data of a job come from, and what its run of train.py is told. The split is that of seed 0 for all seeds."""
+    job = JOBS[name]
+    source, data = data_of(job, root)
+    weights = find(root, "weights")
+    given = [f"experiment={job.preset}", *data, *job.variant]
+    if job.weights and weights and (weights / job.weights).exists():
+        given.append(f"model.weights={weights / job.weights}")
+    elif job.weights:  # torchvision's copy is downloaded
+        given.append(f"model.pretrained_weights={PUBLISHED_NAME[job.weights]}")
+    return source, [*given, *(job.quick if budget == "quick" else ()), f"seed={seed}", "data.seed=0"]

@@ -1,0 +1,162 @@
+"""From results.json to docs/studies-results.md: published against ours, the claims, the commands; and the figure."""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import claims
+from claims import Runs
+from faceattr.metrics import wilson
+from plan import PRESETS
+
+Record = dict[str, Any]
+BUDGETS = {"study": "Study form", "quick": "Quick form"}
+MARKS = "<!-- results -->", "<!-- /results -->"
+
+
+def write(runs: Sequence[Record], document: Path, picture: Path) -> None:
+    """Replaces what stands between the marks in the document, and draws the picture."""
+    before, _, rest = document.read_text(encoding="utf-8").partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    parts = [part for budget in BUDGETS for part in sections(Runs(runs, budget), budget)]
+    document.write_text(f"{before}{MARKS[0]}\n\n" + "\n\n".join(parts) + f"\n\n{MARKS[1]}{after}", encoding="utf-8")
+    draw(runs, picture)
+    print(f"{document}\n{picture}")
+
+
+def sections(runs: Runs, budget: str) -> list[str]:
+    """The tables of one budget, as far as there are runs."""
+    made = [run for job in runs.by for run in runs.of(job)]
+    if not made:
+        return []
+    title = f"## {BUDGETS[budget]}"
+    seconds = sum(run["seconds"] for run in made)
+    about = f"{len(made)} runs, {seconds / 60:,.0f} core-minutes in all. {made[0]['device'].replace(' × 1', '')}, precision {made[0]['precision']}."
+    parts = [title, about, "### Published and ours", published_table(runs)]
+    if rows := claims.table(runs):
+        head = [
+            "claim",
+            "",
+            "compared",
+            "first",
+            "second",
+            "difference (95%)",
+            "each seed",
+            "McNemar, pooled",
+            "verdict",
+        ]
+        parts += ["### Do the conclusions hold?", markdown(head, rows)]
+    if rows := claims.cross(runs):
+        head = ["weights", "scaling", "validation accuracy", "minus S4-A (95%)", ""]
+        parts += ["### Claim 3 crossed: frozen VGG16 by weights and preprocessing", markdown(head, rows)]
+    commands = "\n".join(run["command"] for job in runs.by for run in runs.of(job)[:1])
+    return [*parts, "### Commands (the first seed of each)", f"```\n{commands}\n```"]
+
+
+def headline(run: Record) -> tuple[Record, float | None, int]:
+    """The figure that a preset is compared by (its first published one), and ours with its number of images."""
+    entry = run["published"][0]
+    found = run["metrics"].get(entry["split"], {})
+    metric = "accuracy" if entry["metric"] == "published_map" else entry["metric"]
+    return entry, found.get(metric), found.get("n", 0)
+
+
+def compared(runs: Sequence[Record]) -> Record:
+    """Published and ours with 95% intervals (low, high; None without a figure), and the verdict that the rule gives."""
+    entry, _, n = headline(runs[0])
+    values = [value for run in runs if (value := headline(run)[1]) is not None]
+    mean = statistics.fmean(values)
+    ours = (mean, *wilson(mean, n))
+    theirs = None if entry["value"] is None else (entry["value"], *wilson(entry["value"], entry["n"]))
+    overlap = theirs is not None and ours[1] <= theirs[2] and theirs[1] <= ours[2]
+    if runs[0]["data"] != "own":
+        said = "other data"
+    elif theirs is None:
+        said = "no figure published"
+    elif runs[0]["budget"] != "study":
+        said = "shortened"
+    else:
+        said = "reproduced" if overlap else "differs"
+    return {
+        "entry": entry,
+        "ours": ours,
+        "n": n,
+        "theirs": theirs,
+        "sd": spread(values),
+        "overlap": overlap,
+        "said": said,
+    }
+
+
+def spread(values: Sequence[float]) -> str:
+    return f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+
+
+def published_table(runs: Runs) -> str:
+    rows = []
+    for job in PRESETS:
+        of = runs.of(job)
+        if not of:
+            continue
+        c = compared(of)
+        theirs = f"{c['theirs'][0]:.3f} ({c['theirs'][1]:.3f}–{c['theirs'][2]:.3f})" if c["theirs"] else "none"
+        overlap = "–" if c["theirs"] is None else "yes" if c["overlap"] else "no"
+        sizes = of[0]["parameters"]
+        rows.append(
+            [
+                f"`{job}`",
+                f"{c['entry']['split']} {c['entry']['metric']}",
+                theirs,
+                f"{c['ours'][0]:.3f}{c['sd']} ({c['ours'][1]:.3f}–{c['ours'][2]:.3f})",
+                f"{c['n']:,}",
+                str(len(of)),
+                overlap,
+                f"{sizes['total']:,} / {sizes['trainable']:,}",
+                f"{statistics.median(run['seconds'] for run in of):,.0f}",
+                f"`{of[0]['data']}`" if of[0]["data"] != "own" else "own",
+                c["said"],
+            ]
+        )
+    head = ["preset", "figure", "published (95%)", "ours, mean ± sd (95%)", "n", "seeds", "intervals overlap"]
+    return markdown([*head, "parameters, trained", "seconds a run", "data", "verdict"], rows)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def draw(runs: Sequence[Record], picture: Path) -> None:
+    """A row per preset: the published interval, and ours in each budget."""
+    import matplotlib
+    from faceattr.report.plots import INK, MUTED, STYLE
+    from matplotlib.figure import Figure
+
+    by_budget = {budget: Runs(runs, budget) for budget in BUDGETS}
+    jobs = [job for job in PRESETS if any(of.of(job) for of in by_budget.values())]
+    looks = {"published": ("s", INK, -0.22), "study": ("o", "#0072b2", 0.0), "quick": ("^", "#d55e00", 0.22)}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 0.52 * len(jobs) + 1.2))
+        axes = figure.add_subplot()
+        for row, job in enumerate(jobs):
+            found = {budget: compared(of.of(job)) for budget, of in by_budget.items() if of.of(job)}
+            bars = {budget: c["ours"] for budget, c in found.items()} | {
+                "published": next(iter(found.values()))["theirs"]
+            }
+            for name, bar in bars.items():
+                if bar:
+                    marker, colour, offset = looks[name]
+                    error = [[bar[0] - bar[1]], [bar[2] - bar[0]]]
+                    axes.errorbar(
+                        bar[0], row + offset, xerr=error, fmt=marker, color=colour, markersize=5, linewidth=1.4
+                    )
+        for name, label in {"published": "published", "study": "ours, study form", "quick": "ours, quick form"}.items():
+            axes.plot([], [], looks[name][0], color=looks[name][1], label=label)
+        axes.set_yticks(range(len(jobs)), jobs, color=INK)
+        axes.invert_yaxis()
+        axes.grid(axis="x")
+        axes.set(xlabel="accuracy, 95% interval; ours on stand-ins where the study's own images were not there")
+        axes.xaxis.label.set_color(MUTED)
+        figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
+        figure.savefig(picture)
