@@ -49,8 +49,8 @@ bench: $(VENV)/.train $(VENV)-bench/.keras  ## docs/benchmarks.md anew, on a qui
 bench-gpu: $(VENV)/.train  ## the same on a CUDA device, without peers: benchmarks/results-gpu.json
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
-reproduce: $(VENV)/.train  ## the published studies again, docs/studies-results.md; ROOT=data folder [BUDGET=study] [ARGS='--only s4a']
-	$(BIN)/python studies/reproduce.py $(ROOT) --budget $(or $(BUDGET),quick) $(ARGS)
+reproduce: $(VENV)/.train  ## the published studies again, docs/studies-results.md; ROOT=data folder [budget=study] [ARGS='--only s4a']
+	$(BIN)/python studies/reproduce.py $(ROOT) --budget $(or $(budget),quick) $(ARGS)
 
 clean:  ## remove .venv and caches; runs (outputs/, multirun/) stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache build dist src/*.egg-info

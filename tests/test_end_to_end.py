@@ -20,8 +20,8 @@ CONF = ROOT / "conf"
 FILES = {
     *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "table.csv", "run.json", "train.log"),
-    *("val_metrics.json", "predictions_val.csv", "confusion_val.png", "curves.png"),
-    *("test_metrics.json", "predictions_test.csv", "confusion_test.png"),
+    *("val_metrics.json", "predictions_val.csv", "confusion_val.png", "gallery_val.png", "curves.png"),
+    *("test_metrics.json", "predictions_test.csv", "confusion_test.png", "gallery_test.png"),
 }
 TIMES = ["seconds", "images_per_second"]
 
@@ -144,7 +144,8 @@ def test_evaluate_repeats_the_runs_own_figures(run, best, given, split):
     ended = quick("evaluate", f"ckpt={best}", *given, "hydra.run.dir=out", cwd=best.parent)
     assert ended.code == 0, ended.err
     out = best.parent / "out"
-    made = {f"{split}_metrics.json", f"predictions_{split}.csv", f"confusion_{split}.png", "evaluate.log"}
+    pictures = {f"confusion_{split}.png", f"gallery_{split}.png"}
+    made = {f"{split}_metrics.json", f"predictions_{split}.csv", *pictures, "evaluate.log"}
     assert names(out) == made | {name for name in FILES if name.startswith(".hydra")}
     for name in (f"{split}_metrics.json", f"predictions_{split}.csv"):
         assert split == "train" or (out / name).read_bytes() == (run / name).read_bytes(), name

@@ -99,6 +99,19 @@ def test_the_same_seed_twice_counts_once(tmp_path):
     assert row["seeds"] == 2 and row["val_accuracy_sd"] == pytest.approx(math.sqrt(2) * 0.005)
 
 
+def test_what_a_study_published_stands_beside_ours(tmp_path):
+    entry = {"metric": "accuracy", "split": "val", "value": 0.68, "n": 2396, "source": "text"}
+    for number, (preset, accuracy) in enumerate([("s4a", 0.60), ("s4a", 0.62), ("s4b", 0.50)]):
+        published = [entry if preset == "s4a" else entry | {"value": None}]
+        job(tmp_path, number, [f"experiment={preset}", f"seed={number}"], accuracy, published=published)
+    board = leaderboard(tmp_path)
+    assert board["published"].tolist()[0] == 0.68 and board["published"].isna().tolist() == [False, True]
+    assert board["ours"].tolist()[0] == pytest.approx(0.61)
+    assert (board["published_low"][0], board["published_high"][0]) == wilson(0.68, 2396)
+    text = render(board)
+    assert "val accuracy 0.680 (0.661–0.698)" in text and "0.610" in text
+
+
 @pytest.mark.parametrize("status", ["running", "interrupted"])
 def test_a_job_cut_off_counts_as_failed_once_the_sweep_is_over(tmp_path, status):
     job(tmp_path, 0, ["model=cnn"], 0.9)

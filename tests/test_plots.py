@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from faceattr.report.plots import confusion, curves
+from faceattr.report.plots import confusion, counts, curves
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -40,34 +40,34 @@ def text_stays_text():
 
 @pytest.mark.parametrize("epochs", [1, 2, 60])
 def test_curves_is_a_picture_of_both_metrics(tmp_path, epochs):
-    curves(history(epochs), tmp_path / "curves.png", best_epoch=1, title="sample_cnn_full")
+    curves(history(epochs), tmp_path / "curves.png", judged_epoch=1, title="sample_cnn_full")
     with Image.open(tmp_path / "curves.png") as image:
         image.load()
         assert image.width > 1000 and image.width > 2 * image.height
         assert np.asarray(image.convert("L")).std() > 5
-    curves(history(epochs), tmp_path / "curves.svg", best_epoch=1, title="sample_cnn_full")
+    curves(history(epochs), tmp_path / "curves.svg", judged_epoch=1, title="sample_cnn_full")
     shown = texts(tmp_path / "curves.svg")
     assert {"sample_cnn_full", "loss", "accuracy", "train", "validation", "epoch"} <= set(shown)
 
 
-def test_curves_marks_the_best_epoch_and_its_values(tmp_path):
-    curves(history(10), tmp_path / "curves.svg", best_epoch=7, title="run")
+def test_curves_marks_the_judged_epoch_and_its_values(tmp_path):
+    curves(history(10), tmp_path / "curves.svg", judged_epoch=7, title="run")
     shown = texts(tmp_path / "curves.svg")
-    assert {"best epoch (7)", "0.617", f"{0.8 * 0.9**6:.3f}"} <= set(shown)
-    curves(history(10), tmp_path / "unmarked.svg", best_epoch=None, title="run")
+    assert {"judged epoch (7)", "0.617", f"{0.8 * 0.9**6:.3f}"} <= set(shown)
+    curves(history(10), tmp_path / "unmarked.svg", judged_epoch=None, title="run")
     assert not any("best" in text for text in texts(tmp_path / "unmarked.svg"))
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 23])
 def test_epoch_ticks_are_epochs(tmp_path, epochs):
-    curves(history(epochs), tmp_path / "curves.svg", best_epoch=None, title="run")
+    curves(history(epochs), tmp_path / "curves.svg", judged_epoch=None, title="run")
     shown = texts(tmp_path / "curves.svg")
     ticks = shown[: shown.index("epoch")]
     assert ticks and all(tick.isdigit() for tick in ticks)
 
 
 def test_the_two_lines_differ_without_colour(tmp_path):
-    curves(history(10), tmp_path / "curves.svg", best_epoch=None, title="run")
+    curves(history(10), tmp_path / "curves.svg", judged_epoch=None, title="run")
     lines = re.findall(r'style="fill: none; stroke-dasharray: ([\d., ]+)[^"]*stroke: #d55e00', _svg(tmp_path))
     assert lines, "the train line is not dashed"
     assert not re.search(r'stroke-dasharray: [^"]*stroke: #0072b2', _svg(tmp_path)), "the validation line is not solid"
@@ -80,7 +80,7 @@ def _svg(folder: Path) -> str:
 def test_missing_values_leave_the_rest_of_the_curve(tmp_path):
     frame = history(5)
     frame.loc[2, "val_accuracy"] = np.nan
-    curves(frame, tmp_path / "curves.svg", best_epoch=3, title="run")
+    curves(frame, tmp_path / "curves.svg", judged_epoch=3, title="run")
     shown = texts(tmp_path / "curves.svg")
     assert f"{0.8 * 0.9**2:.3f}" in shown and "nan" not in shown
     assert not {"0.0", "0.00"} & set(shown), "a value that is missing is not a zero"
@@ -123,3 +123,13 @@ def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
 def test_neither_pyplot_nor_torch_is_loaded():
     code = "import sys, faceattr.report.plots; sys.exit(bool({'matplotlib.pyplot', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_counts_shows_every_number_and_tells_splits_apart_without_colour(tmp_path):
+    table = pd.DataFrame({"train": [1680, 7], "val": [360, 3], "test": [0, 12]}, index=["young", r"$\old"])
+    counts(table, tmp_path / "counts.svg", title="imfdb: images")
+    shown = texts(tmp_path / "counts.svg")
+    assert {"1,680", "360", "0", "7", "3", "12", "young", r"$\old", "imfdb: images"} <= set(shown)
+    assert {"train 1,687", "val 363", "test 12"} <= set(shown)
+    hatched = set(re.findall(r"fill: url\(#(\w+)\)", (tmp_path / "counts.svg").read_text(encoding="utf-8")))
+    assert len(hatched) == 2, "val and test have a hatch each, train none"

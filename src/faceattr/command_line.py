@@ -109,7 +109,7 @@ def _keys_beside(key: str, program: str) -> list[str]:
     groups = [arg for arg in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w\-]+", arg) and arg.split("=")[0] != key]
     try:
         hydra.core.global_hydra.GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(Path(sys.argv[0]).absolute().parent / "conf"), version_base="1.3"):
+        with hydra.initialize_config_dir(str(Path(__file__).resolve().parents[2] / "conf"), version_base="1.3"):
             known = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
             node = OmegaConf.select(hydra.compose(program, known), key.rpartition(".")[0])
     except Exception:

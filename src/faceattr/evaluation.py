@@ -13,7 +13,7 @@ from faceattr import classifier, config, metrics, predictor, table
 from faceattr.classifier import Classifier
 from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
-from faceattr.report import plots
+from faceattr.report import galleries, plots
 from faceattr.run import write_json
 
 log = logging.getLogger(__name__)
@@ -22,18 +22,21 @@ log = logging.getLogger(__name__)
 def evaluate_split(
     model: Classifier, data: FaceData, split: str, trainer_cfg: DictConfig, folder: Path, *callbacks: Callback
 ) -> dict[str, Any]:
-    """Metrics of one split's images; writes <split>_metrics.json, predictions_<split>.csv and confusion_<split>.png."""
+    """Metrics of one split's images; writes them (<split>_metrics.json), predictions, and pictures: confusion and gallery."""
     scores, _ = predictor.probabilities(model, data.split_dataloader(split), trainer_cfg, *callbacks)
     rows = data.table.iloc[data.rows(split)]
     truth = torch.tensor(rows["label"].cat.codes.to_numpy(), dtype=torch.int64)
     found = metrics.evaluate(model.target, scores, truth)
+    if any(entry["metric"] == "published_map" for entry in model.cfg.get("published") or ()):
+        found["published_map"] = metrics.published_map(scores, truth)
     frame = predictor.to_frame(rows["path"], model.target.classes, scores)
     frame.insert(1, "true", rows["label"].astype(str).to_numpy())
     frame.to_csv(folder / f"predictions_{split}.csv", index=False)
-    counts = metrics.confusion(model.target, scores, truth).numpy()
-    picture = folder / f"confusion_{split}.png"
-    plots.confusion(counts, model.target.classes, picture, title=f"{model.cfg.name}: {split} images")
+    counts, title = metrics.confusion(model.target, scores, truth).numpy(), f"{model.cfg.name}: {split} images"
+    plots.confusion(counts, model.target.classes, folder / f"confusion_{split}.png", title=title)
     write_json(folder / f"{split}_metrics.json", found)
+    files = [data.paths[row] for row in data.rows(split)]
+    galleries.gallery(frame, files, data.spec, folder / f"gallery_{split}.png", title=title)
     return found
 
 

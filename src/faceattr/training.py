@@ -200,7 +200,7 @@ class Run:
         """Metrics, predictions and pictures of the checkpoint that `trainer.checkpoint` names."""
         model, described = classifier.load(str(checkpoints.file(cfg.trainer.checkpoint)))
         epoch = described["epoch"]
-        plots.curves(pd.DataFrame(history.rows), self.folder / "curves.png", best_epoch=epoch, title=cfg.name)
+        plots.curves(pd.DataFrame(history.rows), self.folder / "curves.png", judged_epoch=epoch, title=cfg.name)
         wanted = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
         splits = [split for split in wanted if len(data.rows(split))]
         kept = [KeptPrefix(data)] if keeps else []

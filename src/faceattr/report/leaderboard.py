@@ -24,6 +24,8 @@ def leaderboard(folder: str | Path) -> pd.DataFrame:
     Columns: an override key each (those that vary; where nothing does, all), `seeds` (finished ones), `val_accuracy`
     (mean) with `_sd`, `_low`, `_high`, `average_precision` (validation), `test_accuracy` with `_sd` where there is a test
     split, `trainable` (parameters), `seconds` (mean), `weights`, `failed` (count; jobs without results), `jobs` (folders).
+    Where a study's preset says what was published: `published_figure` (such as test accuracy), `published`, `_low`, `_high`,
+    and `ours`, the mean of that figure.
 
     `_low` and `_high` are the 95% Wilson interval of the mean accuracy for the images of *one* run: all seeds are
     judged on the same images, so more seeds average out the training's chance but add no images.
@@ -65,7 +67,23 @@ def _read_job(folder: Path) -> dict[str, Any]:
         "test_n": test.get("n"),
         "trainable": run.get("parameters", {}).get("trainable"),
         "seconds": run.get("seconds"),
+        **_published(run, {"val": val, "test": test}),
     }
+
+
+def _published(run: dict[str, Any], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The first figure that a study's preset says was published, and ours."""
+    from faceattr.metrics import wilson  # imports torch
+
+    if not run.get("published") or run["published"][0]["value"] is None:
+        return {}
+    entry = run["published"][0]
+    low, high = wilson(entry["value"], entry["n"])
+    here = {
+        "published_figure": f"{entry['split']} {entry['metric']}",
+        "ours": found.get(entry["split"], {}).get(entry["metric"]),
+    }
+    return here | {"published": entry["value"], "published_low": low, "published_high": high}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -94,10 +112,20 @@ def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
         **({"val_accuracy": mean["val_accuracy"]} | spread | mean),
         "test_accuracy_sd": sd["test_accuracy"],
         **{f"test_accuracy_{side}": bound for side, bound in test.items()},
+        **_mean_of_ours(finished),
         "weights": "; ".join(sorted({job["weights"] for job in finished} - {""})),
         "failed": sum(job["error"] is not None for job in jobs),
         "jobs": " ".join(job["job"].name for job in jobs),
     }
+
+
+def _mean_of_ours(jobs: list[dict[str, Any]]) -> dict[str, Any]:
+    compared = [job for job in jobs if job.get("published") is not None and job["ours"] is not None]
+    if not compared:
+        return {}
+    names = ("published_figure", "published", "published_low", "published_high")
+    ours = sum(job["ours"] for job in compared) / len(compared)
+    return {name: compared[0][name] for name in names} | {"ours": ours}
 
 
 def write(folder: str | Path) -> str:
@@ -118,6 +146,11 @@ def render(board: pd.DataFrame) -> str:
     cells["AP"] = board["average_precision"].map("{:.3f}".format)
     if "test_accuracy" in board:
         cells["test acc ±sd"] = _with_sd(board, "test_accuracy")
+    if "published" in board:
+        low, high = (board[f"published_{side}"].map("{:.3f}".format) for side in ("low", "high"))
+        said = board["published_figure"].fillna("") + " " + board["published"].map("{:.3f}".format)
+        cells["published"] = (said + " (" + low + "–" + high + ")").where(board["published"].notna(), "–")
+        cells["ours"] = board["ours"].map("{:.3f}".format)
     cells["trainable"] = board["trainable"].map("{:,.0f}".format)
     cells["seconds"] = board["seconds"].map("{:,.1f}".format)
     if random.any():

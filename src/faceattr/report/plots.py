@@ -1,7 +1,7 @@
-"""The pictures of a run: learning curves and confusion matrix.
+"""The charts of a run: learning curves, confusion matrix, and images by class and split.
 
 Drawn through matplotlib's object API, never pyplot: no display, safe in any process. Lines differ in dash and marker as
-well as in colour, so that both pictures survive colour blindness and a black-and-white printer.
+well as in colour, so that the charts survive colour blindness and a black-and-white printer.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ LINES: dict[str, dict[str, Any]] = {
 
 
 @matplotlib.rc_context(STYLE)
-def curves(history: pd.DataFrame, path: str | Path, *, best_epoch: int | None, title: str) -> None:
-    """Draws loss and accuracy over the epochs, train and validation, and marks the epoch of the best checkpoint.
+def curves(history: pd.DataFrame, path: str | Path, *, judged_epoch: int | None, title: str) -> None:
+    """Draws loss and accuracy over the epochs, train and validation, and marks the epoch whose checkpoint is judged.
 
     `history` has a row per epoch with `epoch`, `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`; a value
     that is missing leaves a gap in nothing but itself. The suffix of `path` decides the format.
@@ -49,9 +49,9 @@ def curves(history: pd.DataFrame, path: str | Path, *, best_epoch: int | None, t
             points = history[["epoch", f"{split}_{metric}"]].dropna()
             crowded: dict[str, Any] = {"marker": ""} if len(points) > 25 else {}
             axes.plot(points["epoch"], points[f"{split}_{metric}"], **(style | crowded))
-        best = history[history["epoch"] == best_epoch][f"val_{metric}"].dropna()
+        best = history[history["epoch"] == judged_epoch][f"val_{metric}"].dropna()
         if len(best):
-            _mark(axes, int(best_epoch or 0), float(best.iloc[0]), below=metric == "accuracy")
+            _mark(axes, int(judged_epoch or 0), float(best.iloc[0]), below=metric == "accuracy")
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9, handlelength=3)
     figure.savefig(path)
@@ -60,7 +60,7 @@ def curves(history: pd.DataFrame, path: str | Path, *, best_epoch: int | None, t
 def _mark(axes: Axes, epoch: int, value: float, *, below: bool) -> None:
     axes.axvline(epoch, color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
     star: dict[str, Any] = {"color": INK, "markersize": 12, "markeredgecolor": "white", "zorder": 5}
-    axes.plot([epoch], [value], "*", label=f"best epoch ({epoch})", **star)
+    axes.plot([epoch], [value], "*", label=f"judged epoch ({epoch})", **star)
     late = epoch > sum(axes.get_xlim()) / 2
     where: dict[str, Any] = {"xytext": (-7 if late else 7, -16 if below else 8), "ha": "right" if late else "left"}
     style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9, "fontweight": "bold", "color": INK}
@@ -98,6 +98,32 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: str | Path, *, ti
         text = f"{count:,}\n{share:.1%}" if count else "0"
         colour = "white" if share > 0.6 else INK if count else MUTED
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+    figure.savefig(path)
+
+
+BARS = {"train": ("#d55e00", ""), "val": ("#0072b2", "///"), "test": ("#999999", "...")}
+"""Colour and hatch of each split."""
+
+
+@matplotlib.rc_context(STYLE)
+def counts(images: pd.DataFrame, path: str | Path, *, title: str) -> None:
+    """Draws the number of images of each class (index) in each split (columns)."""
+    k, splits = len(images), len(images.columns)
+    figure = _figure(7.0, 1.3 + 0.23 * k * (splits + 0.7), title)
+    axes = figure.add_subplot()
+    thick = 1 / (splits + 0.7)
+    for position, split in enumerate(images):
+        colour, hatch = BARS[str(split)]
+        label = f"{split} {images[split].sum():,}"
+        style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0, "label": label}
+        bars = axes.barh(np.arange(k) + (position - (splits - 1) / 2) * thick, images[split], thick * 0.9, **style)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8, color=INK)
+    axes.set_yticks(range(k), images.index.astype(str), color=INK)
+    axes.set(ylim=(k - 0.5, -0.5), xlabel="images")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.1)
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower center", ncols=splits, frameon=False, fontsize=9)
     figure.savefig(path)
 
 
