@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from faceattr.metrics import Paired, paired
 from plan import CAFFE, CROSS, V1
+
+from faceattr.metrics import Paired, paired
 
 Record = dict[str, Any]
 LEAST_SEEDS = 3

@@ -7,8 +7,9 @@ from typing import Any
 
 import claims
 from claims import Runs
-from faceattr.metrics import wilson
 from plan import PRESETS
+
+from faceattr.metrics import wilson
 
 Record = dict[str, Any]
 BUDGETS = {"study": "Study form", "quick": "Quick form"}
@@ -32,7 +33,8 @@ def sections(runs: Runs, budget: str) -> list[str]:
         return []
     title = f"## {BUDGETS[budget]}"
     seconds = sum(run["seconds"] for run in made)
-    about = f"{len(made)} runs, {seconds / 60:,.0f} core-minutes in all. {made[0]['device'].replace(' × 1', '')}, precision {made[0]['precision']}."
+    where = f"{made[0]['device'].replace(' × 1', '')}, precision {made[0]['precision']}"
+    about = f"{len(made)} runs, {seconds / 60:,.0f} core-minutes in all. {where}."
     parts = [title, about, "### Published and ours", published_table(runs)]
     if rows := claims.table(runs):
         head = [
@@ -130,8 +132,9 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def draw(runs: Sequence[Record], picture: Path) -> None:
     """A row per preset: the published interval, and ours in each budget."""
     import matplotlib
-    from faceattr.report.plots import INK, MUTED, STYLE
     from matplotlib.figure import Figure
+
+    from faceattr.report.plots import INK, MUTED, STYLE
 
     by_budget = {budget: Runs(runs, budget) for budget in BUDGETS}
     jobs = [job for job in PRESETS if any(of.of(job) for of in by_budget.values())]

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import render
-from plan import JOBS, PRESETS, SEEDS, overrides
+from plan import JOBS, SEEDS, overrides
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -62,7 +62,7 @@ def run(name: str, budget: str, seed: int, data: Path, work: Path) -> Record:
         judged["train"] = folder / "train"
         call("evaluate.py", f"ckpt={checkpoint}", "split=train", f"hydra.run.dir={folder / 'train'}")
     about = json.loads((folder / "run.json").read_text())
-    shown = [text.replace(f"{data}/", "$ROOT/") for text in given]
+    shown = [text.replace(f"{data}/", "ROOT/") for text in given]
     return {
         **{"job": name, "budget": budget, "seed": seed, "data": source, "seconds": round(seconds, 1)},
         "command": shlex.join(["python", "train.py", *shown]),
