@@ -1,5 +1,6 @@
 """Augmentation: the documented warp and light, within their ranges, decided by a generator and nothing else."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,11 @@ def test_shear_slants_within_its_degrees():
     assert np.allclose(found[:, 1, 1], np.cos(np.radians(angles)), atol=1e-6)
     assert np.allclose(found[:, :, 0], [1, 0])
     fills(angles, 20)
+
+
+def test_shear_can_be_given_in_radians():
+    assert np.allclose(matrices(50, shear=0.2, shear_unit="radians"), matrices(50, shear=math.degrees(0.2)))
+    assert np.allclose(matrices(50, shear=0.2, shear_unit="degrees"), matrices(50, shear=0.2))
 
 
 def test_zoom_is_drawn_per_axis():

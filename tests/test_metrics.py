@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from faceattr.metrics import confusion, describe, evaluate, wilson
+from faceattr.metrics import confusion, describe, describe_published, evaluate, paired, published_map, wilson
 from faceattr.targets import Target
 
 BINARY = Target.of(["woman", "man"], ordinal=False, loss="auto")
@@ -186,3 +186,73 @@ def test_the_description_gives_accuracy_with_its_interval():
     ages = evaluate(AGES, *scored(AGES))
     assert describe(ages).endswith(f", average precision (macro) {ages['average_precision']:.3f}")
     assert describe(evaluate(BINARY, torch.eye(2)[[0]], torch.tensor([0]))) == "accuracy 1.000 (95% 0.207–1.000, n = 1)"
+
+
+# what the studies count --------------------------------------------------------------------------------------------
+
+
+def test_a_pair_of_sigmoid_units_is_counted_per_unit_and_by_the_larger():
+    target = Target.of(["female", "male"], ordinal=False, loss="one_vs_rest")
+    probabilities = torch.tensor([[0.9, 0.6], [0.4, 0.3], [0.2, 0.8]])  # right but both on; right but both off; right
+    found = evaluate(target, probabilities, torch.tensor([0, 0, 1]))
+    assert found["accuracy"] == 1.0
+    assert found["accuracy_per_unit"] == pytest.approx(4 / 6)
+    assert "accuracy_per_unit" not in evaluate(
+        Target.of(["a", "b"], ordinal=False, loss="ce"), probabilities, torch.tensor([0, 0, 1])
+    )
+
+
+def test_the_published_map_is_accuracy_and_not_average_precision():
+    scores = torch.tensor([0.9, 0.6, 0.45, 0.2])
+    probabilities, truth = torch.stack((1 - scores, scores), 1), torch.tensor([1, 0, 1, 0])
+    found = evaluate(BINARY, probabilities, truth)
+    assert published_map(probabilities, truth) == found["accuracy"] == 0.5
+    assert found["average_precision"] == pytest.approx(5 / 6)
+
+
+def test_a_published_figure_stands_beside_ours():
+    entry = {"metric": "accuracy", "split": "val", "value": 0.68, "n": 2396, "source": "text"}
+    assert describe_published(entry, 0.71) == "val accuracy 0.680 (95% 0.661–0.698, n = 2,396; text), here 0.710"
+    assert describe_published(entry, None).endswith("none here")
+    assert "without a number" in describe_published(entry | {"value": None}, 0.5)
+
+
+# paired comparison -------------------------------------------------------------------------------------------------
+
+
+def test_paired_counts_mcnemars_table_and_its_exact_p():
+    right = np.array([[1] * 8 + [0] * 2 + [1] * 30], bool)
+    other = np.array([[0] * 8 + [1] * 2 + [1] * 30], bool)
+    found = paired(right, other)
+    assert (found.wins, found.losses) == (8, 2)
+    assert found.p == pytest.approx(2 * sum(math.comb(10, k) for k in range(3)) / 2**10)
+    assert found.difference == pytest.approx(6 / 40)
+    gains = np.array([1] * 8 + [-1] * 2 + [0] * 30)
+    assert found.high - found.difference == pytest.approx(1.959964 * gains.std(ddof=1) / math.sqrt(40))
+
+
+def test_more_runs_on_the_same_images_do_not_narrow_the_interval():
+    rng = np.random.default_rng(0)
+    right, other = rng.random((1, 400)) < 0.8, rng.random((1, 400)) < 0.7
+    once, often = paired(right, other), paired(right.repeat(5, 0), other.repeat(5, 0))
+    assert (often.low, often.high) == pytest.approx((once.low, once.high))
+    assert often.wins == 5 * once.wins and often.p < once.p
+
+
+def test_the_interval_covers_the_true_difference_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    inside = 0
+    for _ in range(400):
+        hard = rng.random(300)
+        right, other = (hard + 0.3 * rng.random((3, 300)) < limit for limit in (0.85, 0.75))
+        found = paired(right, other)
+        inside += found.low <= 0.1 <= found.high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_the_same_model_is_no_better_than_itself():
+    right = np.array([[True, False, True]])
+    found = paired(right, right)
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    with pytest.raises(ValueError, match="not the same images"):
+        paired(right, right[:, :2])

@@ -156,6 +156,18 @@ def test_pool_comes_before_relu_only_where_that_changes_nothing():
     assert order("after_relu") == ["Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"]
 
 
+def test_height_norm_is_batch_norm_of_rows():
+    from faceattr.networks import HeightNorm
+
+    images, norm = torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last), HeightNorm(4)
+    mean, var = (
+        f(images, dim=(0, 1, 3), keepdim=True) for f in (torch.mean, lambda *a, **k: torch.var(*a, correction=0, **k))
+    )
+    assert torch.allclose(norm(images), (images - mean) / (var + norm.eps).sqrt(), atol=1e-5)
+    assert torch.allclose(norm(images.contiguous()), norm(images))
+    assert norm(images).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_building_leaves_statistics_and_gradients_alone():
     network = small(norm="before_relu")
     assert torch.equal(network.features[1].running_mean, torch.zeros(4))

@@ -230,12 +230,20 @@ def test_folders_all_of_s3_is_ignored_unless_named(tmp_path, caplog):
     [
         ({"class_map": {"men": "male"}}, r"data\.class_map names men; the folders there: man, woman"),
         ({"split_map": {"everything": "test"}}, r"data\.split_map names everything; the folders there: train"),
+        ({"identity_file": "none.txt"}, r"data\.identity_file does not exist: .*none\.txt"),
+        ({"identity_file": "train/man/1.jpg"}, r"1\.jpg has no identity of 2 images, e\.g\. train/man/1\.jpg"),
     ],
 )
 def test_folders_settings_that_do_not_fit(tmp_path, keys, message):
     make(tmp_path, "train/man/1.jpg", "train/woman/1.jpg")
     with pytest.raises(FaceattrError, match=message):
         folders.load(tmp_path, **keys)
+
+
+def test_folders_identities_from_a_file(tmp_path):
+    make(tmp_path, "train/man/1.jpg", "val/man/2.jpg", "train/woman/3.jpg", identity__txt="1.jpg 7\n2.jpg 7\n3.jpg 8\n")
+    table = folders.load(tmp_path, identity_file="identity.txt")
+    assert dict(zip(table["path"].str[-5:], table["group"], strict=True)) == {"1.jpg": "7", "2.jpg": "7", "3.jpg": "8"}
 
 
 def test_folders_without_class_folders(tmp_path):
@@ -287,6 +295,27 @@ def test_celeba_csv_variant_of_kaggle(tmp_path, images):
     assert table["Male"].tolist() == [True, False]
     assert table.attrs["classes"] == ["not_smiling", "smiling"]
     assert "group" not in table
+
+
+def celeba_of(root: Path, male: str) -> Path:
+    """Images 0.jpg, 1.jpg, … of which `male` says + or -, each with an identity and all in the official train part."""
+    names = [f"{i}.jpg" for i in range(len(male))]
+    make(root, *(f"img_align_celeba/{name}" for name in names))
+    rows = "".join(f"{name} {sign}1\n" for name, sign in zip(names, male.replace("+", " "), strict=True))
+    (root / "list_attr_celeba.txt").write_text(f"{len(names)}\nMale\n{rows}")
+    (root / "list_eval_partition.txt").write_text("".join(f"{name} 0\n" for name in names))
+    (root / "identity_CelebA.txt").write_text("".join(f"{name} {i % 2}\n" for i, name in enumerate(names)))
+    return root
+
+
+def test_celeba_first_and_last_rows_of_each_class(tmp_path):
+    table = celeba.load(celeba_of(tmp_path, "+-++--+-+-"), first_per_class=2, last_per_class=1)
+    table = table.assign(name=table["path"].str.rpartition("/")[2])
+    assert table["name"][table["split"].isna()].tolist() == ["0.jpg", "1.jpg", "2.jpg", "4.jpg"]
+    assert table["name"][table["split"] == "test"].tolist() == ["8.jpg", "9.jpg"]
+    assert len(table) == 6 and set(table["group"]) == {"0", "1"}
+    with pytest.raises(FaceattrError, match=r"ask for 6 rows of each class; one has 5"):
+        celeba.load(tmp_path, first_per_class=4, last_per_class=2)
 
 
 def test_celeba_unknown_attribute_lists_those_there(tmp_path):

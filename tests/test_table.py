@@ -72,6 +72,29 @@ def test_paths_become_normal_and_relative(tmp_path):
     assert prepare(table, tmp_path)["path"].tolist() == expected
 
 
+def test_a_random_split_ignores_identities_says_so_and_leaves_placed_rows(tmp_path, caplog):
+    labels, group = ["male", "female"] * 50, [f"who{i % 7}" for i in range(100)]
+    placed = [None] * 80 + ["test"] * 20
+    table = faces(tmp_path, labels, split=placed, group=group)
+    ready = prepare(table, tmp_path, split="random", fractions={"train": 0.8, "val": 0.2, "test": 0})
+    assert counts(ready) == {(s, c): n for c in CLASSES for s, n in (("train", 32), ("val", 8), ("test", 10))}
+    assert set(ready["path"][ready["split"] == "test"]) == set(table["path"][80:])
+    assert "group" not in ready and "identity" in ready
+    assert "7 of 7 identities are in more than one split" in caplog.text
+    again = prepare(table, tmp_path, split="random", fractions={"train": 0.8, "val": 0.2, "test": 0}, seed=1)
+    assert fingerprint(again) != fingerprint(ready)
+    sized = prepare(table, tmp_path, split="random", per_class={"train": 20, "val": 5, "test": 4})
+    assert counts(sized) == {(s, c): n for c in CLASSES for s, n in (("train", 20), ("val", 5), ("test", 4))}
+
+
+def test_a_row_without_a_split_is_an_error_unless_the_split_is_random(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 5, split=["train"] * 2 + ["val"] * 2 + [None] * 6)
+    with pytest.raises(FaceattrError, match=r"split other than train, val, test \(6\)"):
+        prepare(table, tmp_path)
+    halves = {"train": 0.5, "val": 0.5}
+    assert prepare(table, tmp_path, split="random", fractions=halves)["split"].notna().all()
+
+
 # problems ----------------------------------------------------------------------------------------------------------
 
 
