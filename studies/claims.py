@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from plan import CAFFE, CROSS, V1
 
-from faceattr.metrics import Paired, paired
+from faceattr.intervals import Paired, paired
 
 Record = dict[str, Any]
 LEAST_SEEDS = 3

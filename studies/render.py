@@ -9,7 +9,7 @@ import claims
 from claims import Runs
 from plan import PRESETS
 
-from faceattr.metrics import wilson
+from faceattr.intervals import wilson
 
 Record = dict[str, Any]
 BUDGETS = {"study": "Study form", "quick": "Quick form"}

@@ -152,6 +152,26 @@ def test_evaluate_repeats_the_runs_own_figures(run, best, given, split):
     assert read(out / f"{split}_metrics.json")["n"] == read(run / "run.json")["images"][split]
 
 
+def test_two_checkpoints_are_compared_on_the_same_images(run, best, tmp_path):
+    other = tiny_run(
+        tmp_path / "other", "trainer.max_epochs=1", "model=cnn7", "model.image_size=[94,94]", "seed=3", "data.seed=0"
+    )
+    compared = f"compare={other}/checkpoints/best.ckpt"
+    ended = quick("evaluate", f"ckpt={best}", compared, "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    out = tmp_path / "out"
+    first, second = (pd.read_csv(folder / "predictions_all.csv") for folder in (out, out / "compared"))
+    rights = [frame["true"] == frame["predicted"] for frame in (first, second)]
+    found = read(out / "comparison.json")
+    assert found["difference"] == pytest.approx(rights[0].mean() - rights[1].mean())
+    assert (found["wins"], found["losses"]) == ((rights[0] & ~rights[1]).sum(), (rights[1] & ~rights[0]).sum())
+    assert found["low"] < found["difference"] < found["high"] and "Difference " in ended.out
+    rows = pd.read_csv(out / "disagreements.csv")
+    assert rows["path"].tolist() == first["path"][first["predicted"] != second["predicted"]].tolist()
+    wrong = quick("evaluate", f"ckpt={best}", "compare=nowhere.ckpt", cwd=tmp_path)
+    assert wrong.code == 1 and "nowhere.ckpt: there is no such file" in wrong.err
+
+
 def test_other_data_are_matched_by_class_name(best, tmp_path):
     """The same pictures in S0's layout, where male is 0 and female 1, give the same figures per class."""
     sample.write("csv", tmp_path / "csv", n=60, image_size=32)

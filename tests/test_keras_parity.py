@@ -111,9 +111,9 @@ def portrait(height: int, width: int) -> np.ndarray:
 
 
 def warped_by_keras(generator, image: np.ndarray, drawn: dict) -> np.ndarray:
-    """Keras read its matrix in (row, column), as we do, in every keras-preprocessing and up to TensorFlow 2.8; since then
-    (keras-preprocessing #318) in (x, y), but looks for the centre as if height and width had kept their places. So the
-    present one is given the image turned over its diagonal, within a square whose border repeats the edge.
+    """Every release of keras-preprocessing (to 1.1.2) read the matrix in (row, column), as we do. Keras took over what
+    followed (#318): (x, y), but the centre is found as if height and width had kept their places. So the present one is
+    given the image turned over its diagonal, within a square whose border repeats the edge.
     """
     side = max(image.shape)
     down, across = ((side - size) // 2 for size in image.shape[:2])
@@ -128,7 +128,7 @@ def warped_by_keras(generator, image: np.ndarray, drawn: dict) -> np.ndarray:
 @pytest.mark.parametrize("size", [(48, 48), (64, 40), (40, 64)], ids=["square", "high", "wide"])
 @pytest.mark.parametrize("ranges", ["rotation 40", "shift 0.2", "shear 20", "zoom 0.2", "flip 1", *PRESETS])
 def test_pixels_are_kerass(keras, ranges, size, by):
-    """Keras's are floats and ours rounded, so at most half a level lies between them (OpenCV before 5: more)."""
+    """Keras's are floats and ours rounded, so half a level lies between them, and what float32 coordinates add."""
     one = ranges.split()
     ranges = {one[0]: float(one[1])} if len(one) == 2 else PRESETS[ranges]
     generator, drawn, image = generator_of(keras, ranges), parameters(ranges, 8, *size), portrait(*size)

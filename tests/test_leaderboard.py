@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from faceattr.errors import FaceattrError
-from faceattr.metrics import wilson
+from faceattr.intervals import wilson
 from faceattr.report import leaderboard as source
 from faceattr.report.leaderboard import Leaderboard, leaderboard, read_jobs, render, write
 

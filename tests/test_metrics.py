@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from faceattr.metrics import confusion, describe, describe_published, evaluate, paired, published_map, wilson
+from faceattr.intervals import wilson
+from faceattr.metrics import confusion, describe, describe_published, evaluate, published_map
 from faceattr.targets import Target
 
 BINARY = Target.of(["woman", "man"], ordinal=False, loss="auto")
@@ -25,25 +26,6 @@ def scored(target: Target, n: int = 300, seed: int = 0, ties: bool = False) -> t
     if ties:
         logits = logits.round()
     return torch.from_numpy(logits).float().softmax(1), torch.from_numpy(truth)
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
-    [
-        (982, 1000, 0.9717, 0.9886),
-        (6, 6, 0.6097, 1.0),
-        (72, 75, 0.8889, 0.9863),
-        (0, 10, 0.0, 0.2775),
-        (81, 263, 0.2553, 0.3662),  # Newcombe 1998, table I, method 3
-    ],
-)
-def test_the_interval_is_wilsons(right, n, low, high):
-    assert wilson(right / n, n) == pytest.approx((low, high), abs=6e-5)
-
-
-def test_the_interval_of_nothing_is_unknown():
-    assert all(map(math.isnan, wilson(0.0, 0)))
-    assert all(map(math.isnan, wilson(math.nan, 0)))
 
 
 @pytest.mark.parametrize("ties", [False, True], ids=["distinct", "ties"])
@@ -215,44 +197,3 @@ def test_a_published_figure_stands_beside_ours():
     assert describe_published(entry, 0.71) == "val accuracy 0.680 (95% 0.661–0.698, n = 2,396; text), here 0.710"
     assert describe_published(entry, None).endswith("none here")
     assert "without a number" in describe_published(entry | {"value": None}, 0.5)
-
-
-# paired comparison -------------------------------------------------------------------------------------------------
-
-
-def test_paired_counts_mcnemars_table_and_its_exact_p():
-    right = np.array([[1] * 8 + [0] * 2 + [1] * 30], bool)
-    other = np.array([[0] * 8 + [1] * 2 + [1] * 30], bool)
-    found = paired(right, other)
-    assert (found.wins, found.losses) == (8, 2)
-    assert found.p == pytest.approx(2 * sum(math.comb(10, k) for k in range(3)) / 2**10)
-    assert found.difference == pytest.approx(6 / 40)
-    gains = np.array([1] * 8 + [-1] * 2 + [0] * 30)
-    assert found.high - found.difference == pytest.approx(1.959964 * gains.std(ddof=1) / math.sqrt(40))
-
-
-def test_more_runs_on_the_same_images_do_not_narrow_the_interval():
-    rng = np.random.default_rng(0)
-    right, other = rng.random((1, 400)) < 0.8, rng.random((1, 400)) < 0.7
-    once, often = paired(right, other), paired(right.repeat(5, 0), other.repeat(5, 0))
-    assert (often.low, often.high) == pytest.approx((once.low, once.high))
-    assert often.wins == 5 * once.wins and often.p < once.p
-
-
-def test_the_interval_covers_the_true_difference_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    inside = 0
-    for _ in range(400):
-        hard = rng.random(300)
-        right, other = (hard + 0.3 * rng.random((3, 300)) < limit for limit in (0.85, 0.75))
-        found = paired(right, other)
-        inside += found.low <= 0.1 <= found.high
-    assert 0.92 <= inside / 400 <= 0.98
-
-
-def test_the_same_model_is_no_better_than_itself():
-    right = np.array([[True, False, True]])
-    found = paired(right, right)
-    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
-    with pytest.raises(ValueError, match="not the same images"):
-        paired(right, right[:, :2])

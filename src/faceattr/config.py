@@ -137,6 +137,7 @@ class Evaluate:
     """Top level of conf/evaluate.yaml."""
 
     ckpt: str | None = None
+    compare: str | None = None
     seed: int = 0
     split: str = "auto"
     data: Any = None
@@ -284,7 +285,7 @@ def validated(cfg: DictConfig) -> DictConfig:
             raise FaceattrError(f"{key}={value}: must be 0 or more.")
     if "model" in cfg and (len(cfg.model.image_size) != 2 or min(cfg.model.image_size) < 1):
         raise FaceattrError(f"model.image_size={cfg.model.image_size}: give [height, width], e.g. [128,128].")
-    for key in ("data.root", "model.weights", "ckpt"):
+    for key in ("data.root", "model.weights", "ckpt", "compare"):
         if OmegaConf.select(cfg, key):
             OmegaConf.update(cfg, key, str(Path(OmegaConf.select(cfg, key)).expanduser().absolute()))
     return cfg

@@ -1,15 +1,17 @@
 """Judging a checkpoint: the same function serves a run's own test and evaluate.py, so that they cannot disagree."""
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
-from faceattr import classifier, config, metrics, predictor, table
+from faceattr import classifier, config, intervals, metrics, predictor, table
 from faceattr.classifier import Classifier
 from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
@@ -21,12 +23,13 @@ log = logging.getLogger(__name__)
 
 def evaluate_split(
     model: Classifier, data: FaceData, split: str, trainer_cfg: DictConfig, folder: Path, *callbacks: Callback
-) -> dict[str, Any]:
-    """Metrics of one split's images; writes them (<split>_metrics.json), predictions, and pictures: confusion and gallery."""
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Metrics and predictions of one split's images; writes both, and pictures: confusion and gallery."""
     scores, _ = predictor.probabilities(model, data.split_dataloader(split), trainer_cfg, *callbacks)
     rows = data.table.iloc[data.rows(split)]
     truth = torch.tensor(rows["label"].cat.codes.to_numpy(), dtype=torch.int64)
     found = metrics.evaluate(model.target, scores, truth)
+    found |= metrics.intervals_of(found, model.target, scores, truth, _groups(rows))
     if any(entry["metric"] == "published_map" for entry in model.cfg.get("published") or ()):
         found["published_map"] = metrics.published_map(scores, truth)
     frame = predictor.to_frame(rows["path"], model.target.classes, scores)
@@ -37,7 +40,12 @@ def evaluate_split(
     write_json(folder / f"{split}_metrics.json", found)
     files = [data.paths[row] for row in data.rows(split)]
     galleries.gallery(frame, files, data.spec, folder / f"gallery_{split}.png", title=title)
-    return found
+    return found, frame
+
+
+def _groups(rows: pd.DataFrame) -> list[str] | None:
+    """Whom each image shows, where that is known; one that is of nobody known is a group of its own."""
+    return rows["group"].fillna(rows["path"]).astype(str).tolist() if "group" in rows else None
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -45,6 +53,7 @@ def evaluate(cfg: DictConfig) -> None:
     own_data = HydraConfig.get().runtime.choices.data == "checkpoint"
     cfg = config.validated(cfg)
     model, described = classifier.load(cfg.ckpt)
+    rival = _rival(cfg, model, described) if cfg.compare else None
     classes = list(model.target.classes)
     prepared = load_table(cfg.data, classes=classes, splits=own_data)
     split = cfg.split
@@ -65,9 +74,42 @@ def evaluate(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if len(data.bad_images):
         data.bad_images.to_csv(folder / "bad_images.csv", index=False)
-    found = evaluate_split(model, data, split, cfg.trainer, folder)
+    found, frame = evaluate_split(model, data, split, cfg.trainer, folder)
     weights = described.get("weights", "")
     if weights.startswith("random") and model.cfg.model.pretrained == "auto":
         log.warning("This model started from random weights: %s", weights)
     log.info("%s %s", split.capitalize(), metrics.describe(found))
+    if rival:
+        compare(cfg, rival, prepared, split, frame, folder)
     log.info("Results: %s", folder)
+
+
+def _rival(cfg: DictConfig, model: Classifier, described: dict[str, Any]) -> Classifier:
+    """The classifier in `compare`: refused where it tells other classes apart."""
+    rival, other = classifier.load(cfg.compare)
+    theirs, ours = (", ".join(m.target.classes) for m in (rival, model))
+    if set(rival.target.classes) != set(model.target.classes):
+        raise FaceattrError(f"compare={cfg.compare} tells apart {theirs}; ckpt={cfg.ckpt} {ours}.")
+    if other["fingerprint"] != described["fingerprint"]:
+        log.warning("compare was trained on other data than ckpt (or another split): it may have seen these images")
+    return rival
+
+
+def compare(
+    cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, split: str, first: pd.DataFrame, folder: Path
+) -> None:
+    """Judge `rival` on the same images, and say how much more often the model of the predictions `first` is right.
+
+    Writes comparison.json and disagreements.csv; what the rival's own evaluation leaves goes to `compared/`.
+    """
+    table = prepared.assign(label=prepared["label"].cat.reorder_categories(list(rival.target.classes)))
+    (folder / "compared").mkdir(exist_ok=True)
+    data = FaceData(table, cfg.data, classifier.input_spec(rival.cfg))
+    found, second = evaluate_split(rival, data, split, cfg.trainer, folder / "compared")
+    log.info("Compared: %s", metrics.describe(found))
+    right, other_right = ((frame["true"] == frame["predicted"]).to_numpy()[None] for frame in (first, second))
+    pair = intervals.paired(right, other_right, _groups(data.table.iloc[data.rows(split)]))
+    write_json(folder / "comparison.json", {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": split, **asdict(pair)})
+    both = first.merge(second, on=["path", "true"], suffixes=("", "_compared"))
+    both[both["predicted"] != both["predicted_compared"]].to_csv(folder / "disagreements.csv", index=False)
+    log.info("%s", metrics.describe_pair(pair))

@@ -1,15 +1,13 @@
-"""Metrics by kind of target, from probabilities kept until the end of an epoch, and the interval of an accuracy.
+"""Metrics by kind of target, from probabilities kept until the end of an epoch.
 
 Scores are gathered and computed once, on the CPU: average precision and AUROC over running state would keep every score
 anyway, and cost a synchronisation a step.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
@@ -21,17 +19,8 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
+from faceattr import intervals
 from faceattr.targets import Target
-
-
-def wilson(accuracy: float, n: int) -> tuple[float, float]:
-    """95% interval (low, high) of a proportion measured on `n` images (Wilson 1927); nan without images."""
-    if n == 0:
-        return math.nan, math.nan
-    z = 1.959963984540054
-    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def evaluate(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, Any]:
@@ -44,7 +33,7 @@ def evaluate(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
     predicted = probabilities.argmax(1)
     n = len(truth)
     accuracy = float((predicted == truth).double().mean()) if n else math.nan
-    low, high = wilson(accuracy, n)
+    low, high = intervals.wilson(accuracy, n)
     found: dict[str, Any] = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "n": n}
     if n == 0:
         return _plain(found)
@@ -83,35 +72,20 @@ def _ranking(target: Target, probabilities: Tensor, truth: Tensor, present: Tens
     return {"average_precision": float(precision[present].mean()), "auroc": float(area[present].mean())}
 
 
-@dataclass(frozen=True)
-class Paired:
-    """How much more often one model is right than another on the same images. `wins` and `losses` count the images (of all
-    runs) that only it, or only the other, has right; `p` is McNemar's exact test of them."""
-
-    difference: float
-    low: float
-    high: float
-    wins: int
-    losses: int
-    p: float
-
-
-def paired(right: np.ndarray, other: np.ndarray) -> Paired:
-    """Accuracy of `right` minus that of `other`, booleans [runs, images] of the same images (one run: [1, images]).
-
-    The 95% interval is of the mean over images of the mean over runs: an image that several runs judge is one image.
-    McNemar's test (1947) pools the runs, which a thousand runs on ten images would make look like evidence: where the two
-    disagree, believe the interval.
-    """
-    from scipy.stats import binomtest  # a second, which only comparisons have to spend
-
-    if right.shape != other.shape:
-        raise ValueError(f"not the same images: {right.shape} and {other.shape}")
-    gains = right.mean(0) - other.mean(0)
-    difference, half = float(gains.mean()), 1.959963984540054 * float(gains.std(ddof=1)) / math.sqrt(len(gains))
-    wins, losses = int((right & ~other).sum()), int((other & ~right).sum())
-    p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return Paired(difference, difference - half, difference + half, wins, losses, p)
+def intervals_of(
+    found: Mapping[str, Any], target: Target, probabilities: Tensor, truth: Tensor, groups: Sequence[Any] | None
+) -> dict[str, Any]:
+    """`<name>_low` and `<name>_high` of the figures in `found` that have no interval in closed form (`intervals.bootstrap`),
+    and what was resampled: images, or whole groups where there are any."""
+    binary = target.kind == "binary"
+    sides = intervals.bootstrap(probabilities.numpy(), truth.numpy(), binary=binary, groups=groups)
+    known = {name: side for name, side in sides.items() if found.get(name) is not None}
+    bounds = {
+        f"{name}_{which}": bound
+        for name, side in known.items()
+        for which, bound in zip(("low", "high"), side, strict=True)
+    }
+    return _plain(bounds | {"interval_unit": "image" if groups is None else "group"})
 
 
 def published_map(probabilities: Tensor, truth: Tensor) -> float:
@@ -135,8 +109,17 @@ def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
     here = "none here" if ours is None else f"here {ours:.3f}"
     if entry["value"] is None:
         return f"{what} without a number ({entry['source']}), {here}"
-    low, high = wilson(entry["value"], entry["n"])
+    low, high = intervals.wilson(entry["value"], entry["n"])
     return f"{what} {entry['value']:.3f} (95% {low:.3f}–{high:.3f}, n = {entry['n']:,}; {entry['source']}), {here}"
+
+
+def describe_pair(pair: intervals.Paired) -> str:
+    """One line: how much more often the first of two models is right on the same images, and whether that may be chance."""
+    p = "< 0.001" if pair.p < 0.001 else f"= {pair.p:.3f}"
+    return (
+        f"Difference {pair.difference:+.3f} (95% {pair.low:+.3f} to {pair.high:+.3f}); only ckpt right {pair.wins:,}, "
+        f"only compare right {pair.losses:,}, McNemar p {p}"
+    )
 
 
 def describe(metrics: dict[str, Any]) -> str:
@@ -150,4 +133,6 @@ def describe(metrics: dict[str, Any]) -> str:
     if metrics.get("average_precision") is not None:
         of = f" of {metrics['positive_class']}" if metrics.get("positive_class") else " (macro)"
         text += f", average precision{of} {metrics['average_precision']:.3f}"
+        if metrics.get("average_precision_low") is not None:
+            text += f" ({metrics['average_precision_low']:.3f}–{metrics['average_precision_high']:.3f})"
     return text

@@ -204,7 +204,7 @@ class Run:
         wanted = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
         splits = [split for split in wanted if len(data.rows(split))]
         kept = [KeptPrefix(data)] if keeps else []
-        found = {s: evaluation.evaluate_split(model, data, s, cfg.trainer, self.folder, *kept) for s in splits}
+        found = {s: evaluation.evaluate_split(model, data, s, cfg.trainer, self.folder, *kept)[0] for s in splits}
         self.about |= {
             f"{cfg.trainer.checkpoint}_epoch": epoch,
             "epochs": len(history.rows),

@@ -14,6 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.errors import FaceattrError
+from faceattr.intervals import wilson
 
 FILE = "leaderboard.csv"
 
@@ -73,8 +74,6 @@ def _read_job(folder: Path) -> dict[str, Any]:
 
 def _published(run: dict[str, Any], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The first figure that a study's preset says was published, and ours."""
-    from faceattr.metrics import wilson  # imports torch
-
     if not run.get("published") or run["published"][0]["value"] is None:
         return {}
     entry = run["published"][0]
@@ -95,8 +94,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of one configuration. The same seed twice (a search can draw that) is the same run: counted once."""
-    from faceattr.metrics import wilson  # imports torch
-
     finished = list({job["overrides"].get("seed"): job for job in jobs if not job["error"]}.values())
     names = ["val_accuracy", "average_precision", "test_accuracy", "trainable", "seconds", "n", "test_n"]
     results = pd.DataFrame(finished, columns=names).astype(float)
