@@ -44,7 +44,8 @@ class Augmentation:
         """Per image a matrix [B, 2, 3] from output to input coordinates (pixels about the centre), and [B, 2] factors.
 
         Rotation, then shift, shear and zoom, composed in the order of Keras's `apply_affine_transform`: the studies'
-        presets name its arguments. Zoom is drawn per axis.
+        presets name its arguments (of every release of keras-preprocessing; Keras since late 2020 shears the other axis).
+        Zoom is drawn per axis.
         """
         # everything is drawn, whatever is switched on: presets stay comparable under one seed
         drawn = (torch.rand(6, batch, generator=generator) * 2 - 1).double().numpy()
