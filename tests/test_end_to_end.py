@@ -22,6 +22,7 @@ FILES = {
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "table.csv", "run.json", "train.log"),
     *("val_metrics.json", "predictions_val.csv", "confusion_val.png", "gallery_val.png", "curves.png"),
     *("test_metrics.json", "predictions_test.csv", "confusion_test.png", "gallery_test.png"),
+    *(f"slices_{split}.{suffix}" for split in ("val", "test") for suffix in ("csv", "png")),
 }
 TIMES = ["seconds", "images_per_second"]
 
@@ -144,12 +145,29 @@ def test_evaluate_repeats_the_runs_own_figures(run, best, given, split):
     ended = quick("evaluate", f"ckpt={best}", *given, "hydra.run.dir=out", cwd=best.parent)
     assert ended.code == 0, ended.err
     out = best.parent / "out"
-    pictures = {f"confusion_{split}.png", f"gallery_{split}.png"}
+    pictures = {f"confusion_{split}.png", f"gallery_{split}.png", f"slices_{split}.csv", f"slices_{split}.png"}
     made = {f"{split}_metrics.json", f"predictions_{split}.csv", *pictures, "evaluate.log"}
     assert names(out) == made | {name for name in FILES if name.startswith(".hydra")}
     for name in (f"{split}_metrics.json", f"predictions_{split}.csv"):
         assert split == "train" or (out / name).read_bytes() == (run / name).read_bytes(), name
     assert read(out / f"{split}_metrics.json")["n"] == read(run / "run.json")["images"][split]
+
+
+def test_an_evaluation_is_sliced_by_the_columns_that_are_asked_for(run, best, tmp_path):
+    wanted = "evaluate.slices=[glasses,brightness]"
+    ended = quick("evaluate", f"ckpt={best}", wanted, "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    found = pd.read_csv(tmp_path / "out" / "slices_all.csv")
+    assert set(found["column"]) == {"glasses", "brightness"} and (found.groupby("column")["n"].sum() == 60).all()
+    table = pd.read_csv(run / "table.csv", keep_default_na=False).set_index("path")
+    rows = pd.read_csv(tmp_path / "out" / "predictions_all.csv").join(table[["glasses"]], on="path")
+    for _, row in found[found["column"] == "glasses"].iterrows():
+        own = rows[rows["glasses"] == row["value"]]
+        assert len(own) == row["n"] and (own["true"] == own["predicted"]).mean() == pytest.approx(row["accuracy"])
+    wrong = quick("evaluate", f"ckpt={best}", "evaluate.slices=[hat]", cwd=tmp_path)
+    assert wrong.code == 1 and wrong.err.startswith("Error: evaluate.slices: no column hat. There are: ")
+    none = quick("evaluate", f"ckpt={best}", "evaluate.slices=[]", "hydra.run.dir=none", cwd=tmp_path)
+    assert none.code == 0 and not (tmp_path / "none" / "slices_test.csv").exists()
 
 
 def test_two_checkpoints_are_compared_on_the_same_images(run, best, tmp_path):

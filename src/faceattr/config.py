@@ -114,6 +114,13 @@ class Trainer:
 
 
 @dataclass
+class Judgement:
+    """What is done with a model's predictions. `slices`: columns that cut them (null: all that can; []: none)."""
+
+    slices: list[str] | None = None
+
+
+@dataclass
 class Train:
     """Top level of conf/train.yaml."""
 
@@ -123,6 +130,7 @@ class Train:
     ckpt: str | None = None
     quirks: list[str] = field(default_factory=list)
     published: list[Any] = field(default_factory=list)
+    evaluate: Judgement = field(default_factory=Judgement)
     data: Any = None
     model: Any = None
     finetune: Finetune = field(default_factory=Finetune)
@@ -140,6 +148,7 @@ class Evaluate:
     compare: str | None = None
     seed: int = 0
     split: str = "auto"
+    evaluate: Judgement = field(default_factory=Judgement)
     data: Any = None
     trainer: Trainer = field(default_factory=Trainer)
 
@@ -186,6 +195,7 @@ CLOSED: dict[str, set[str]] = {
     "finetune": set(Finetune.__dataclass_fields__),
     "augment": set(Augment.__dataclass_fields__),
     "trainer": set(Trainer.__dataclass_fields__),
+    "evaluate": set(Judgement.__dataclass_fields__),
 }
 """Keys of the groups that are dataclasses: Hydra's `+key=value` adds others without a word."""
 NOT_NEGATIVE = ("seed", "data.seed", "data.workers")

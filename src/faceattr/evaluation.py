@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
-from faceattr import classifier, config, intervals, metrics, predictor, table
+from faceattr import classifier, config, intervals, metrics, predictor, slices, table
 from faceattr.classifier import Classifier
 from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
@@ -22,10 +22,13 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_split(
-    model: Classifier, data: FaceData, split: str, trainer_cfg: DictConfig, folder: Path, *callbacks: Callback
+    model: Classifier, data: FaceData, split: str, cfg: DictConfig, folder: Path, *callbacks: Callback
 ) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Metrics and predictions of one split's images; writes both, and pictures: confusion and gallery."""
-    scores, _ = predictor.probabilities(model, data.split_dataloader(split), trainer_cfg, *callbacks)
+    """Metrics and predictions of one split's images; writes both, slices, and pictures.
+
+    `cfg` is that of the run or the evaluation: its `trainer` and `evaluate` are used.
+    """
+    scores, _ = predictor.probabilities(model, data.split_dataloader(split), cfg.trainer, *callbacks)
     rows = data.table.iloc[data.rows(split)]
     truth = torch.tensor(rows["label"].cat.codes.to_numpy(), dtype=torch.int64)
     found = metrics.evaluate(model.target, scores, truth)
@@ -39,8 +42,31 @@ def evaluate_split(
     plots.confusion(counts, model.target.classes, folder / f"confusion_{split}.png", title=title)
     write_json(folder / f"{split}_metrics.json", found)
     files = [data.paths[row] for row in data.rows(split)]
+    if cfg.evaluate.slices is None or len(cfg.evaluate.slices):
+        _slice(model, data, split, files, scores, truth, cfg.evaluate.slices, folder)
     galleries.gallery(frame, files, data.spec, folder / f"gallery_{split}.png", title=title)
     return found, frame
+
+
+def _slice(
+    model: Classifier,
+    data: FaceData,
+    split: str,
+    files: list[str],
+    scores: torch.Tensor,
+    truth: torch.Tensor,
+    wanted: list[str] | None,
+    folder: Path,
+) -> None:
+    """Writes slices_<split>.csv and slices_<split>.png."""
+    rows = data.table.iloc[data.rows(split)].reset_index(drop=True)
+    if wanted is None or set(wanted) & set(slices.MEASURED):
+        pixels = (batch[0].permute(0, 2, 3, 1).numpy() for batch in data.in_order(data.rows(split)))
+        rows = rows.join(slices.measure(pixels, files), rsuffix="_measured")
+    table = slices.slices(slices.cuts_of(rows, wanted), model.target, scores, truth)
+    table.to_csv(folder / f"slices_{split}.csv", index=False)
+    plots.slices(table, folder / f"slices_{split}.png", title=f"{model.cfg.name}: {split} images, slices")
+    log.info("%s: %s", split.capitalize(), slices.describe(table))
 
 
 def _groups(rows: pd.DataFrame) -> list[str] | None:
@@ -62,6 +88,7 @@ def evaluate(cfg: DictConfig) -> None:
     if split != "all" and ("split" not in prepared or not (prepared["split"] == split).any()):
         there = ", ".join(prepared["split"].unique()) if "split" in prepared else "none"
         raise FaceattrError(f"split={split}: no such images in this data. Splits there: {there}. Or split=all")
+    slices.check(prepared, cfg.evaluate.slices)
     if own_data and table.fingerprint(prepared) != described["fingerprint"]:
         log.warning(
             "The data have changed since training (fingerprint %s, then %s): images of this split may have been trained on",
@@ -74,7 +101,7 @@ def evaluate(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     if len(data.bad_images):
         data.bad_images.to_csv(folder / "bad_images.csv", index=False)
-    found, frame = evaluate_split(model, data, split, cfg.trainer, folder)
+    found, frame = evaluate_split(model, data, split, cfg, folder)
     weights = described.get("weights", "")
     if weights.startswith("random") and model.cfg.model.pretrained == "auto":
         log.warning("This model started from random weights: %s", weights)
@@ -105,7 +132,7 @@ def compare(
     table = prepared.assign(label=prepared["label"].cat.reorder_categories(list(rival.target.classes)))
     (folder / "compared").mkdir(exist_ok=True)
     data = FaceData(table, cfg.data, classifier.input_spec(rival.cfg))
-    found, second = evaluate_split(rival, data, split, cfg.trainer, folder / "compared")
+    found, second = evaluate_split(rival, data, split, cfg, folder / "compared")
     log.info("Compared: %s", metrics.describe(found))
     right, other_right = ((frame["true"] == frame["predicted"]).to_numpy()[None] for frame in (first, second))
     pair = intervals.paired(right, other_right, _groups(data.table.iloc[data.rows(split)]))

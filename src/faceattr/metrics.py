@@ -5,6 +5,7 @@ anyway, and cost a synchronisation a step.
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,8 +66,10 @@ def _ranking(target: Target, probabilities: Tensor, truth: Tensor, present: Tens
     k = len(target.classes)
     if present.sum() < 2:
         return {"average_precision": math.nan, "auroc": math.nan}
-    precision = multiclass_average_precision(probabilities, truth, k, average="none")
-    area = multiclass_auroc(probabilities, truth, k, average="none")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about classes that are not there: they are left out below
+        precision = multiclass_average_precision(probabilities, truth, k, average="none")
+        area = multiclass_auroc(probabilities, truth, k, average="none")
     if target.kind == "binary":
         return {"average_precision": float(precision[-1]), "auroc": float(area[-1])}
     return {"average_precision": float(precision[present].mean()), "auroc": float(area[present].mean())}

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from faceattr import checkpoint, classifier, config, devices, evaluation, finetune, metrics, prefix, table
+from faceattr import checkpoint, classifier, config, devices, evaluation, finetune, metrics, prefix, slices, table
 from faceattr.classifier import Classifier
 from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
@@ -78,6 +78,7 @@ class Run:
         devices.flush_denormals()
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         prepared = load_table(cfg.data)
+        slices.check(prepared, cfg.evaluate.slices)
         target = Target.of(prepared.attrs["classes"], ordinal=prepared.attrs["ordinal"], loss=cfg.loss)
         network = classifier.build_network(cfg, target)
         policy = classifier.policy_of(cfg, network)
@@ -204,7 +205,7 @@ class Run:
         wanted = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
         splits = [split for split in wanted if len(data.rows(split))]
         kept = [KeptPrefix(data)] if keeps else []
-        found = {s: evaluation.evaluate_split(model, data, s, cfg.trainer, self.folder, *kept)[0] for s in splits}
+        found = {s: evaluation.evaluate_split(model, data, s, cfg, self.folder, *kept)[0] for s in splits}
         self.about |= {
             f"{cfg.trainer.checkpoint}_epoch": epoch,
             "epochs": len(history.rows),

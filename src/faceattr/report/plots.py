@@ -127,6 +127,33 @@ def counts(images: pd.DataFrame, path: str | Path, *, title: str) -> None:
     figure.savefig(path)
 
 
+@matplotlib.rc_context(STYLE)
+def slices(table: pd.DataFrame, path: str | Path, *, title: str, most: int = 30) -> None:
+    """Draws the accuracy of each slice with its interval, the worst gap to the rest first, as `slices.slices` gives them.
+
+    A filled mark is a gap that is no chance (p < .05 after Holm's correction); slices that are too small to compare are left out.
+    """
+    compared = table[table["gap"].notna()] if len(table) else table
+    shown = compared.head(most)
+    figure = _figure(8.0, 1.5 + 0.24 * max(1, len(shown)), title)
+    axes = figure.add_subplot()
+    for row, (_, of) in enumerate(shown.iterrows()):
+        error = [[of["accuracy"] - of["accuracy_low"]], [of["accuracy_high"] - of["accuracy"]]]
+        fill = INK if of["p"] < 0.05 else "white"
+        style: dict[str, Any] = {"fmt": "o", "color": INK, "markerfacecolor": fill, "markersize": 5, "linewidth": 1.2}
+        axes.errorbar(of["accuracy"], row, xerr=error, **style)
+        gap = f"n = {of['n']:,}, {of['gap']:+.3f}"
+        axes.annotate(gap, (1.01, row), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=MUTED)
+    axes.set_yticks(range(len(shown)), [f"{of['column']}: {of['value']}" for _, of in shown.iterrows()], color=INK)
+    axes.set(
+        ylim=(max(len(shown), 1) - 0.5, -0.5), xlabel="accuracy, 95% interval; filled: the gap to the rest is no chance"
+    )
+    left_out = len(compared) - len(shown)
+    axes.set_title(f"the {most} worst of {len(compared)}" if left_out else "worst gap to the rest first")
+    axes.grid(axis="x")
+    figure.savefig(path)
+
+
 def _figure(width: float, height: float, title: str) -> Figure:
     figure = Figure(figsize=(width, height))
     figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
