@@ -160,6 +160,26 @@ def table(runs: Runs) -> list[list[str]]:
     return sorted(rows, key=lambda row: row[0])
 
 
+def together(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line per claim: it holds if all of its comparisons do, does not if one does not, and is open otherwise."""
+    lines = []
+    for number in dict.fromkeys(row[0] for row in rows):
+        of = [row for row in rows if row[0] == number]
+        said = [row[-1].strip("*") for row in of]
+        whole = (
+            "does not hold"
+            if "does not hold" in said
+            else "holds"
+            if all(s.startswith("holds") for s in said)
+            else "open"
+        )
+        counted = (
+            f" ({sum(s.startswith('holds') for s in said)} of {len(said)} comparisons hold)" if len(said) > 1 else ""
+        )
+        lines.append(f"{number}. {'; '.join(dict.fromkeys(row[1] for row in of))}: **{whole}**{counted}")
+    return lines
+
+
 def cross(runs: Runs) -> list[list[str]]:
     """Claim 3, crossed: S4-D's accuracy by weights and scaling, and its difference to the small CNN (S4-A)."""
     rows = []

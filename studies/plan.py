@@ -87,7 +87,7 @@ JOBS = {
     "s4c": Job("s4", "s4c", (QUICK_AGE, "trainer.max_epochs=20"), train_too=True),
     "s4d": Job("s4", "s4d", VGG_QUICK, weights=CAFFE),
     "s4e": Job("s4", "s4e", (QUICK_AGE, "trainer.max_epochs=30"), weights=CAFFE),
-    "s4f": Job("s4", "s4f", (QUICK_AGE, "trainer.max_epochs=3"), weights=CAFFE, fits=False),
+    "s4f": Job("s4", "s4f", (QUICK_AGE, "trainer.max_epochs=2"), weights=CAFFE, fits=False),
 }
 PRESETS = tuple(JOBS)
 JOBS |= {

@@ -48,7 +48,7 @@ def sections(runs: Runs, budget: str) -> list[str]:
             "McNemar, pooled",
             "verdict",
         ]
-        parts += ["### Do the conclusions hold?", markdown(head, rows)]
+        parts += ["### Do the conclusions hold?", "\n".join(claims.together(rows)), markdown(head, rows)]
     if rows := claims.cross(runs):
         head = ["weights", "scaling", "validation accuracy", "minus S4-A (95%)", ""]
         parts += ["### Claim 3 crossed: frozen VGG16 by weights and preprocessing", markdown(head, rows)]

@@ -373,6 +373,16 @@ def test_claims_are_decided_by_interval_and_by_every_seed(studies):
     assert said(low[:2], high[:2]) == []  # too few seeds: no verdict
 
 
+def test_a_claim_holds_where_all_of_its_comparisons_do(studies):
+    def said(*verdicts: str) -> list[str]:
+        return studies["claims"].together([["4", "best", "-", verdict] for verdict in verdicts])
+
+    assert said("**holds**", "**holds**") == ["4. best: **holds** (2 of 2 comparisons hold)"]
+    assert said("**holds**", "open") == ["4. best: **open** (1 of 2 comparisons hold)"]
+    assert said("**holds**", "**does not hold**", "open") == ["4. best: **does not hold** (1 of 3 comparisons hold)"]
+    assert said("holds (no difference seen)") == ["4. best: **holds**"]
+
+
 def test_the_document_is_made_from_the_results(studies, tmp_path):
     document, picture = tmp_path / "results.md", tmp_path / "studies.png"
     document.write_text("before\n<!-- results -->\nstale\n<!-- /results -->\nafter\n")
