@@ -23,6 +23,7 @@ FILES = {
     *("val_metrics.json", "predictions_val.csv", "confusion_val.png", "gallery_val.png", "curves.png"),
     *("test_metrics.json", "predictions_test.csv", "confusion_test.png", "gallery_test.png"),
     *(f"slices_{split}.{suffix}" for split in ("val", "test") for suffix in ("csv", "png")),
+    *("reliability_val.png", "reliability_test.png"),
 }
 TIMES = ["seconds", "images_per_second"]
 
@@ -145,7 +146,8 @@ def test_evaluate_repeats_the_runs_own_figures(run, best, given, split):
     ended = quick("evaluate", f"ckpt={best}", *given, "hydra.run.dir=out", cwd=best.parent)
     assert ended.code == 0, ended.err
     out = best.parent / "out"
-    pictures = {f"confusion_{split}.png", f"gallery_{split}.png", f"slices_{split}.csv", f"slices_{split}.png"}
+    pictures = {f"{what}_{split}.png" for what in ("confusion", "gallery", "reliability", "slices")}
+    pictures |= {f"slices_{split}.csv"}
     made = {f"{split}_metrics.json", f"predictions_{split}.csv", *pictures, "evaluate.log"}
     assert names(out) == made | {name for name in FILES if name.startswith(".hydra")}
     for name in (f"{split}_metrics.json", f"predictions_{split}.csv"):
@@ -168,6 +170,48 @@ def test_an_evaluation_is_sliced_by_the_columns_that_are_asked_for(run, best, tm
     assert wrong.code == 1 and wrong.err.startswith("Error: evaluate.slices: no column hat. There are: ")
     none = quick("evaluate", f"ckpt={best}", "evaluate.slices=[]", "hydra.run.dir=none", cwd=tmp_path)
     assert none.code == 0 and not (tmp_path / "none" / "slices_test.csv").exists()
+
+
+def test_a_temperature_is_fitted_kept_and_used(run, best, album, tmp_path):
+    plain = read(run / "test_metrics.json")
+    copy = shutil.copy(best, tmp_path / "best.ckpt")
+    ended = quick("evaluate", f"ckpt={copy}", "evaluate.calibrate=true", "hydra.run.dir=out", cwd=tmp_path)
+    assert ended.code == 0 and "Temperature " in ended.out, ended.err
+    found = read(tmp_path / "out" / "test_metrics.json")
+    temperature = found["temperature"]
+    for name in ("ece", "brier", "log_loss"):
+        assert found[f"{name}_uncalibrated"] == pytest.approx(plain[name], abs=1e-5)
+    assert found["accuracy"] == plain["accuracy"] and temperature != 1
+    again = quick("evaluate", f"ckpt={copy}", "hydra.run.dir=again", cwd=tmp_path)
+    assert again.code == 0 and read(tmp_path / "again" / "test_metrics.json") == found
+    before, after = (pd.read_csv(f / "predictions_test.csv")["probability_male"] for f in (run, tmp_path / "out"))
+    assert after.to_numpy() == pytest.approx(1 / (1 + (1 / before - 1) ** (1 / temperature)), abs=1e-4)
+    said = quick("predict", f"ckpt={copy}", f"input={album}", "hydra.run.dir=predicted", cwd=tmp_path)
+    assert f"calibrated: temperature {temperature:.3f}" in said.out
+    assert "calibrated" not in quick("predict", f"ckpt={best}", f"input={album}", cwd=tmp_path).out
+
+
+def test_a_run_fits_its_temperature_on_validation_and_judges_the_test_with_it(tmp_path):
+    folder = tiny_run(tmp_path / "run", "evaluate.calibrate=true", "evaluate.recall=0.5", "trainer.max_epochs=1")
+    val, test = (read(folder / f"{split}_metrics.json") for split in ("val", "test"))
+    assert "temperature" not in val and test["temperature"] > 0
+    assert test["recall_at_threshold"] >= 0.5 and 0 <= test["threshold"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        ("evaluate.precision=2", "evaluate.precision=2.0: a share"),
+        ("evaluate={precision: 0.5, recall: 0.5}", "exclude each other"),
+        ("evaluate.calibrate=true loss=one_vs_rest", "needs probabilities that sum to 1"),
+        ("evaluate.recall=0.9 data.attribute=age", "needs two classes; there are 3"),
+        ("evaluate.slices=[hat]", "no column hat"),
+    ],
+)
+def test_wishes_that_cannot_be_are_refused_before_training(tmp_path, wish, said):
+    given = [wish] if "{" in wish else wish.split()
+    ended = quick("train", *TINY, *given, "hydra.run.dir=run", cwd=tmp_path)
+    assert ended.code == 1 and said in ended.err and not (tmp_path / "run" / "checkpoints").exists()
 
 
 def test_two_checkpoints_are_compared_on_the_same_images(run, best, tmp_path):

@@ -47,6 +47,13 @@ def read_description(path: str | Path) -> dict[str, Any]:
     return read(path)[KEY]
 
 
+def describe_further(path: str | Path, **more: Any) -> None:
+    """Add to what the checkpoint says of itself; the file is written anew beside itself and renamed."""
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    content[KEY] |= more
+    AtomicCheckpointIO().save_checkpoint(content, path)
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target and then renames: where the disk fills up, the previous checkpoint survives."""
 

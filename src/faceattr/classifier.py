@@ -47,6 +47,7 @@ class Classifier(pl.LightningModule):
             channels = torch.tensor(value).view(1, 3, 1, 1).expand(1, 3, *cfg.model.image_size)
             self.register_buffer(name, channels.contiguous(memory_format=torch.channels_last), persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
+        self.temperature = 1.0
         self._seen: Tensor | None = None
         self._seen_rows = 0
         self._sums: Tensor | None = None
@@ -148,7 +149,7 @@ class Classifier(pl.LightningModule):
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
         """Probabilities [B, classes] and the table rows [B] they belong to."""
         inputs, _targets, rows = batch
-        return self.target.probabilities(self.logits(inputs)).cpu(), rows.cpu()
+        return self.target.probabilities(self.logits(inputs).float() / self.temperature).cpu(), rows.cpu()
 
     def configure_optimizers(self) -> dict[str, Any]:
         optim = self.cfg.optim
@@ -222,5 +223,6 @@ def load(path: str) -> tuple[Classifier, dict[str, Any]]:
         classifier.load_state_dict(content["state_dict"])
     except (RuntimeError, KeyError) as error:
         raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
+    classifier.temperature = described.get("temperature", 1.0)
     classifier.start = classifier.policy.start(described["epoch"])
     return classifier.eval(), described

@@ -115,9 +115,12 @@ class Trainer:
 
 @dataclass
 class Judgement:
-    """What is done with a model's predictions. `slices`: columns that cut them (null: all that can; []: none)."""
+    """What is done with a model's predictions; conf/evaluate.yaml says what each is."""
 
     slices: list[str] | None = None
+    calibrate: bool = False
+    precision: float | None = None
+    recall: float | None = None
 
 
 @dataclass
@@ -293,6 +296,10 @@ def validated(cfg: DictConfig) -> DictConfig:
         value = OmegaConf.select(cfg, key)
         if value is not None and value < 0:
             raise FaceattrError(f"{key}={value}: must be 0 or more.")
+    for key in ("evaluate.precision", "evaluate.recall"):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not 0 < value <= 1:
+            raise FaceattrError(f"{key}={value}: a share, above 0 and at most 1.")
     if "model" in cfg and (len(cfg.model.image_size) != 2 or min(cfg.model.image_size) < 1):
         raise FaceattrError(f"model.image_size={cfg.model.image_size}: give [height, width], e.g. [128,128].")
     for key in ("data.root", "model.weights", "ckpt", "compare"):

@@ -5,18 +5,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
-from faceattr import classifier, config, intervals, metrics, predictor, slices, table
+from faceattr import calibration, checkpoint, classifier, config, intervals, metrics, predictor, slices, table
 from faceattr.classifier import Classifier
 from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
 from faceattr.report import galleries, plots
 from faceattr.run import write_json
+from faceattr.targets import Target
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,7 @@ def evaluate_split(
     found |= metrics.intervals_of(found, model.target, scores, truth, _groups(rows))
     if any(entry["metric"] == "published_map" for entry in model.cfg.get("published") or ()):
         found["published_map"] = metrics.published_map(scores, truth)
+    found |= _calibration(model, scores.numpy(), truth.numpy(), cfg, split, folder)
     frame = predictor.to_frame(rows["path"], model.target.classes, scores)
     frame.insert(1, "true", rows["label"].astype(str).to_numpy())
     frame.to_csv(folder / f"predictions_{split}.csv", index=False)
@@ -46,6 +49,51 @@ def evaluate_split(
         _slice(model, data, split, files, scores, truth, cfg.evaluate.slices, folder)
     galleries.gallery(frame, files, data.spec, folder / f"gallery_{split}.png", title=title)
     return found, frame
+
+
+def _calibration(
+    model: Classifier, scores: np.ndarray, truth: np.ndarray, cfg: DictConfig, split: str, folder: Path
+) -> dict[str, Any]:
+    """How far the probabilities are off, before the temperature too; the wished threshold; draws reliability_<split>.png."""
+    found: dict[str, Any] = calibration.figures(scores, truth)
+    if model.temperature != 1:
+        plain = calibration.figures(calibration.tempered(scores, 1 / model.temperature), truth)
+        found |= {f"{name}_uncalibrated": value for name, value in plain.items()} | {"temperature": model.temperature}
+    wished = {name: cfg.evaluate[name] for name in ("precision", "recall") if cfg.evaluate[name] is not None}
+    if wished:
+        reached = calibration.threshold(scores[:, -1], truth == 1, **wished)
+        found |= {"threshold": reached.pop("threshold")} | {
+            f"{name}_at_threshold": value for name, value in reached.items()
+        }
+        log.info("%s: %s", split.capitalize(), calibration.describe_threshold(found, model.target.classes[-1]))
+    bins, kept = calibration.reliability(scores, truth), calibration.coverage(scores, truth)
+    plots.reliability(
+        bins, kept, folder / f"reliability_{split}.png", title=f"{model.cfg.name}: {split} images", ece=found["ece"]
+    )
+    return found
+
+
+def calibrate(model: Classifier, scores: np.ndarray, truth: np.ndarray, path: str | Path) -> None:
+    """Fit the model's temperature on the scores of validation images, as it gives them now, and keep it in its checkpoint."""
+    change = calibration.fit_temperature(scores, truth)
+    before, after = (calibration.figures(s, truth)["ece"] for s in (scores, calibration.tempered(scores, change)))
+    model.temperature *= change
+    checkpoint.describe_further(path, temperature=model.temperature)
+    log.info(
+        "Temperature %.3f fitted on %d validation images (calibration error there %.3f, then %.3f); kept in %s",
+        *(model.temperature, len(truth), before, after, path),
+    )
+
+
+def refuse_what_cannot_be(cfg: DictConfig, target: Target) -> None:
+    """Raises FaceattrError for wishes that this kind of target cannot be given."""
+    wished = [name for name in ("precision", "recall") if cfg.evaluate[name] is not None]
+    if wished and target.kind != "binary":
+        raise FaceattrError(f"evaluate.{wished[0]} needs two classes; there are {len(target.classes)}.")
+    if len(wished) == 2:
+        raise FaceattrError("evaluate.precision and evaluate.recall exclude each other: set one of them to null.")
+    if cfg.evaluate.calibrate and target.loss == "one_vs_rest":
+        raise FaceattrError("evaluate.calibrate=true needs probabilities that sum to 1; loss=one_vs_rest gives others.")
 
 
 def _slice(
@@ -79,6 +127,11 @@ def evaluate(cfg: DictConfig) -> None:
     own_data = HydraConfig.get().runtime.choices.data == "checkpoint"
     cfg = config.validated(cfg)
     model, described = classifier.load(cfg.ckpt)
+    refuse_what_cannot_be(cfg, model.target)
+    if cfg.evaluate.calibrate and not own_data:
+        raise FaceattrError(
+            "evaluate.calibrate=true takes the validation images of the run's own data: leave out data=…"
+        )
     rival = _rival(cfg, model, described) if cfg.compare else None
     classes = list(model.target.classes)
     prepared = load_table(cfg.data, classes=classes, splits=own_data)
@@ -95,6 +148,8 @@ def evaluate(cfg: DictConfig) -> None:
             table.fingerprint(prepared),
             described["fingerprint"],
         )
+    if cfg.evaluate.calibrate:
+        _calibrate_on_validation(cfg, model, prepared)
     if split != "all":
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
     data = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
@@ -109,6 +164,13 @@ def evaluate(cfg: DictConfig) -> None:
     if rival:
         compare(cfg, rival, prepared, split, frame, folder)
     log.info("Results: %s", folder)
+
+
+def _calibrate_on_validation(cfg: DictConfig, model: Classifier, prepared: pd.DataFrame) -> None:
+    rows = prepared[prepared["split"] == "val"].reset_index(drop=True)
+    data = FaceData(rows, cfg.data, classifier.input_spec(model.cfg))
+    scores, _ = predictor.probabilities(model, data.split_dataloader("val"), cfg.trainer)
+    calibrate(model, scores.numpy(), data.table["label"].cat.codes.to_numpy(), cfg.ckpt)
 
 
 def _rival(cfg: DictConfig, model: Classifier, described: dict[str, Any]) -> Classifier:

@@ -125,6 +125,10 @@ def predict(cfg: DictConfig) -> None:
     cfg = config.validated(cfg)
     files = image_files(cfg.input)
     model, _ = classifier.load(cfg.ckpt)
+    if model.temperature != 1:
+        log.info(
+            "Probabilities are calibrated: temperature %.3f, fitted on the run's validation images", model.temperature
+        )
     batches = DecodedBatches(files, classifier.input_spec(model.cfg), cfg.batch_size)
     loader = DataLoader(batches, batch_size=None)
     scores, rows = probabilities(model, loader, cfg.trainer)

@@ -80,6 +80,7 @@ class Run:
         prepared = load_table(cfg.data)
         slices.check(prepared, cfg.evaluate.slices)
         target = Target.of(prepared.attrs["classes"], ordinal=prepared.attrs["ordinal"], loss=cfg.loss)
+        evaluation.refuse_what_cannot_be(cfg, target)
         network = classifier.build_network(cfg, target)
         policy = classifier.policy_of(cfg, network)
         stored = {"fingerprint": table.fingerprint(prepared), "classes": list(target.classes)}
@@ -199,13 +200,19 @@ class Run:
 
     def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints, keeps: bool) -> float:
         """Metrics, predictions and pictures of the checkpoint that `trainer.checkpoint` names."""
-        model, described = classifier.load(str(checkpoints.file(cfg.trainer.checkpoint)))
+        judged = checkpoints.file(cfg.trainer.checkpoint)
+        model, described = classifier.load(str(judged))
         epoch = described["epoch"]
         plots.curves(pd.DataFrame(history.rows), self.folder / "curves.png", judged_epoch=epoch, title=cfg.name)
         wanted = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
         splits = [split for split in wanted if len(data.rows(split))]
         kept = [KeptPrefix(data)] if keeps else []
-        found = {s: evaluation.evaluate_split(model, data, s, cfg, self.folder, *kept)[0] for s in splits}
+        found = {}
+        for split in splits:
+            found[split], frame = evaluation.evaluate_split(model, data, split, cfg, self.folder, *kept)
+            if split == "val" and cfg.evaluate.calibrate:  # what is judged after it has the temperature
+                truth = data.table["label"].cat.codes.to_numpy()[data.rows("val")]
+                evaluation.calibrate(model, frame.filter(regex="^probability_").to_numpy(), truth, judged)
         self.about |= {
             f"{cfg.trainer.checkpoint}_epoch": epoch,
             "epochs": len(history.rows),

@@ -128,6 +128,34 @@ def counts(images: pd.DataFrame, path: str | Path, *, title: str) -> None:
 
 
 @matplotlib.rc_context(STYLE)
+def reliability(bins: pd.DataFrame, kept: pd.DataFrame, path: str | Path, *, title: str, ece: float) -> None:
+    """Draws accuracy against the predicted class's probability (a mark's area is its share of the images; on the diagonal
+    probabilities mean what they say), and accuracy against the share of images kept when the least certain are left out."""
+    figure = _figure(9.0, 4.0, title)
+    left, right = figure.subplots(1, 2)
+    left.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=":")
+    left.plot(bins["confidence"], bins["accuracy"], color=LINES["val"]["color"], linewidth=1)
+    left.scatter(
+        bins["confidence"],
+        bins["accuracy"],
+        20 + 600 * bins["n"] / bins["n"].sum(),
+        color=LINES["val"]["color"],
+        alpha=0.7,
+    )
+    low = min(0.5, float(bins["confidence"].min()), float(bins["accuracy"].min()))
+    left.set(
+        xlim=(low - 0.04, 1.04), ylim=(low - 0.04, 1.04), xlabel="probability of the predicted class", ylabel="accuracy"
+    )
+    left.set_title(f"calibration error {ece:.3f}")
+    right.plot(kept["coverage"], kept["accuracy"], **(LINES["val"] | {"label": None}))
+    right.set(xlim=(0, 1.02), xlabel="share of images kept, most certain first", ylabel="accuracy")
+    right.set_title("accuracy when the least certain are left out")
+    for axes in (left, right):
+        axes.grid()
+    figure.savefig(path)
+
+
+@matplotlib.rc_context(STYLE)
 def slices(table: pd.DataFrame, path: str | Path, *, title: str, most: int = 30) -> None:
     """Draws the accuracy of each slice with its interval, the worst gap to the rest first, as `slices.slices` gives them.
 
