@@ -6,11 +6,14 @@ from typing import Any
 
 import numpy as np
 from plan import CAFFE, CROSS, V1
+from scipy.stats import t
 
-from faceattr.intervals import Paired, paired
+from faceattr.intervals import Paired, Z, paired
 
 Record = dict[str, Any]
 LEAST_SEEDS = 3
+MARGIN = 0.02
+"""Of accuracy: so much better counts as no better."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,13 @@ class Runs:
 
 
 def verdict(found: Paired, each: Sequence[float], no_better: bool = False) -> str:
-    """An interval beside zero and every seed on its side decide; else it is open."""
+    """An interval beside zero and every seed on its side decide, else it is open. `no_better` holds where the interval ends
+    below MARGIN: not to have seen a difference is not enough."""
     if found.low > 0 and min(each) > 0:
         return "**does not hold**" if no_better else "**holds**"
-    if found.high < 0 and max(each) < 0:
-        return "**holds**" if no_better else "**does not hold**"
-    return "holds (no difference seen)" if no_better else "open"
+    if no_better:
+        return "**holds**" if found.high < MARGIN else "open"
+    return "**does not hold**" if found.high < 0 and max(each) < 0 else "open"
 
 
 def gap(runs: Runs, job: str, other: str) -> tuple[list[str], str] | None:
@@ -81,16 +85,16 @@ def gap(runs: Runs, job: str, other: str) -> tuple[list[str], str] | None:
     seeds = runs.shared(job, other)
     if len(seeds) < LEAST_SEEDS:
         return None
-    gaps = {
-        name: runs.right(name, seeds, "train").mean(1) - runs.right(name, seeds, "val").mean(1) for name in (job, other)
+    by_split = {
+        split: [runs.right(name, seeds, split).astype(float) for name in (other, job)] for split in ("train", "val")
     }
-    train, val = (paired(runs.right(other, seeds, s), runs.right(job, seeds, s)) for s in ("train", "val"))
-    narrower = train.difference - val.difference
-    half = float(np.hypot(train.high - train.difference, val.high - val.difference))
-    pair = Paired(narrower, narrower - half, narrower + half, 0, 0, 1.0)
-    each = (gaps[other] - gaps[job]).tolist()
-    cells = [f"{gaps[job].mean():.3f}", f"{gaps[other].mean():.3f}", signed(pair), ", ".join(f"{d:+.3f}" for d in each)]
-    return cells, verdict(pair, each)
+    gaps = [train.mean(1) - val.mean(1) for train, val in zip(*by_split.values(), strict=True)]
+    each = gaps[0] - gaps[1]
+    images = sum(float((first - second).mean(0).var(ddof=1)) / first.shape[1] for first, second in by_split.values())
+    half = float(np.hypot(Z * images**0.5, t.ppf(0.975, len(seeds) - 1) * each.std(ddof=1) / len(seeds) ** 0.5))
+    pair = Paired(float(each.mean()), float(each.mean()) - half, float(each.mean()) + half, 0, 0, 1.0)
+    cells = [f"{gaps[1].mean():.3f}", f"{gaps[0].mean():.3f}", signed(pair), ", ".join(f"{d:+.3f}" for d in each)]
+    return cells, verdict(pair, each.tolist())
 
 
 def slowdown(runs: Runs, job: str, other: str) -> tuple[list[str], str] | None:
@@ -114,10 +118,9 @@ def signed(found: Paired) -> str:
 
 
 def table(runs: Runs) -> list[list[str]]:
-    """Rows of: claim, the two that are compared, their figures, difference, each seed's, McNemar, verdict."""
+    """Rows of: claim, the two that are compared, data, their figures, difference, each seed's, McNemar, verdict."""
     rows = []
     for claim in CLAIMS:
-        verdicts = []
         for than in claim.than:
             compared = runs.pair(claim.better, than)
             if compared is None:
@@ -125,39 +128,34 @@ def table(runs: Runs) -> list[list[str]]:
             found, each = compared
             seeds = runs.shared(claim.better, than)
             figures = [f"{runs.right(job, seeds, 'val').mean():.3f}" for job in (claim.better, than)]
-            verdicts.append(verdict(found, each, claim.no_better))
             p = f"{found.wins:,} : {found.losses:,}, p {'< 0.001' if found.p < 0.001 else f'= {found.p:.3f}'}"
-            shown = ", ".join(f"{d:+.3f}" for d in each)
-            rows.append(
-                [
-                    claim.number,
-                    claim.text,
-                    f"`{claim.better}` – `{than}`",
-                    *figures,
-                    signed(found),
-                    shown,
-                    p,
-                    verdicts[-1],
-                ]
-            )
-    for number, text, compared, pair in (
-        (
-            "5",
-            "augmentation narrows the gap between training and validation: S4-C, A",
-            gap(runs, "s4c", "s4a"),
-            ("s4c", "s4a"),
-        ),
+            cells = [
+                *figures,
+                signed(found),
+                ", ".join(f"{d:+.3f}" for d in each),
+                p,
+                verdict(found, each, claim.no_better),
+            ]
+            rows.append([claim.number, claim.text, *who(runs, claim.better, than), *cells])
+    for number, text, jobs, compare in (
+        ("5", "augmentation narrows the gap between training and validation: S4-C, A", ("s4c", "s4a"), gap),
         (
             "7",
             "two more conv layers do not slow training: S3",
-            slowdown(runs, "s3_celeba575_cnn7", "s3_celeba575_three_conv"),
             ("s3_celeba575_cnn7", "s3_celeba575_three_conv"),
+            slowdown,
         ),
     ):
-        if compared:
-            (ours, theirs, difference, each), said = compared
-            rows.append([number, text, f"`{pair[0]}` – `{pair[1]}`", ours, theirs, difference, each, "–", said])
+        if found_too := compare(runs, *jobs):
+            cells, said = found_too
+            rows.append([number, text, *who(runs, *jobs), *cells, "–", said])
     return sorted(rows, key=lambda row: row[0])
+
+
+def who(runs: Runs, job: str, other: str) -> list[str]:
+    """What is compared, and on which images."""
+    data = runs.of(job)[0]["data"]
+    return [f"`{job}` – `{other}`", data if data == "own" else f"`{data}`"]
 
 
 def together(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -181,26 +179,28 @@ def together(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def cross(runs: Runs) -> list[list[str]]:
-    """Claim 3, crossed: S4-D's accuracy by weights and scaling, and its difference to the small CNN (S4-A)."""
+    """Claim 3, crossed: S4-D's accuracy by weights and scaling, its difference to the small CNN (S4-A), and to `unit`."""
     rows = []
     for (weights, scaling), job in CROSS.items():
         compared = runs.pair(job, "s4a")
         if compared is None:
             continue
-        found, each = compared
         accuracy = runs.right(job, runs.shared(job, "s4a"), "val").mean()
         says = {"**holds**": "better than A", "**does not hold**": "worse than A", "open": "no difference seen"}[
-            verdict(found, each)
+            verdict(*compared)
         ]
         names = {CAFFE: "the original (caffe)", V1: "torchvision's IMAGENET1K_V1"}
         fits = {CAFFE: "caffe", V1: "imagenet"}[weights] == scaling
+        beside = runs.pair(job, CROSS[weights, "unit"]) if scaling != "unit" else None
         rows.append(
             [
                 names[weights],
                 f"`{scaling}`" + (", which they expect" if fits else ""),
                 f"{accuracy:.3f}",
-                signed(found),
+                signed(compared[0]),
                 says,
+                signed(beside[0]) if beside else "–",
+                who(runs, job, job)[1],
             ]
         )
     return rows

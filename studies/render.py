@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import claims
+import numpy as np
 from claims import Runs
 from plan import PRESETS
+from scipy.stats import t
 
 from faceattr.intervals import wilson
 
@@ -50,26 +52,41 @@ def sections(runs: Runs, budget: str) -> list[str]:
         ]
         parts += ["### Do the conclusions hold?", "\n".join(claims.together(rows)), markdown(head, rows)]
     if rows := claims.cross(runs):
-        head = ["weights", "scaling", "validation accuracy", "minus S4-A (95%)", ""]
+        head = [
+            "weights",
+            "scaling",
+            "validation accuracy",
+            "minus S4-A (95%)",
+            "",
+            "minus `unit`, same weights (95%)",
+            "data",
+        ]
         parts += ["### Claim 3 crossed: frozen VGG16 by weights and preprocessing", markdown(head, rows)]
     commands = "\n".join(run["command"] for job in runs.by for run in runs.of(job)[:1])
-    return [*parts, "### Commands (the first seed of each)", f"```\n{commands}\n```"]
+    title = "### Commands (the first seed of each; ROOT stands for the folder)"
+    return [*parts, title, f"```\n{commands}\n```"]
 
 
-def headline(run: Record) -> tuple[Record, float | None, int]:
-    """The figure that a preset is compared by (its first published one), and ours with its number of images."""
-    entry = run["published"][0]
-    found = run["metrics"].get(entry["split"], {})
-    metric = "accuracy" if entry["metric"] == "published_map" else entry["metric"]
-    return entry, found.get(metric), found.get("n", 0)
+def compared(runs: Sequence[Record], number: int = 0) -> Record | None:
+    """The preset's published figure `number` and ours with 95% intervals (None without a figure), and the rule's verdict; None
+    where ours was not measured.
 
-
-def compared(runs: Sequence[Record]) -> Record:
-    """Published and ours with 95% intervals (low, high; None without a figure), and the verdict that the rule gives."""
-    entry, _, n = headline(runs[0])
-    values = [value for run in runs if (value := headline(run)[1]) is not None]
-    mean = statistics.fmean(values)
-    ours = (mean, *wilson(mean, n))
+    The interval of ours takes in both chances: which images were judged (Wilson) and how training went (Student's t over the
+    seeds).
+    """
+    entry = runs[0]["published"][number]
+    found = [run["metrics"].get(entry["split"], {}) for run in runs]
+    values = [figures[entry["metric"]] for figures in found if figures.get(entry["metric"]) is not None]
+    if not values:
+        return None
+    mean, n = statistics.fmean(values), found[0]["n"]
+    low, high = wilson(mean, n)
+    training = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    ours = (
+        mean,
+        max(0.0, mean - float(np.hypot(mean - low, training))),
+        min(1.0, mean + float(np.hypot(high - mean, training))),
+    )
     theirs = None if entry["value"] is None else (entry["value"], *wilson(entry["value"], entry["n"]))
     overlap = theirs is not None and ours[1] <= theirs[2] and theirs[1] <= ours[2]
     if runs[0]["data"] != "own":
@@ -96,32 +113,34 @@ def spread(values: Sequence[float]) -> str:
 
 
 def published_table(runs: Runs) -> str:
+    """A row per preset and published figure."""
     rows = []
     for job in PRESETS:
         of = runs.of(job)
-        if not of:
-            continue
-        c = compared(of)
-        theirs = f"{c['theirs'][0]:.3f} ({c['theirs'][1]:.3f}–{c['theirs'][2]:.3f})" if c["theirs"] else "none"
-        overlap = "–" if c["theirs"] is None else "yes" if c["overlap"] else "no"
-        sizes = of[0]["parameters"]
-        rows.append(
-            [
-                f"`{job}`",
-                f"{c['entry']['split']} {c['entry']['metric']}",
-                theirs,
-                f"{c['ours'][0]:.3f}{c['sd']} ({c['ours'][1]:.3f}–{c['ours'][2]:.3f})",
-                f"{c['n']:,}",
-                str(len(of)),
-                overlap,
-                f"{sizes['total']:,} / {sizes['trainable']:,}",
-                f"{statistics.median(run['seconds'] for run in of):,.0f}",
-                f"`{of[0]['data']}`" if of[0]["data"] != "own" else "own",
-                c["said"],
-            ]
-        )
+        for number in range(len(of[0]["published"]) if of else 0):
+            c = compared(of, number)
+            if c is None:
+                continue
+            theirs = f"{c['theirs'][0]:.3f} ({c['theirs'][1]:.3f}–{c['theirs'][2]:.3f})" if c["theirs"] else "none"
+            overlap = "–" if c["theirs"] is None else "yes" if c["overlap"] else "no"
+            sizes = of[0]["parameters"]
+            rows.append(
+                [
+                    f"`{job}`",
+                    f"{c['entry']['split']} {c['entry']['metric']}",
+                    theirs,
+                    f"{c['ours'][0]:.3f}{c['sd']} ({c['ours'][1]:.3f}–{c['ours'][2]:.3f})",
+                    f"{c['n']:,}",
+                    str(len(of)),
+                    overlap,
+                    f"{sizes['total']:,} / {sizes['trainable']:,}",
+                    f"{statistics.median(run['seconds'] for run in of):,.0f}",
+                    f"`{of[0]['data']}`" if of[0]["data"] != "own" else "own",
+                    c["said"],
+                ]
+            )
     head = ["preset", "figure", "published (95%)", "ours, mean ± sd (95%)", "n", "seeds", "intervals overlap"]
-    return markdown([*head, "parameters, trained", "seconds a run", "data", "verdict"], rows)
+    return markdown([*head, "parameters without statistics, trained", "seconds a run", "data", "verdict"], rows)
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -143,7 +162,7 @@ def draw(runs: Sequence[Record], picture: Path) -> None:
         figure = Figure(figsize=(8.5, 0.52 * len(jobs) + 1.2))
         axes = figure.add_subplot()
         for row, job in enumerate(jobs):
-            found = {budget: compared(of.of(job)) for budget, of in by_budget.items() if of.of(job)}
+            found = {budget: c for budget, of in by_budget.items() if of.of(job) and (c := compared(of.of(job)))}
             bars = {budget: c["ours"] for budget, c in found.items()} | {
                 "published": next(iter(found.values()))["theirs"]
             }

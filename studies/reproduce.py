@@ -1,10 +1,11 @@
 """Runs the published studies and writes what came out: docs/studies-results.md and docs/images/studies.png.
 
-    python studies/reproduce.py ROOT [--budget quick|study] [--only s4a,s4d] [--seeds 0,1,2] [--jobs 2] [--render]
+    python studies/reproduce.py ROOT [--budget quick|study] [--only s4a,s4d] [--seeds 0,1,2] [--jobs 2] [--continue] [--render]
 
-ROOT holds the data sets (and, in or beside it, `weights/`); where a study's own images are not there its stand-in is used.
-A run that is in studies/results.json is not made again (--again does). As many runs go on at a time as there are cores, each on
-one. Every run is a `python train.py experiment=…` in a process of its own; the document shows the commands.
+ROOT holds the data sets (and, in or beside it, `weights/`); where a study's own images are not there its stand-in is used. Runs
+replace those of the same job, budget and seed in studies/results.json; --continue leaves out what is there already with the
+same command. Two go on at a time, each on one core and each a `python train.py experiment=…` in a process of its own; the document
+shows the commands.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import numpy as np
 import render
 from plan import JOBS, SEEDS, overrides
 
+SPLITS = ("train", "val", "test", "all")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 Record = dict[str, Any]
@@ -56,16 +58,15 @@ def run(name: str, budget: str, seed: int, data: Path, work: Path) -> Record:
     began = time.perf_counter()
     call("train.py", *given, f"hydra.run.dir={folder}")
     seconds = time.perf_counter() - began
-    judged = {split: folder for split in ("val", "test") if (folder / f"{split}_metrics.json").exists()}
-    if JOBS[name].train_too:
+    judged = {split: folder for split in SPLITS if (folder / f"{split}_metrics.json").exists()}
+    if JOBS[name].train_too and "train" not in judged:
         checkpoint = folder / "checkpoints" / "last.ckpt"
         judged["train"] = folder / "train"
         call("evaluate.py", f"ckpt={checkpoint}", "split=train", f"hydra.run.dir={folder / 'train'}")
     about = json.loads((folder / "run.json").read_text())
-    shown = [text.replace(f"{data}/", "ROOT/") for text in given]
     return {
         **{"job": name, "budget": budget, "seed": seed, "data": source, "seconds": round(seconds, 1)},
-        "command": shlex.join(["python", "train.py", *shown]),
+        "command": command(given, data),
         **{
             key: about[key]
             for key in ("git", "published", "quirks", "parameters", "images", "device", "precision")
@@ -83,6 +84,11 @@ def run(name: str, budget: str, seed: int, data: Path, work: Path) -> Record:
     }
 
 
+def command(given: list[str], data: Path) -> str:
+    """What the document shows: with ROOT for the folder that held the data."""
+    return shlex.join(["python", "train.py", *(text.replace(f"{data}/", "ROOT/") for text in given)])
+
+
 def right(predictions: Path) -> str:
     """Which images were classified right, in the table's order: bits, as hexadecimal digits."""
     with predictions.open(newline="") as file:
@@ -97,6 +103,11 @@ def call(program: str, *arguments: str) -> None:
         raise RuntimeError(f"{shlex.join([program, *arguments])}\n{ended.stderr.strip()[-2000:]}")
 
 
+def seeds(text: str) -> list[int]:
+    """Of a command line: 0,1,2."""
+    return [int(seed) for seed in text.split(",")]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path, nargs="?", help="the folder with the data sets")
@@ -104,37 +115,38 @@ def main() -> None:
     parser.add_argument(
         "--only", type=lambda text: text.split(","), help="jobs, such as s4a,s4d; by default all that fit"
     )
-    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=list(SEEDS))
-    parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--again", action="store_true", help="make runs again that are there")
+    parser.add_argument("--seeds", type=seeds, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--continue", action="store_true", dest="go_on", help="leave out the runs that are there")
     parser.add_argument("--render", action="store_true", help="only the document, from studies/results.json")
     parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "studies", help="where the runs are left")
     given = parser.parse_args()
-    results = Results(HERE / "results.json")
+    results, failed = Results(HERE / "results.json"), 0
     if not given.render:
         if given.root is None or not given.root.is_dir():
-            raise SystemExit(
-                f"Error: ROOT={given.root} is not a folder. Give the one with the data sets: make reproduce ROOT=…"
-            )
+            where = "is not given" if given.root is None else f"{given.root} is not a folder"
+            raise SystemExit(f"Error: ROOT {where}. Give the one with the data sets: make reproduce ROOT=…")
         if unknown := [name for name in given.only or () if name not in JOBS]:
             raise SystemExit(f"Error: --only={','.join(unknown)}: no such job. There are: {', '.join(JOBS)}")
         names = given.only or [name for name, job in JOBS.items() if given.budget == "quick" or job.fits]
-        wanted = [(name, seed) for seed in given.seeds for name in names]
-        failed = make(wanted, given, results)
-        if failed:
-            print(f"{failed} of {len(wanted)} runs failed", file=sys.stderr)
+        failed = make([(name, seed) for seed in given.seeds for name in names], given, results)
     render.write(results.runs, ROOT / "docs" / "studies-results.md", ROOT / "docs" / "images" / "studies.png")
-    sys.exit(0 if given.render or not failed else 1)
+    sys.exit(1 if failed else 0)
 
 
 def make(wanted: list[tuple[str, int]], given: argparse.Namespace, results: Results) -> int:
-    """The runs that are not there yet, several at a time; returns how many failed."""
+    """The runs, several at a time; returns how many failed. All data are looked for before the first begins."""
+    root, began = given.root.absolute(), time.perf_counter()
+    commands = {(name, seed): command(overrides(name, root, given.budget, seed)[1], root) for name, seed in wanted}
+    todo = [key for key in wanted if not (given.go_on and results.has(budget=given.budget, command=commands[key]))]
+    if len(todo) < len(wanted):
+        print(
+            f"{len(wanted) - len(todo)} of {len(wanted)} runs are there with the same command (--continue)", flush=True
+        )
 
     def one(name: str, seed: int) -> bool:
-        if not given.again and results.has(job=name, budget=given.budget, seed=seed):
-            return True
         try:
-            record = run(name, given.budget, seed, given.root.absolute(), given.work.absolute())
+            record = run(name, given.budget, seed, root, given.work.absolute())
         except RuntimeError as error:
             print(f"{name} seed {seed} FAILED: {error}", file=sys.stderr, flush=True)
             return False
@@ -144,7 +156,9 @@ def make(wanted: list[tuple[str, int]], given: argparse.Namespace, results: Resu
         return True
 
     with ThreadPoolExecutor(given.jobs) as pool:
-        return list(pool.map(lambda pair: one(*pair), wanted)).count(False)
+        failed = list(pool.map(lambda key: one(*key), todo)).count(False)
+    print(f"{len(todo)} runs in {(time.perf_counter() - began) / 60:.1f} minutes, {failed} failed", flush=True)
+    return failed
 
 
 if __name__ == "__main__":

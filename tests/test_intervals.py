@@ -43,7 +43,8 @@ def test_paired_counts_mcnemars_table_and_its_exact_p():
     assert found.p == pytest.approx(2 * sum(math.comb(10, k) for k in range(3)) / 2**10)
     assert found.difference == pytest.approx(6 / 40)
     gains = np.array([1] * 8 + [-1] * 2 + [0] * 30)
-    assert found.high - found.difference == pytest.approx(1.959964 * gains.std(ddof=1) / math.sqrt(40))
+    variance = (((gains - gains.mean()) ** 2).sum() + 2) / 39 / 40  # one more image won and one lost
+    assert found.high - found.difference == pytest.approx(1.959964 * math.sqrt(variance))
 
 
 def test_more_runs_on_the_same_images_do_not_narrow_the_interval():
@@ -54,21 +55,27 @@ def test_more_runs_on_the_same_images_do_not_narrow_the_interval():
     assert often.wins == 5 * once.wins and often.p < once.p
 
 
-def test_the_interval_covers_the_true_difference_as_often_as_it_says():
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.04])
+def test_the_interval_covers_the_true_difference_whatever_training_does(spread):
+    """Two recipes that are 0.1 apart on average; each run of them is off by its own luck."""
     rng = np.random.default_rng(1)
     inside = 0
-    for _ in range(400):
+    for _ in range(300):
         hard = rng.random(300)
-        right, other = (hard + 0.3 * rng.random((3, 300)) < limit for limit in (0.85, 0.75))
+        right, other = (
+            hard + 0.3 * rng.random((3, 300)) < limit + spread * rng.standard_normal((3, 1)) for limit in (0.85, 0.75)
+        )
         found = paired(right, other)
         inside += found.low <= 0.1 <= found.high
-    assert 0.92 <= inside / 400 <= 0.98
+    assert 0.92 <= inside / 300 <= 1
 
 
-def test_the_same_model_is_no_better_than_itself():
+def test_no_disagreement_is_no_certainty():
     right = np.array([[True, False, True]])
     found = paired(right, right)
-    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    assert (found.difference, found.p) == (0, 1) and found.low < -0.5 and found.high > 0.5
+    many = np.ones((1, 2000), bool)
+    assert paired(many, many).high < 0.002
     with pytest.raises(ValueError, match="not the same images"):
         paired(right, right[:, :2])
 
@@ -79,7 +86,7 @@ def test_groups_that_agree_among_themselves_widen_the_interval():
     right, other = (np.repeat(rng.random(50) < accuracy, 8)[None] for accuracy in (0.8, 0.7))
     alone, grouped = paired(right, other), paired(right, other, who.tolist())
     assert grouped.difference == alone.difference
-    assert (grouped.high - grouped.low) / (alone.high - alone.low) == pytest.approx(math.sqrt(8), rel=0.02)
+    assert (grouped.high - grouped.low) / (alone.high - alone.low) == pytest.approx(math.sqrt(8), rel=0.05)
 
 
 # bootstrap ---------------------------------------------------------------------------------------------------------
@@ -123,6 +130,7 @@ def test_every_figure_has_an_interval_around_it(k, kind):
     assert sides.pop("interval_unit") == "image"
     names = ["balanced_accuracy", "average_precision", "auroc", "f1", "log_loss"]
     names += ["mean_absolute_error", "quadratic_kappa"] if kind == "ordinal" else []
+    names += [f"recall_{name}" for name in target.classes]
     assert set(sides) == {f"{name}_{side}" for name in names for side in ("low", "high")}
     for name in names:
         assert sides[f"{name}_low"] < found[name] < sides[f"{name}_high"]
@@ -155,6 +163,12 @@ def test_one_class_has_no_ranking_and_no_interval_of_it():
     probabilities, truth = scored(50, 2)
     sides = bootstrap(probabilities, np.ones_like(truth), binary=True)
     assert all(map(math.isnan, sides["auroc"])) and not any(map(math.isnan, sides["f1"]))
+
+
+def test_a_handful_of_people_gives_no_interval():
+    probabilities, truth = scored(40, 2)
+    assert bootstrap(probabilities, truth, binary=True, groups=(np.arange(40) // 8).tolist()) == {}
+    assert bootstrap(probabilities[:9], truth[:9], binary=True) == {}
 
 
 def test_two_thousand_resamples_of_twenty_thousand_rows_are_quick():

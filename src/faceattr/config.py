@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -206,6 +207,8 @@ POSITIVE = (
     "finetune.views",
     "data.batch_size",
     "data.max_images",
+    "data.first_per_class",
+    "data.last_per_class",
     "trainer.max_epochs",
     "trainer.patience",
     "optim.lr",
@@ -269,6 +272,11 @@ def validated(cfg: DictConfig) -> DictConfig:
 
     Raises a FaceattrError that names the key and what would be right.
     """
+    if corrects_nothing(cfg):
+        raise FaceattrError("quirks=corrected: nothing here was published. Give a study's preset too: experiment=…")
+    for entry in cfg.get("published") or ():
+        if not OmegaConf.is_dict(entry) or set(entry) != {"metric", "split", "value", "n", "source"}:
+            raise FaceattrError(f"published: {entry} must have metric, split, value, n and source")
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise FaceattrError(f"Required and not given: {', '.join(missing)}. Give it as {missing[0]}=…")
@@ -306,6 +314,12 @@ def validated(cfg: DictConfig) -> DictConfig:
         if OmegaConf.select(cfg, key):
             OmegaConf.update(cfg, key, str(Path(OmegaConf.select(cfg, key)).expanduser().absolute()))
     return cfg
+
+
+def corrects_nothing(cfg: DictConfig) -> bool:
+    """Whether the command line asks for a study without its quirks, and there is no study."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    return choices.get("quirks") == "corrected" and not cfg.get("published")
 
 
 def _checked_against_signature(node: DictConfig, group: str, shared: Any) -> DictConfig:

@@ -119,7 +119,10 @@ def _slice(
 
 def _groups(rows: pd.DataFrame) -> list[str] | None:
     """Whom each image shows, where that is known; one that is of nobody known is a group of its own."""
-    return rows["group"].fillna(rows["path"]).astype(str).tolist() if "group" in rows else None
+    name = next(
+        (name for name in ("group", "identity") if name in rows), None
+    )  # identity: data.split=random set it aside
+    return rows[name].fillna(rows["path"]).astype(str).tolist() if name else None
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -175,7 +178,10 @@ def _calibrate_on_validation(cfg: DictConfig, model: Classifier, prepared: pd.Da
 
 def _rival(cfg: DictConfig, model: Classifier, described: dict[str, Any]) -> Classifier:
     """The classifier in `compare`: refused where it tells other classes apart."""
-    rival, other = classifier.load(cfg.compare)
+    try:
+        rival, other = classifier.load(cfg.compare)
+    except FaceattrError as error:
+        raise FaceattrError(str(error).replace("ckpt=", "compare=", 1).partition(" To start from")[0]) from error
     theirs, ours = (", ".join(m.target.classes) for m in (rival, model))
     if set(rival.target.classes) != set(model.target.classes):
         raise FaceattrError(f"compare={cfg.compare} tells apart {theirs}; ckpt={cfg.ckpt} {ours}.")

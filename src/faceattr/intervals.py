@@ -11,6 +11,7 @@ import numpy as np
 Z = 1.959963984540054
 RESAMPLES, DRAWS = 2000, 40_000_000
 """Resamples, and draws of an image at most: beyond 20,000 images, whose intervals are narrow, there are fewer resamples."""
+LEAST_UNITS = 10
 BLOCK = 1_000_000
 """Draws of an image at a time: what fits into the caches."""
 
@@ -40,19 +41,25 @@ class Paired:
 def paired(right: np.ndarray, other: np.ndarray, groups: Sequence[Any] | None = None) -> Paired:
     """Accuracy of `right` minus that of `other`, booleans [runs, images] of the same images (one run: [1, images]).
 
-    The 95% interval is of the mean over images of the mean over runs: an image that several runs judge is one image. With
-    `groups` [images] (identities) whole groups are the units. McNemar's test (1947) knows neither: it pools runs and
-    images, which a thousand runs on ten images would make look like evidence. Where they disagree, believe the interval.
+    The 95% interval takes in both chances: which images are judged (units are images, or whole `groups` [images] of one
+    identity; the mean over runs counts an image once) and, with several runs, how training went (Student's t over the runs'
+    differences). McNemar's test (1947) knows neither groups nor runs: it pools them, which a thousand runs on ten images
+    would make look like evidence. Where the two disagree, believe the interval.
     """
-    from scipy.stats import binomtest  # a second, which only comparisons have to spend
+    from scipy.stats import binomtest, t  # a second, which only comparisons have to spend
 
     if right.shape != other.shape:
         raise ValueError(f"not the same images: {right.shape} and {other.shape}")
+    runs, n = right.shape
     gains = right.mean(0) - other.mean(0)
-    difference, n = float(gains.mean()), len(gains)
+    difference = float(gains.mean())
     unit = np.arange(n) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
     sums = np.bincount(unit, gains - difference)
-    half = Z * math.sqrt(float((sums**2).sum()) * len(sums) / max(1, len(sums) - 1)) / n
+    # 2: one more image won and one lost (Agresti and Min 2005), or no disagreement would pass for certainty
+    half = Z * math.sqrt((float((sums**2).sum()) + 2) * len(sums) / max(1, len(sums) - 1)) / n
+    if runs > 1:
+        spread = float((right.mean(1) - other.mean(1)).std(ddof=1))
+        half = math.hypot(half, float(t.ppf(0.975, runs - 1)) * spread / math.sqrt(runs))
     wins, losses = int((right & ~other).sum()), int((other & ~right).sum())
     p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     return Paired(difference, difference - half, difference + half, wins, losses, p)
@@ -64,11 +71,13 @@ def bootstrap(
     """Percentile intervals of the metrics of `metrics.evaluate`, from 2,000 resamples of the images (seeded: the same again).
 
     `probabilities` [N, classes] and class positions [N] as there. With `groups` [N] whole groups are drawn: photos of one
-    person are not independent. Intervals of figures that a resample cannot give are over those that can.
+    person are not independent. With fewer than `LEAST_UNITS` images or groups nothing is known (no intervals).
     """
     n, k = probabilities.shape
     unit = np.arange(n) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
-    units = int(unit.max()) + 1
+    units = int(unit.max()) + 1 if n else 0
+    if units < LEAST_UNITS:
+        return {}
     cells = truth * k + probabilities.argmax(1)
     by_cell, (there, starts) = np.argsort(cells, kind="stable"), np.unique(np.sort(cells), return_index=True)
     loss = -np.log(probabilities[np.arange(n), truth].astype(np.float64).clip(1e-12)).astype(np.float32)
@@ -141,6 +150,7 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    values = values[np.isfinite(values)]
-    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (math.nan, math.nan)
+    """Unknown where most resamples give none: the few that do are alike."""
+    known = values[np.isfinite(values)]
+    low, high = np.percentile(known, [2.5, 97.5]) if 2 * len(known) > len(values) else (math.nan, math.nan)
     return float(low), float(high)

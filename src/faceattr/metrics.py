@@ -78,8 +78,8 @@ def _ranking(target: Target, probabilities: Tensor, truth: Tensor, present: Tens
 def intervals_of(
     found: Mapping[str, Any], target: Target, probabilities: Tensor, truth: Tensor, groups: Sequence[Any] | None
 ) -> dict[str, Any]:
-    """`<name>_low` and `<name>_high` of the figures in `found` that have no interval in closed form (`intervals.bootstrap`),
-    and what was resampled: images, or whole groups where there are any."""
+    """`<name>_low` and `<name>_high` of the figures in `found`: recalls by Wilson, what has no closed form by
+    `intervals.bootstrap`; and what was resampled: images, or whole groups where there are any."""
     binary = target.kind == "binary"
     sides = intervals.bootstrap(probabilities.numpy(), truth.numpy(), binary=binary, groups=groups)
     known = {name: side for name, side in sides.items() if found.get(name) is not None}
@@ -88,6 +88,10 @@ def intervals_of(
         for name, side in known.items()
         for which, bound in zip(("low", "high"), side, strict=True)
     }
+    for position, name in enumerate(target.classes):
+        if found.get(f"recall_{name}") is not None:
+            low, high = intervals.wilson(found[f"recall_{name}"], int((truth == position).sum()))
+            bounds |= {f"recall_{name}_low": low, f"recall_{name}_high": high}
     return _plain(bounds | {"interval_unit": "image" if groups is None else "group"})
 
 
@@ -110,7 +114,7 @@ def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
     """One line: a preset's published figure with its interval, where it is printed, and ours."""
     what = f"{entry['split']} {entry['metric']}"
     here = "none here" if ours is None else f"here {ours:.3f}"
-    if entry["value"] is None:
+    if entry["value"] is None or entry["n"] is None:
         return f"{what} without a number ({entry['source']}), {here}"
     low, high = intervals.wilson(entry["value"], entry["n"])
     return f"{what} {entry['value']:.3f} (95% {low:.3f}–{high:.3f}, n = {entry['n']:,}; {entry['source']}), {here}"

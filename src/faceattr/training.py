@@ -70,8 +70,6 @@ class Run:
         resumed = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
         if resumed:
             cfg.quirks, cfg.published = (resumed["config"].get(key, []) for key in ("quirks", "published"))
-        elif HydraConfig.get().runtime.choices.get("quirks") == "corrected" and not cfg.published:
-            raise FaceattrError("quirks=corrected: nothing here was published. Give a study's preset too: experiment=…")
         first_process = os.environ.get("LOCAL_RANK", "0") == "0"
         if not first_process:
             logging.disable(logging.INFO)

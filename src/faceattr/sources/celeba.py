@@ -50,6 +50,8 @@ def load(
         raise FaceattrError(
             f"data.attribute={attribute} is not in {source}. Its attributes: {', '.join(map(str, frame))}."
         )
+    if last_per_class and not first_per_class:
+        raise FaceattrError(f"data.last_per_class={last_per_class} needs data.first_per_class too.")
     there = frame.index.isin(list(file_names(folder)))
     if not there.all():
         missing = f"{(~there).sum():,} of the {len(frame):,} images of {source} are missing in {folder}"

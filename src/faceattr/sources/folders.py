@@ -20,9 +20,9 @@ def load(
     """A row per image anywhere below a class folder; other files are ignored. Classes in order of the folders' names.
 
     class_map: folder → class, e.g. {man: male, woman: female}; a folder that is not in it keeps its name.
-    split_map: further folder → split, e.g. {all: test}; besides train/training, val/valid/validation/dev and
-        test/testing in any case. Next to split folders, every other folder is ignored (logged).
-
+    split_map: further folder → split, e.g. {all: test}, or null where data.split=random is to split it; besides
+        train/training, val/valid/validation/dev and test/testing in any case. Next to split folders, every other folder
+        is ignored (logged).
     identity_file: below root, an image's name and its identity a line, as CelebA's identity_CelebA.txt: makes groups.
 
     Raises FaceattrError: root missing, no class folder there, a map that names a folder which is not there, an identity
@@ -31,7 +31,7 @@ def load(
     root = existing_root(root, LAYOUT)
     splits = _splits(root, split_map or {})
     rows = []
-    for top, split in splits.items() or {"": None}.items():
+    for top, split in (splits or {"": None}).items():
         for folder in _subfolders(root / top):
             files = [path for path in (root / top / folder).rglob("*") if is_image(path.name) and path.name[0] != "."]
             rows += [(file.relative_to(root).as_posix(), folder, split) for file in files]
@@ -60,11 +60,12 @@ def _identities(file: Path, paths: pd.Series) -> pd.Series:
     return found
 
 
-def _splits(root: Path, split_map: Mapping) -> dict[str, str]:
+def _splits(root: Path, split_map: Mapping) -> dict[str, str | None]:
     """Split folder → split; empty where `root` holds the class folders themselves."""
     there = _subfolders(root)
     usual = {name: SPLIT_ALIASES[name.lower()] for name in there if name.lower() in SPLIT_ALIASES}
-    splits = usual | _checked("split_map", split_map, there)
+    splits: dict[str, str | None] = {**usual, **_checked("split_map", split_map, there)}
+    splits |= {str(name): None for name, split in split_map.items() if split is None}
     ignored = [name for name in there if name not in splits]
     if splits and ignored:
         log.info("%s: ignored beside the split folders: %s (data.split_map={%s: …} uses it)", root, ignored, ignored[0])
