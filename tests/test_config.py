@@ -168,6 +168,11 @@ def test_only_targets_of_the_allowed_packages_are_looked_up(composed, group, tar
     assert "FACEATTR_ALLOW" in str(caught.value) or "cannot be imported" in str(caught.value)
 
 
+def test_what_was_published_must_be_complete(composed):
+    with pytest.raises(FaceattrError, match=r"published: .*metrc.* must have metric, split, value, n and source"):
+        config.validated(composed("published=[{metrc: accuracy, split: val, value: 0.5, n: 10, source: x}]"))
+
+
 def test_a_nested_target_is_refused(composed):
     node = OmegaConf.create({"_target_": "torch.optim.SGD", "lr": 0.1, "extra": [{"_target_": "torch.optim.Adam"}]})
     with pytest.raises(FaceattrError, match=r"optim\.extra\.0\._target_"):

@@ -231,7 +231,11 @@ def test_two_checkpoints_are_compared_on_the_same_images(run, best, tmp_path):
     rows = pd.read_csv(out / "disagreements.csv")
     assert rows["path"].tolist() == first["path"][first["predicted"] != second["predicted"]].tolist()
     wrong = quick("evaluate", f"ckpt={best}", "compare=nowhere.ckpt", cwd=tmp_path)
-    assert wrong.code == 1 and "nowhere.ckpt: there is no such file" in wrong.err
+    assert (
+        wrong.code == 1
+        and wrong.err.startswith("Error: compare=")
+        and "nowhere.ckpt: there is no such file" in wrong.err
+    )
 
 
 def test_other_data_are_matched_by_class_name(best, tmp_path):

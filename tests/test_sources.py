@@ -246,6 +246,12 @@ def test_folders_identities_from_a_file(tmp_path):
     assert dict(zip(table["path"].str[-5:], table["group"], strict=True)) == {"1.jpg": "7", "2.jpg": "7", "3.jpg": "8"}
 
 
+def test_folders_a_split_can_be_left_open(tmp_path):
+    make(tmp_path, "train/man/1.jpg", "val/man/2.jpg")
+    table = folders.load(tmp_path, split_map={"train": None, "val": "test"}).set_index("path")["split"]
+    assert table["train/man/1.jpg"] is None and table["val/man/2.jpg"] == "test"
+
+
 def test_folders_without_class_folders(tmp_path):
     make(tmp_path, "1.jpg", "2.jpg")
     with pytest.raises(FaceattrError, match=r"no images in class folders\. Expected there: <split>/<class>"):
@@ -316,6 +322,8 @@ def test_celeba_first_and_last_rows_of_each_class(tmp_path):
     assert len(table) == 6 and set(table["group"]) == {"0", "1"}
     with pytest.raises(FaceattrError, match=r"ask for 6 rows of each class; one has 5"):
         celeba.load(tmp_path, first_per_class=4, last_per_class=2)
+    with pytest.raises(FaceattrError, match=r"data\.last_per_class=1 needs data\.first_per_class too"):
+        celeba.load(tmp_path, last_per_class=1)
 
 
 def test_celeba_unknown_attribute_lists_those_there(tmp_path):
