@@ -249,7 +249,7 @@ def test_folders_identities_from_a_file(tmp_path):
 def test_folders_a_split_can_be_left_open(tmp_path):
     make(tmp_path, "train/man/1.jpg", "val/man/2.jpg")
     table = folders.load(tmp_path, split_map={"train": None, "val": "test"}).set_index("path")["split"]
-    assert table["train/man/1.jpg"] is None and table["val/man/2.jpg"] == "test"
+    assert pd.isna(table["train/man/1.jpg"]) and table["val/man/2.jpg"] == "test"
 
 
 def test_folders_without_class_folders(tmp_path):
