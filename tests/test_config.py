@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from programs import ROOT, TINY, quick, tiny_run
 
-from faceattr import config
+from faceattr import config, schema
 from faceattr.errors import FaceattrError
 
 CONF = ROOT / "conf"
@@ -44,7 +44,7 @@ def test_every_option_composes_and_is_valid(composed, option):
     if group == "hparams_search":
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     cfg = config.validated(composed(f"{group}={name}"))
-    if group in config.SHARED:
+    if group in schema.SHARED:
         assert set(config.shared_keys(group)) <= set(cfg[group]), "a key that every option shares is not there"
 
 
@@ -73,17 +73,17 @@ def test_groups_and_options_are_those_of_the_design():
     assert "optuna" in there["hparams_search"]
 
 
-@pytest.mark.parametrize("key", [key for key in config.CHOICES if key != "split"])
+@pytest.mark.parametrize("key", [key for key in schema.CHOICES if key != "split"])
 def test_a_value_outside_the_choices_lists_them(composed, key):
     with pytest.raises(FaceattrError) as caught:
         config.validated(composed(f"{key}=nonsense"))
     message = str(caught.value)
-    assert message.startswith(f"{key}=nonsense") and all(choice in message for choice in config.CHOICES[key])
+    assert message.startswith(f"{key}=nonsense") and all(choice in message for choice in schema.CHOICES[key])
 
 
-@pytest.mark.parametrize("key", sorted(set(config.CHOICES) - {"split"}))
+@pytest.mark.parametrize("key", sorted(set(schema.CHOICES) - {"split"}))
 def test_a_choice_is_used_as_it_is_spelled_in_the_docs(composed, key):
-    for choice in config.CHOICES[key]:
+    for choice in schema.CHOICES[key]:
         cfg = config.validated(composed("data.root=there", f"{key}={choice.upper()}"))
         assert OmegaConf.select(cfg, key) == choice
 

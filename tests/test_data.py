@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
-from faceattr import config, table
+from faceattr import schema, table
 from faceattr.data import EpochSampler, FaceData, load_table
 from faceattr.errors import FaceattrError
 from faceattr.images import InputSpec, read
@@ -54,7 +54,7 @@ def prepared(root: Path) -> pd.DataFrame:
 
 def faces(root: Path, seed: int = 0, **keys: object) -> FaceData:
     keys = {"batch_size": 8, "workers": 0, "pack": "ram"} | keys
-    return FaceData(prepared(root), OmegaConf.structured(config.Data(root=str(root), **keys)), SPEC, seed)
+    return FaceData(prepared(root), OmegaConf.structured(schema.Data(root=str(root), **keys)), SPEC, seed)
 
 
 def rows_of(loader: object) -> list[list[int]]:

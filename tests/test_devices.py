@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from faceattr import classifier, config, devices
+from faceattr import classifier, config, devices, schema
 from faceattr.errors import FaceattrError
 from faceattr.targets import Target
 
@@ -18,7 +18,7 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 
 def settings(**keys: object) -> DictConfig:
-    return OmegaConf.structured(config.Trainer(**keys))
+    return OmegaConf.structured(schema.Trainer(**keys))
 
 
 def cpu_flags() -> set[str]:

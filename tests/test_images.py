@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from faceattr.config import CHOICES
 from faceattr.images import InputSpec, UnreadableImage, decode, read, read_many
+from faceattr.schema import CHOICES
 
 BLOCKS = np.kron(  # 16 rows x 24 columns of flat 8x8 blocks, all different: survives JPEG, shows any turn
     np.array(

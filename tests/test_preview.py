@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from pictures import places
 from programs import ROOT, TINY, Ended, quick, tiny_run
 
-from faceattr import config, preview
+from faceattr import preview, schema
 from faceattr.augment import Augmentation
 from faceattr.images import InputSpec, read
 from faceattr.sources import sample
@@ -140,7 +140,7 @@ def test_a_preset_without_augmentation_on_class_folders(folders, tmp_path):
     ],
 )
 def test_the_picture_says_whether_images_change(tmp_path, ranges, said):
-    cfg = OmegaConf.create({"augment": OmegaConf.structured(config.Augment(**ranges)), "seed": 0})
+    cfg = OmegaConf.create({"augment": OmegaConf.structured(schema.Augment(**ranges)), "seed": 0})
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         preview.write_augmented(image, cfg, "mine", tmp_path / "augmented.svg")

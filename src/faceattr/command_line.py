@@ -20,9 +20,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from faceattr import config
-from faceattr.config import SCHEMAS, unknown_key
+from faceattr import schema
+from faceattr.config import unknown_key
 from faceattr.errors import FaceattrError
+from faceattr.schema import SCHEMAS
 
 TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
 """The user wants to see where an error came from."""
@@ -91,7 +92,7 @@ def _message(error: BaseException, program: str) -> str | None:
         available = [name for name in listed if name not in ("shared", "checkpoint")]
         return f"{'='.join(option[1].rsplit('/', 1))}: no such option.\nAvailable: {', '.join(available) or 'none'}"
     if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
-        closed = getattr(config, field[2], None)  # a group that is a dataclass there
+        closed = getattr(schema, field[2], None)  # a group that is a dataclass there
         return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'writing'}: {error.strerror}"

@@ -24,6 +24,7 @@ from faceattr.errors import FaceattrError
 from faceattr.images import UnreadableImage, read
 from faceattr.report import plots
 from faceattr.report.galleries import Tile, grid
+from faceattr.schema import Augment
 from faceattr.sources.layout import SPLITS
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def write_augmented(image: np.ndarray, cfg: DictConfig, name: str, path: Path) -
     captions = [str(i) if augmentation.active else "unchanged" for i in range(1, VERSIONS + 1)]
     tiles = [Tile(image, "original"), *map(Tile, versions, captions)]
     what = f"{VERSIONS} versions of a training image" if augmentation.active else "training images stay as they are"
-    standard = config.Augment()
+    standard = Augment()
     ranges = [f"{key} {value}" for key, value in cfg.augment.items() if value != getattr(standard, str(key))]
     note = ", ".join(text.removesuffix(" True").removesuffix(".0") for text in ranges) or "every range is 0"
     grid([tiles[:8], tiles[8:]], path, title=f"augment={name}: {what}", note=note)
