@@ -6,7 +6,6 @@ import torch
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from faceattr import calibration
-from faceattr.errors import FaceattrError
 
 
 def drawn(n: int, k: int, sharpened: float = 1.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -67,13 +66,9 @@ def test_leaving_out_the_least_certain():
 
 def test_a_threshold_for_a_wished_precision_or_recall():
     scores, positive = np.array([0.9, 0.8, 0.7, 0.6, 0.6, 0.1]), np.array([1, 1, 0, 1, 0, 0], bool)
-    assert calibration.threshold(scores, positive, precision=0.9) == {
-        "threshold": 0.8,
-        "precision": 1.0,
-        "recall": 2 / 3,
-    }
-    assert calibration.threshold(scores, positive, recall=0.75) == {"threshold": 0.6, "precision": 0.6, "recall": 1.0}
-    with pytest.raises(
-        FaceattrError, match=r"evaluate\.precision=0\.9: no threshold reaches it here; the most is 0\.500"
-    ):
-        calibration.threshold(scores, np.array([0, 1, 0, 0, 0, 0], bool), precision=0.9)
+    found = calibration.threshold(scores, positive, precision=0.9)
+    assert found == {"threshold": 0.8, "precision_at_threshold": 1.0, "recall_at_threshold": pytest.approx(2 / 3)}
+    found = calibration.threshold(scores, positive, recall=0.75)
+    assert found == {"threshold": 0.6, "precision_at_threshold": 0.6, "recall_at_threshold": 1.0}
+    assert calibration.threshold(scores, np.array([0, 1, 0, 0, 0, 0], bool), precision=0.9) is None
+    assert calibration.threshold(scores, np.zeros(6, bool), recall=0.5) is None

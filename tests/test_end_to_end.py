@@ -191,6 +191,15 @@ def test_a_temperature_is_fitted_kept_and_used(run, best, album, tmp_path):
     assert "calibrated" not in quick("predict", f"ckpt={best}", f"input={album}", cwd=tmp_path).out
 
 
+def test_a_threshold_that_cannot_be_reached_loses_nothing(best, tmp_path):
+    ended = quick("evaluate", f"ckpt={best}", "evaluate.precision=1.0", "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    assert ended.code == 0, ended.err
+    found = read(tmp_path / "out" / "all_metrics.json")
+    reached = "threshold" in found
+    assert reached or "no threshold reaches evaluate.precision=1.0" in ended.out + ended.err
+    assert not reached or found["precision_at_threshold"] == 1.0
+
+
 def test_a_run_fits_its_temperature_on_validation_and_judges_the_test_with_it(tmp_path):
     folder = tiny_run(tmp_path / "run", "evaluate.calibrate=true", "evaluate.recall=0.5", "trainer.max_epochs=1")
     val, test = (read(folder / f"{split}_metrics.json") for split in ("val", "test"))

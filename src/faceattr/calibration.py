@@ -2,12 +2,9 @@
 leaving out the least certain images, and the threshold for a wished precision or recall."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
-
-from faceattr.errors import FaceattrError
 
 BINS = 15
 
@@ -65,29 +62,26 @@ def coverage(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
 
 def threshold(
     scores: np.ndarray, positive: np.ndarray, *, precision: float | None = None, recall: float | None = None
-) -> dict[str, Any]:
+) -> dict[str, float] | None:
     """The threshold on the probability of a binary target's positive class that reaches a wished precision with the most
-    recall, or a wished recall with the most precision: `threshold`, `precision`, `recall` on these images.
-
-    Raises FaceattrError: no threshold reaches it; the message says what the best is.
-    """
+    recall, or a wished recall with the most precision: `threshold`, `precision_at_threshold`, `recall_at_threshold` on these
+    images; None where none reaches it."""
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
     hits = positive[order].cumsum()[ends]
-    table = pd.DataFrame(
-        {"threshold": scores[order][ends], "precision": hits / (ends + 1), "recall": hits / positive.sum()}
-    )
+    table = pd.DataFrame({"threshold": scores[order][ends], "precision": hits / (ends + 1)})
+    table["recall"] = hits / max(1, positive.sum())
     wished, other, least = ("precision", "recall", precision) if recall is None else ("recall", "precision", recall)
     enough = table[table[wished] >= least]
     if enough.empty:
-        raise FaceattrError(
-            f"evaluate.{wished}={least}: no threshold reaches it here; the most is {table[wished].max():.3f}"
-        )
+        return None
     best = enough.sort_values(other, kind="stable").iloc[-1]
-    return {str(key): float(value) for key, value in best.items()}
+    return {"threshold": float(best["threshold"])} | {
+        f"{k}_at_threshold": float(best[k]) for k in ("precision", "recall")
+    }
 
 
-def describe_threshold(found: Mapping[str, Any], positive_class: str) -> str:
+def describe_threshold(reached: Mapping[str, float], positive_class: str) -> str:
     """One line: from which probability on an image is to count as the positive class, and what that gives."""
-    reached = f"precision {found['precision_at_threshold']:.3f}, recall {found['recall_at_threshold']:.3f}"
-    return f"{positive_class} from probability {found['threshold']:.3f} on: {reached}"
+    given = f"precision {reached['precision_at_threshold']:.3f}, recall {reached['recall_at_threshold']:.3f}"
+    return f"{positive_class} from probability {reached['threshold']:.3f} on: {given}"

@@ -37,13 +37,15 @@ def evaluate_split(
     found |= metrics.intervals_of(found, model.target, scores, truth, _groups(rows))
     if any(entry["metric"] == "published_map" for entry in model.cfg.get("published") or ()):
         found["published_map"] = metrics.published_map(scores, truth)
-    found |= _calibration(model, scores.numpy(), truth.numpy(), cfg, split, folder)
+    found |= _calibration(model, scores.numpy(), truth.numpy(), cfg, split)
     frame = predictor.to_frame(rows["path"], model.target.classes, scores)
     frame.insert(1, "true", rows["label"].astype(str).to_numpy())
     frame.to_csv(folder / f"predictions_{split}.csv", index=False)
+    write_json(folder / f"{split}_metrics.json", found)
     counts, title = metrics.confusion(model.target, scores, truth).numpy(), f"{model.cfg.name}: {split} images"
     plots.confusion(counts, model.target.classes, folder / f"confusion_{split}.png", title=title)
-    write_json(folder / f"{split}_metrics.json", found)
+    bins, kept = (f(scores.numpy(), truth.numpy()) for f in (calibration.reliability, calibration.coverage))
+    plots.reliability(bins, kept, folder / f"reliability_{split}.png", title=title, ece=found["ece"])
     files = [data.paths[row] for row in data.rows(split)]
     if cfg.evaluate.slices is None or len(cfg.evaluate.slices):
         _slice(model, data, split, files, scores, truth, cfg.evaluate.slices, folder)
@@ -52,24 +54,22 @@ def evaluate_split(
 
 
 def _calibration(
-    model: Classifier, scores: np.ndarray, truth: np.ndarray, cfg: DictConfig, split: str, folder: Path
+    model: Classifier, scores: np.ndarray, truth: np.ndarray, cfg: DictConfig, split: str
 ) -> dict[str, Any]:
-    """How far the probabilities are off, before the temperature too; the wished threshold; draws reliability_<split>.png."""
+    """How far the probabilities are off, before the temperature too; and the wished threshold, where one reaches it."""
     found: dict[str, Any] = calibration.figures(scores, truth)
     if model.temperature != 1:
         plain = calibration.figures(calibration.tempered(scores, 1 / model.temperature), truth)
         found |= {f"{name}_uncalibrated": value for name, value in plain.items()} | {"temperature": model.temperature}
-    wished = {name: cfg.evaluate[name] for name in ("precision", "recall") if cfg.evaluate[name] is not None}
-    if wished:
-        reached = calibration.threshold(scores[:, -1], truth == 1, **wished)
-        found |= {"threshold": reached.pop("threshold")} | {
-            f"{name}_at_threshold": value for name, value in reached.items()
-        }
-        log.info("%s: %s", split.capitalize(), calibration.describe_threshold(found, model.target.classes[-1]))
-    bins, kept = calibration.reliability(scores, truth), calibration.coverage(scores, truth)
-    plots.reliability(
-        bins, kept, folder / f"reliability_{split}.png", title=f"{model.cfg.name}: {split} images", ece=found["ece"]
-    )
+    for wish in ("precision", "recall"):
+        if cfg.evaluate[wish] is None:
+            continue
+        reached = calibration.threshold(scores[:, -1], truth == 1, **{wish: cfg.evaluate[wish]})
+        if reached is None:
+            log.warning("%s: no threshold reaches evaluate.%s=%s", split.capitalize(), wish, cfg.evaluate[wish])
+        else:
+            found |= reached
+            log.info("%s: %s", split.capitalize(), calibration.describe_threshold(reached, model.target.classes[-1]))
     return found
 
 
@@ -119,9 +119,8 @@ def _slice(
 
 def _groups(rows: pd.DataFrame) -> list[str] | None:
     """Whom each image shows, where that is known; one that is of nobody known is a group of its own."""
-    name = next(
-        (name for name in ("group", "identity") if name in rows), None
-    )  # identity: data.split=random set it aside
+    # data.split=random sets a group aside as `identity`
+    name = next((name for name in ("group", "identity") if name in rows), None)
     return rows[name].fillna(rows["path"]).astype(str).tolist() if name else None
 
 
@@ -138,12 +137,7 @@ def evaluate(cfg: DictConfig) -> None:
     rival = _rival(cfg, model, described) if cfg.compare else None
     classes = list(model.target.classes)
     prepared = load_table(cfg.data, classes=classes, splits=own_data)
-    split = cfg.split
-    if split == "auto":
-        split = ("test" if (prepared["split"] == "test").any() else "val") if own_data else "all"
-    if split != "all" and ("split" not in prepared or not (prepared["split"] == split).any()):
-        there = ", ".join(prepared["split"].unique()) if "split" in prepared else "none"
-        raise FaceattrError(f"split={split}: no such images in this data. Splits there: {there}. Or split=all")
+    split = _chosen_split(cfg.split, prepared, own_data)
     slices.check(prepared, cfg.evaluate.slices)
     if own_data and table.fingerprint(prepared) != described["fingerprint"]:
         log.warning(
@@ -167,6 +161,16 @@ def evaluate(cfg: DictConfig) -> None:
     if rival:
         compare(cfg, rival, prepared, split, frame, folder)
     log.info("Results: %s", folder)
+
+
+def _chosen_split(wanted: str, prepared: pd.DataFrame, own_data: bool) -> str:
+    there = set(prepared["split"].dropna()) if "split" in prepared else set()
+    if wanted == "auto":
+        return ("test" if "test" in there else "val") if own_data else "all"
+    if wanted != "all" and wanted not in there:
+        listed = ", ".join(sorted(there)) or "none"
+        raise FaceattrError(f"split={wanted}: no such images in this data. Splits there: {listed}. Or split=all")
+    return wanted
 
 
 def _calibrate_on_validation(cfg: DictConfig, model: Classifier, prepared: pd.DataFrame) -> None:
