@@ -1,6 +1,7 @@
 """How sure a figure is: 95% intervals of accuracies, of every other metric, and of the difference between two models."""
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def bootstrap(
         return _from_confusion(counts.reshape(-1, k, k), binary) | ranking | {"log_loss": entropy}
 
     resamples, step = min(RESAMPLES, max(400, DRAWS // n)), max(1, BLOCK // n)
-    with ThreadPoolExecutor() as pool:  # NumPy lets go of the GIL
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # NumPy lets go of the GIL; each holds some 50 MB
         found = list(pool.map(values, (range(at, min(at + step, resamples)) for at in range(0, resamples, step))))
     return {name: _percentiles(np.concatenate([block[name] for block in found])) for name in found[0]}
 
