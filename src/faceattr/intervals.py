@@ -13,7 +13,7 @@ Z = 1.959963984540054
 RESAMPLES, DRAWS = 2000, 40_000_000
 """Resamples, and draws of an image at most: beyond 20,000 images, whose intervals are narrow, there are fewer resamples."""
 LEAST_UNITS = 10
-BLOCK = 1_000_000
+BLOCK = 500_000
 """Draws of an image at a time: what fits into the caches."""
 
 
@@ -97,7 +97,7 @@ def bootstrap(
         return _from_confusion(counts.reshape(-1, k, k), binary) | ranking | {"log_loss": entropy}
 
     resamples, step = min(RESAMPLES, max(400, DRAWS // n)), max(1, BLOCK // n)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # NumPy lets go of the GIL; each holds some 50 MB
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # NumPy lets go of the GIL; each holds some 25 MB
         found = list(pool.map(values, (range(at, min(at + step, resamples)) for at in range(0, resamples, step))))
     return {name: _percentiles(np.concatenate([block[name] for block in found])) for name in found[0]}
 
