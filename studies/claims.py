@@ -62,9 +62,9 @@ class Runs:
         return np.stack([b[: run["metrics"][split]["n"]] for b, run in zip(bits, runs, strict=True)]).astype(bool)
 
     def pair(self, better: str, than: str, split: str = "val") -> tuple[Paired, list[float]] | None:
-        """The pooled comparison and each seed's difference; None with fewer than LEAST_SEEDS seeds that both have."""
+        """The pooled comparison and each seed's difference; None where no seed is in both."""
         seeds = self.shared(better, than)
-        if len(seeds) < LEAST_SEEDS:
+        if not seeds:
             return None
         ours, theirs = (self.right(job, seeds, split) for job in (better, than))
         return paired(ours, theirs), (ours.mean(1) - theirs.mean(1)).tolist()
@@ -72,7 +72,9 @@ class Runs:
 
 def verdict(found: Paired, each: Sequence[float], no_better: bool = False) -> str:
     """An interval beside zero and every seed on its side decide, else it is open. `no_better` holds where the interval ends
-    below MARGIN: not to have seen a difference is not enough."""
+    below MARGIN: not to have seen a difference is not enough. Too few seeds give no verdict."""
+    if len(each) < LEAST_SEEDS:
+        return f"none: {len(each)} seed{'s' * (len(each) > 1)}"
     if found.low > 0 and min(each) > 0:
         return "**does not hold**" if no_better else "**holds**"
     if no_better:
@@ -161,6 +163,7 @@ def who(runs: Runs, job: str, other: str) -> list[str]:
 def together(rows: Sequence[Sequence[str]]) -> list[str]:
     """A line per claim: it holds if all of its comparisons do, does not if one does not, and is open otherwise."""
     lines = []
+    rows = [row for row in rows if not row[-1].startswith("none")]
     for number in dict.fromkeys(row[0] for row in rows):
         of = [row for row in rows if row[0] == number]
         said = [row[-1].strip("*") for row in of]
@@ -183,7 +186,7 @@ def cross(runs: Runs) -> list[list[str]]:
     rows = []
     for (weights, scaling), job in CROSS.items():
         compared = runs.pair(job, "s4a")
-        if compared is None:
+        if compared is None or len(compared[1]) < LEAST_SEEDS:
             continue
         accuracy = runs.right(job, runs.shared(job, "s4a"), "val").mean()
         says = {"**holds**": "better than A", "**does not hold**": "worse than A", "open": "no difference seen"}[

@@ -39,18 +39,10 @@ def sections(runs: Runs, budget: str) -> list[str]:
     about = f"{len(made)} runs, {seconds / 60:,.0f} core-minutes in all. {where}."
     parts = [title, about, "### Published and ours", published_table(runs)]
     if rows := claims.table(runs):
-        head = [
-            "claim",
-            "",
-            "compared",
-            "first",
-            "second",
-            "difference (95%)",
-            "each seed",
-            "McNemar, pooled",
-            "verdict",
-        ]
-        parts += ["### Do the conclusions hold?", "\n".join(claims.together(rows)), markdown(head, rows)]
+        head = ["claim", "", "compared", "data", "first", "second", "difference (95%)", "each seed"]
+        head += ["McNemar, pooled", "verdict"]
+        whole = "\n".join(claims.together(rows))
+        parts += ["### Do the conclusions hold?", *([whole] if whole else []), markdown(head, rows)]
     if rows := claims.cross(runs):
         head = [
             "weights",
@@ -144,6 +136,7 @@ def published_table(runs: Runs) -> str:
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    assert all(len(row) == len(head) for row in rows), f"a row without its column: {head}"
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

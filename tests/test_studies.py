@@ -384,7 +384,7 @@ def test_claims_are_decided_by_interval_and_by_every_seed(studies):
     assert said(high, low) == ["**does not hold**"]
     assert said(low, low[1:] + low[:1]) == ["open"]  # no difference
     assert said(low, [high[0], high[1], low[2] & drawn(0.95, 2000, 9)]) == ["open"]  # one seed says otherwise
-    assert said(low[:2], high[:2]) == []  # too few seeds: no verdict
+    assert said(low[:2], high[:2]) == ["none: 2 seeds"]
 
 
 def test_no_better_needs_a_narrow_interval(studies):
@@ -410,6 +410,7 @@ def test_a_claim_holds_where_all_of_its_comparisons_do(studies):
 
     assert said("**holds**", "**holds**") == ["4. best: **holds** (2 of 2 comparisons hold)"]
     assert said("**holds**", "open") == ["4. best: **open** (1 of 2 comparisons hold)"]
+    assert said("none: 1 seed") == []
     assert said("**holds**", "**does not hold**", "open") == ["4. best: **does not hold** (1 of 3 comparisons hold)"]
 
 
