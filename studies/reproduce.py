@@ -21,8 +21,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import document
 import numpy as np
-import render
 from plan import JOBS, SEEDS, overrides
 
 SPLITS = ("train", "val", "test", "all")
@@ -130,7 +130,7 @@ def main() -> None:
             raise SystemExit(f"Error: --only={','.join(unknown)}: no such job. There are: {', '.join(JOBS)}")
         names = given.only or [name for name, job in JOBS.items() if given.budget == "quick" or job.fits]
         failed = make([(name, seed) for seed in given.seeds for name in names], given, results)
-    render.write(results.runs, ROOT / "docs" / "studies-results.md", ROOT / "docs" / "images" / "studies.png")
+    document.write(results.runs, ROOT / "docs" / "studies-results.md", ROOT / "docs" / "images" / "studies.png")
     sys.exit(1 if failed else 0)
 
 

@@ -128,7 +128,7 @@ def test_a_gallery_that_fails_does_not_lose_the_evaluation(tmp_path, caplog):
     kept = read(root / there, SPEC)
     (root / gone).unlink()
     with caplog.at_level(logging.WARNING):
-        found = evaluation.evaluate_split(model, data, "test", cfg.trainer, tmp_path)
+        found = evaluation.evaluate_split(model, data, "test", cfg, tmp_path)[0]
     assert f"gallery_test.png: {gone} cannot be read" in caplog.text
     assert (tmp_path / "test_metrics.json").exists() and len(pd.read_csv(tmp_path / "predictions_test.csv")) == found[
         "n"
@@ -137,7 +137,7 @@ def test_a_gallery_that_fails_does_not_lose_the_evaluation(tmp_path, caplog):
     assert len(places(tmp_path / "gallery_test.png", grey)) == len(places(tmp_path / "gallery_test.png", kept)) == 1
     (tmp_path / "gallery_val.png").mkdir()  # now it cannot be written at all
     with pytest.raises(IsADirectoryError):
-        evaluation.evaluate_split(model, data, "val", cfg.trainer, tmp_path)
+        evaluation.evaluate_split(model, data, "val", cfg, tmp_path)
     assert (tmp_path / "val_metrics.json").exists() and (tmp_path / "predictions_val.csv").exists()
 
 

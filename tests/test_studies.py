@@ -315,10 +315,10 @@ def studies():
     """The modules of studies/, which is no package."""
     sys.path.insert(0, str(ROOT / "studies"))
     import claims
+    import document
     import plan
-    import render
 
-    yield {"claims": claims, "plan": plan, "render": render}
+    yield {"claims": claims, "plan": plan, "document": document}
     sys.path.remove(str(ROOT / "studies"))
 
 
@@ -363,7 +363,7 @@ def drawn(accuracy: float, n: int = 1000, seed: int = 0) -> np.ndarray:
 
 
 def test_the_verdict_follows_the_rule(studies):
-    compared = studies["render"].compared
+    compared = studies["document"].compared
     near, far = drawn(0.70), drawn(0.50)
     assert compared([record("s4a", 0, near)])["said"] == "reproduced"
     assert compared([record("s4a", 0, far)])["said"] == "differs"
@@ -397,7 +397,7 @@ def test_no_better_needs_a_narrow_interval(studies):
 
 
 def test_ours_takes_in_the_chance_of_training(studies):
-    compared = studies["render"].compared
+    compared = studies["document"].compared
     alike = compared([record("s4a", seed, drawn(0.7)) for seed in range(3)])["ours"]
     apart = compared([record("s4a", seed, drawn(0.7 + 0.05 * (seed - 1))) for seed in range(3)])["ours"]
     assert alike == pytest.approx((drawn(0.7).mean(), *wilson(drawn(0.7).mean(), 1000)))
@@ -418,7 +418,7 @@ def test_the_document_is_made_from_the_results(studies, tmp_path):
     document, picture = tmp_path / "results.md", tmp_path / "studies.png"
     document.write_text("before\n<!-- results -->\nstale\n<!-- /results -->\nafter\n")
     runs = [record(job, s, drawn(p, 1000, s)) for job, p in (("s4a", 0.68), ("s4b", 0.8)) for s in range(3)]
-    studies["render"].write(runs, document, picture)
+    studies["document"].write(runs, document, picture)
     text = document.read_text()
     assert text.startswith("before") and text.endswith("after\n") and "stale" not in text
     assert "| `s4a` | val accuracy | 0.700 (0.681–0.718) |" in text and "reproduced |" in text
@@ -429,7 +429,7 @@ def test_the_document_is_made_from_the_results(studies, tmp_path):
 def test_the_committed_document_is_that_of_the_committed_results(studies, tmp_path):
     document = tmp_path / "results.md"
     document.write_text((ROOT / "docs" / "studies-results.md").read_text())
-    studies["render"].write(json.loads((ROOT / "studies" / "results.json").read_text()), document, tmp_path / "p.png")
+    studies["document"].write(json.loads((ROOT / "studies" / "results.json").read_text()), document, tmp_path / "p.png")
     assert document.read_text() == (ROOT / "docs" / "studies-results.md").read_text()
 
 

@@ -18,14 +18,14 @@ BUDGETS = {"study": "Study form", "quick": "Quick form"}
 MARKS = "<!-- results -->", "<!-- /results -->"
 
 
-def write(runs: Sequence[Record], document: Path, picture: Path) -> None:
-    """Replaces what stands between the marks in the document, and draws the picture."""
-    before, _, rest = document.read_text(encoding="utf-8").partition(MARKS[0])
+def write(runs: Sequence[Record], page: Path, picture: Path) -> None:
+    """Replaces what stands between the marks in the page, and draws the picture."""
+    before, _, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
     after = rest.partition(MARKS[1])[2]
     parts = [part for budget in BUDGETS for part in sections(Runs(runs, budget), budget)]
-    document.write_text(f"{before}{MARKS[0]}\n\n" + "\n\n".join(parts) + f"\n\n{MARKS[1]}{after}", encoding="utf-8")
+    page.write_text(f"{before}{MARKS[0]}\n\n" + "\n\n".join(parts) + f"\n\n{MARKS[1]}{after}", encoding="utf-8")
     draw(runs, picture)
-    print(f"{document}\n{picture}")
+    print(f"{page}\n{picture}")
 
 
 def sections(runs: Runs, budget: str) -> list[str]:
