@@ -110,7 +110,8 @@ def _slice(
     rows = data.table.iloc[data.rows(split)].reset_index(drop=True)
     if wanted is None or set(wanted) & set(slices.MEASURED):
         pixels = (batch[0].permute(0, 2, 3, 1).numpy() for batch in data.in_order(data.rows(split)))
-        rows = rows.join(slices.measure(pixels, files), rsuffix="_measured")
+        measured = slices.measure(pixels, files)
+        rows = rows.join(measured[[name for name in measured if name not in rows]])
     table = slices.slices(slices.cuts_of(rows, wanted), model.target, scores, truth)
     table.to_csv(folder / f"slices_{split}.csv", index=False)
     plots.slices(table, folder / f"slices_{split}.png", title=f"{model.cfg.name}: {split} images, slices")
