@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 from plan import CAFFE, CROSS, V1
-from scipy.stats import t
 
-from faceattr.intervals import Paired, Z, paired
+from faceattr.intervals import Paired, Z, over_runs, paired
 
 Record = dict[str, Any]
 LEAST_SEEDS = 3
@@ -93,7 +92,7 @@ def gap(runs: Runs, job: str, other: str) -> tuple[list[str], str] | None:
     gaps = [train.mean(1) - val.mean(1) for train, val in zip(*by_split.values(), strict=True)]
     each = gaps[0] - gaps[1]
     images = sum(float((first - second).mean(0).var(ddof=1)) / first.shape[1] for first, second in by_split.values())
-    half = float(np.hypot(Z * images**0.5, t.ppf(0.975, len(seeds) - 1) * each.std(ddof=1) / len(seeds) ** 0.5))
+    half = float(np.hypot(Z * images**0.5, over_runs(each)))
     pair = Paired(float(each.mean()), float(each.mean()) - half, float(each.mean()) + half, 0, 0, 1.0)
     cells = [f"{gaps[1].mean():.3f}", f"{gaps[0].mean():.3f}", signed(pair), ", ".join(f"{d:+.3f}" for d in each)]
     return cells, verdict(pair, each.tolist())
@@ -130,12 +129,11 @@ def table(runs: Runs) -> list[list[str]]:
             found, each = compared
             seeds = runs.shared(claim.better, than)
             figures = [f"{runs.right(job, seeds, 'val').mean():.3f}" for job in (claim.better, than)]
-            p = f"{found.wins:,} : {found.losses:,}, p {'< 0.001' if found.p < 0.001 else f'= {found.p:.3f}'}"
             cells = [
                 *figures,
                 signed(found),
                 ", ".join(f"{d:+.3f}" for d in each),
-                p,
+                f"{found.wins:,} : {found.losses:,}, {found.chance}",
                 verdict(found, each, claim.no_better),
             ]
             rows.append([claim.number, claim.text, *who(runs, claim.better, than), *cells])
@@ -156,8 +154,12 @@ def table(runs: Runs) -> list[list[str]]:
 
 def who(runs: Runs, job: str, other: str) -> list[str]:
     """What is compared, and on which images."""
-    data = runs.of(job)[0]["data"]
-    return [f"`{job}` – `{other}`", data if data == "own" else f"`{data}`"]
+    return [f"`{job}` – `{other}`", images_of(runs.of(job)[0])]
+
+
+def images_of(run: Record) -> str:
+    """The stand-in by name, or `own`."""
+    return "own" if run["data"] == "own" else f"`{run['data']}`"
 
 
 def together(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -203,7 +205,7 @@ def cross(runs: Runs) -> list[list[str]]:
                 signed(compared[0]),
                 says,
                 signed(beside[0]) if beside else "–",
-                who(runs, job, job)[1],
+                images_of(runs.of(job)[0]),
             ]
         )
     return rows

@@ -3,17 +3,14 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import claims
 import numpy as np
-from claims import Runs
+from claims import Record, Runs, images_of
 from plan import PRESETS
-from scipy.stats import t
 
-from faceattr.intervals import wilson
+from faceattr.intervals import over_runs, wilson
 
-Record = dict[str, Any]
 BUDGETS = {"study": "Study form", "quick": "Quick form"}
 MARKS = "<!-- results -->", "<!-- /results -->"
 
@@ -73,7 +70,7 @@ def compared(runs: Sequence[Record], number: int = 0) -> Record | None:
         return None
     mean, n = statistics.fmean(values), found[0]["n"]
     low, high = wilson(mean, n)
-    training = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    training = over_runs(np.array(values))
     ours = (
         mean,
         max(0.0, mean - float(np.hypot(mean - low, training))),
@@ -127,7 +124,7 @@ def published_table(runs: Runs) -> str:
                     overlap,
                     f"{sizes['total']:,} / {sizes['trainable']:,}",
                     f"{statistics.median(run['seconds'] for run in of):,.0f}",
-                    f"`{of[0]['data']}`" if of[0]["data"] != "own" else "own",
+                    images_of(of[0]),
                     c["said"],
                 ]
             )

@@ -23,12 +23,12 @@ from typing import Any
 
 import document
 import numpy as np
+from claims import Record
 from plan import JOBS, SEEDS, overrides
 
 SPLITS = ("train", "val", "test", "all")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
-Record = dict[str, Any]
 
 
 class Results:

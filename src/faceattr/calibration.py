@@ -30,6 +30,7 @@ def fit_temperature(probabilities: np.ndarray, truth: np.ndarray) -> float:
 
 
 def log_loss(probabilities: np.ndarray, truth: np.ndarray) -> float:
+    """Mean of minus the logarithm of the true class's probability."""
     return float(-np.log(probabilities[np.arange(len(truth)), truth].astype(np.float64).clip(1e-12)).mean())
 
 

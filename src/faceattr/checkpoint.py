@@ -49,7 +49,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
 
 def describe_further(path: str | Path, **more: Any) -> None:
     """Add to what the checkpoint says of itself; the file is written anew beside itself and renamed."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read(path)
     content[KEY] |= more
     AtomicCheckpointIO().save_checkpoint(content, path)
 

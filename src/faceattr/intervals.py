@@ -38,6 +38,20 @@ class Paired:
     losses: int
     p: float
 
+    @property
+    def chance(self) -> str:
+        """`p` for a person."""
+        return "p < 0.001" if self.p < 0.001 else f"p = {self.p:.3f}"
+
+
+def over_runs(values: np.ndarray) -> float:
+    """Half of the 95% interval of the mean of several runs' figures (Student's t): how training went. 0 for one run, which
+    says nothing of that."""
+    from scipy.stats import t  # a second, which only comparisons have to spend
+
+    k = len(values)
+    return float(t.ppf(0.975, k - 1) * values.std(ddof=1)) / math.sqrt(k) if k > 1 else 0.0
+
 
 def paired(right: np.ndarray, other: np.ndarray, groups: Sequence[Any] | None = None) -> Paired:
     """Accuracy of `right` minus that of `other`, booleans [runs, images] of the same images (one run: [1, images]).
@@ -47,20 +61,18 @@ def paired(right: np.ndarray, other: np.ndarray, groups: Sequence[Any] | None = 
     differences). McNemar's test (1947) knows neither groups nor runs: it pools them, which a thousand runs on ten images
     would make look like evidence. Where the two disagree, believe the interval.
     """
-    from scipy.stats import binomtest, t  # a second, which only comparisons have to spend
+    from scipy.stats import binomtest  # a second, which only comparisons have to spend
 
     if right.shape != other.shape:
         raise ValueError(f"not the same images: {right.shape} and {other.shape}")
-    runs, n = right.shape
+    n = right.shape[1]
     gains = right.mean(0) - other.mean(0)
     difference = float(gains.mean())
     unit = np.arange(n) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
     sums = np.bincount(unit, gains - difference)
     # 2: one more image won and one lost (Agresti and Min 2005), or no disagreement would pass for certainty
     half = Z * math.sqrt((float((sums**2).sum()) + 2) * len(sums) / max(1, len(sums) - 1)) / n
-    if runs > 1:
-        spread = float((right.mean(1) - other.mean(1)).std(ddof=1))
-        half = math.hypot(half, float(t.ppf(0.975, runs - 1)) * spread / math.sqrt(runs))
+    half = math.hypot(half, over_runs(right.mean(1) - other.mean(1)))
     wins, losses = int((right & ~other).sum()), int((other & ~right).sum())
     p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     return Paired(difference, difference - half, difference + half, wins, losses, p)

@@ -20,7 +20,7 @@ from torchmetrics.functional.classification import (
     multiclass_recall,
 )
 
-from faceattr import intervals
+from faceattr import calibration, intervals
 from faceattr.targets import Target
 
 
@@ -54,8 +54,7 @@ def evaluate(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
     if target.loss == "one_vs_rest":  # as Keras counts under a pair of sigmoid units
         own = torch.nn.functional.one_hot(truth, k).bool()
         found["accuracy_per_unit"] = float(((probabilities > 0.5) == own).double().mean())
-    true_probability = probabilities.gather(1, truth[:, None]).double()
-    found["log_loss"] = float(-true_probability.clamp_min(1e-12).log().mean())
+    found["log_loss"] = calibration.log_loss(probabilities.numpy(), truth.numpy())
     for position, name in enumerate(target.classes):
         found[f"recall_{name}"] = float(recall[position]) if present[position] else math.nan
         found[f"n_{name}"] = int((truth == position).sum())
@@ -122,10 +121,9 @@ def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
 
 def describe_pair(pair: intervals.Paired) -> str:
     """One line: how much more often the first of two models is right on the same images, and whether that may be chance."""
-    p = "< 0.001" if pair.p < 0.001 else f"= {pair.p:.3f}"
     return (
         f"Difference {pair.difference:+.3f} (95% {pair.low:+.3f} to {pair.high:+.3f}); only ckpt right {pair.wins:,}, "
-        f"only compare right {pair.losses:,}, McNemar p {p}"
+        f"only compare right {pair.losses:,}, McNemar {pair.chance}"
     )
 
 

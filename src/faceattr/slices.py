@@ -19,8 +19,6 @@ VALUES = 12
 """A column of more values is cut into quarters where it is a number, and does not cut where it is not (a name, an id)."""
 LEAST = 30
 """Images; a smaller slice is listed, after the others, but not compared."""
-
-
 MEASURED = ("brightness", "sharpness", "file_pixels")
 """What is measured of the images themselves and cuts like a column."""
 
@@ -88,7 +86,7 @@ def slices(
     for name, cut in cuts.items():
         known = cut.notna().to_numpy()
         for value in sorted(cut.dropna().unique()):
-            here = (cut == value).to_numpy() & known
+            here = (cut == value).to_numpy()
             found.append(
                 {"column": name, "value": value} | _one(here, known & ~here, right, target, probabilities, truth)
             )
