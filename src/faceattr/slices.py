@@ -108,7 +108,7 @@ def _one(
 ) -> dict[str, Any]:
     from scipy.stats import fisher_exact
 
-    n, others, inside = int(here.sum()), int(rest.sum()), torch.from_numpy(here)
+    n, others, inside = int(here.sum()), int(rest.sum()), torch.tensor(here)  # a copy: pandas lends its own
     figures = metrics.evaluate(target, probabilities[inside], truth[inside])
     kept = ["n", "accuracy", "accuracy_low", "accuracy_high", "average_precision"]
     row = {key: figures.get(key) for key in [*kept, *(f"recall_{name}" for name in target.classes)]}
