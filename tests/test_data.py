@@ -18,6 +18,7 @@ from faceattr import schema, table
 from faceattr.data import EpochSampler, FaceData, load_table
 from faceattr.errors import FaceattrError
 from faceattr.images import InputSpec, read
+from faceattr.targets import Target
 
 CONF = Path(__file__).parents[1] / "conf"
 SPEC = InputSpec(5, 4, "bilinear", "unit")
@@ -277,7 +278,7 @@ def test_load_table_follows_the_config_and_the_checkpoints_classes(root):
     own = load_table(cfg)
     assert own.attrs["classes"] == ["man", "woman"]
     assert own["split"].value_counts().to_dict() == SPLITS
-    turned = load_table(cfg, classes=["woman", "man"])
+    turned = load_table(cfg, target=Target.of(["woman", "man"], ordinal=False, loss="auto"))
     assert turned["label"].cat.categories.tolist() == ["woman", "man"]
     assert (turned["label"].astype(str) == own["label"].astype(str)).all()
 
@@ -285,4 +286,7 @@ def test_load_table_follows_the_config_and_the_checkpoints_classes(root):
 def test_classes_of_a_checkpoint_that_the_data_lack_are_refused_with_both_lists(root):
     message = r"The model tells apart old, young; these data hold man, woman\.\n.*data.class_map"
     with pytest.raises(FaceattrError, match=message):
-        load_table(data_config(f"data.root={root}", "data.seed=0"), classes=["old", "young"])
+        load_table(
+            data_config(f"data.root={root}", "data.seed=0"),
+            target=Target.of(["old", "young"], ordinal=False, loss="auto"),
+        )

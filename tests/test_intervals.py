@@ -129,7 +129,7 @@ def test_every_figure_has_an_interval_around_it(k, kind):
     sides = intervals_of(found, target, probabilities, truth, None)
     assert sides.pop("interval_unit") == "image"
     names = ["balanced_accuracy", "average_precision", "auroc", "f1", "log_loss"]
-    names += ["mean_absolute_error", "quadratic_kappa"] if kind == "ordinal" else []
+    names += ["mean_absolute_error", "quadratic_kappa", "accuracy_within_one"] if kind == "ordinal" else []
     names += [f"recall_{name}" for name in target.classes]
     assert set(sides) == {f"{name}_{side}" for name in names for side in ("low", "high")}
     for name in names:

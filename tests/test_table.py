@@ -48,7 +48,7 @@ def test_result_is_sorted_typed_and_described(tmp_path):
     assert list(ready.columns) == ["path", "label", "split", "age"]
     assert list(ready["label"].cat.categories) == CLASSES
     assert not ready["label"].cat.ordered
-    assert ready.attrs == {"classes": CLASSES, "ordinal": False}
+    assert ready.attrs == {"classes": CLASSES, "ordinal": False, "multilabel": False}
     assert table["path"].iloc[1] == "1/00001.jpg"  # the source's own is left as it was
     back = ready.set_index("path").loc[table["path"]]
     assert back["label"].astype(str).tolist() == table["label"].tolist()
@@ -118,9 +118,9 @@ def test_all_problems_are_listed_at_once_with_counts_and_examples(tmp_path):
         "- path that leaves data.root (2): ../outside.jpg, /elsewhere/1.jpg",
         "- missing file (7): 0/00000.jpg, 0/00003.jpg, 0/00006.jpg, 1/00001.jpg, 1/00004.jpg, …",
         "- duplicate path (1): 2/00008.jpg",
+        "- split other than train, val, test (2): 0/00015.jpg: none, 2/00014.jpg: holdout",
         "- no label (1): 1/00013.jpg",
         "- label outside data.classes [female, male, other], namely Male (1): 0/00012.jpg: Male",
-        "- split other than train, val, test (2): 0/00015.jpg: none, 2/00014.jpg: holdout",
         "- class absent from train (1): other",
         "- group in two splits (data.split=identity makes a split without) (1): a (train and val)",
     ]

@@ -13,8 +13,9 @@ FORMAT = 1
 """Rises when a checkpoint of an older faceattr could no longer be read right."""
 
 KEY = "faceattr"
-"""Where the description lies in a Lightning checkpoint: format, version, config (the input spec in its `model`), classes, ordinal,
-fingerprint and weights (where they came from); plain containers only, so that loading needs no code (`weights_only=True`)."""
+"""Where the description lies in a Lightning checkpoint: format, version, config (the input spec in its `model`), classes,
+ordinal, multilabel, fingerprint and weights (where they came from); plain containers only, so that loading needs no code
+(`weights_only=True`)."""
 
 
 def read(path: str | Path) -> dict[str, Any]:

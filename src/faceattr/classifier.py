@@ -25,8 +25,8 @@ from faceattr.targets import Target
 class Classifier(pl.LightningModule):
     """`cfg` is the whole run's config; `about` is added to the checkpoint's description (fingerprint, weights).
 
-    `class_weights` [classes] multiply the training loss of each image (None: equally). `start` is the lowest stage that is
-    trained in this epoch; `begin` counts the modules of the network's chain whose output comes in place of images.
+    `class_weights` are factors of the training loss, as `Target.losses` takes them (None: equally). `start` is the lowest stage
+    that is trained in this epoch; `begin` counts the modules of the network's chain whose output comes in place of images.
     """
 
     def __init__(
@@ -87,16 +87,18 @@ class Classifier(pl.LightningModule):
         logits = self.logits(inputs if self.begin else self.augmentation(inputs, self._augment_rng))
         losses = self.target.losses(logits, targets)
         with torch.no_grad():
-            right = self.target.probabilities(logits).argmax(1) == targets
+            right = self.target.right(self.target.probabilities(logits), targets)
             sums = torch.stack((losses.sum(), right.sum().float(), losses.new_full((), len(targets))))
             self._sums = sums if self._sums is None else self._sums + sums  # logged once an epoch: no sync in a step
-        return (losses if self.class_weights is None else losses * self.class_weights[targets]).mean()
+        return (
+            losses if self.class_weights is None else self.target.losses(logits, targets, self.class_weights)
+        ).mean()
 
     def validation_step(self, batch: Batch, _: int) -> None:
         inputs, targets, rows = batch
         logits = self.logits(inputs)
-        columns = (self.target.losses(logits, targets), targets.float(), rows.float())  # exact up to 2**24 rows
-        found = torch.cat((self.target.probabilities(logits), torch.stack(columns, 1)), 1)
+        parts = (self.target.probabilities(logits), targets, self.target.losses(logits, targets), rows)
+        found = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
         used = self._seen_rows + len(found)
         if self._seen is None or used > len(self._seen):  # one tensor, not one per batch: see predictor.Collected
             room = found.new_empty(max(1024, 2 * used), found.shape[1])
@@ -110,7 +112,9 @@ class Classifier(pl.LightningModule):
         self._seen, self._seen_rows = None, 0
         if self.trainer.world_size > 1:
             seen = self._from_all(seen)
-        probabilities, losses, targets = seen[:, :-3], seen[:, -3], seen[:, -2].long()
+        k = len(self.target.classes)
+        probabilities, targets, losses = seen[:, :k], seen[:, k:-2], seen[:, -2]
+        targets = targets if self.target.multilabel else targets[:, 0].long()
         if not bool(losses.isfinite().all()):
             raise FaceattrError(
                 f"The validation loss is no longer finite in epoch {self.current_epoch}: training diverged.\n"
@@ -149,7 +153,7 @@ class Classifier(pl.LightningModule):
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
         """Probabilities [B, classes] and the table rows [B] they belong to."""
         inputs, _targets, rows = batch
-        return self.target.probabilities(self.logits(inputs).float() / self.temperature).cpu(), rows.cpu()
+        return self.target.probabilities(self.logits(inputs), self.temperature).cpu(), rows.cpu()
 
     def configure_optimizers(self) -> dict[str, Any]:
         optim = self.cfg.optim
@@ -177,6 +181,7 @@ class Classifier(pl.LightningModule):
             "config": OmegaConf.to_container(self.cfg, resolve=True),
             "classes": list(self.target.classes),
             "ordinal": self.target.kind == "ordinal",
+            "multilabel": self.target.multilabel,
             **self.about,
         }
 
@@ -217,7 +222,8 @@ def load(path: str) -> tuple[Classifier, dict[str, Any]]:
     content = checkpoint.read(path)
     described = {**content[checkpoint.KEY], "epoch": content["epoch"]}
     cfg = OmegaConf.create(described["config"])
-    target = Target.of(described["classes"], ordinal=described["ordinal"], loss=cfg.loss)
+    kind = {key: described.get(key, False) for key in ("ordinal", "multilabel")}
+    target = Target.of(described["classes"], loss=cfg.loss, **kind)
     classifier = Classifier(cfg, build_network(cfg, target), target)
     try:
         classifier.load_state_dict(content["state_dict"])

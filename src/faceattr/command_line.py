@@ -158,3 +158,13 @@ def launch(main: Callable[[], Any], program: str) -> None:
     with one_clear_error(program):
         offer_checkpoint(program)
         main()
+
+
+def launch_alone(main: Callable[[], Any], program: str, name: str) -> None:
+    """Run `python -m faceattr.<program>` with the keys of train.py, in outputs/<program>/<name>/<date_time>; no sweeps."""
+    if {"-m", "--multirun"} & set(sys.argv):
+        sys.exit(f"Error: {program} looks at one configuration. Leave out -m.")
+    own = ["hydra.mode=RUN", f"hydra.run.dir=outputs/{program}/{name}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"]
+    beside = [place for place, argument in enumerate(sys.argv) if place and "=" in argument] or [len(sys.argv)]
+    sys.argv[beside[0] : beside[0]] = own  # before the user's, which win, and in one place, as argparse wants it
+    launch(main, "train")

@@ -24,39 +24,56 @@ from faceattr.errors import FaceattrError
 from faceattr.images import InputSpec, cores, read
 from faceattr.pack import pack
 from faceattr.store import Rows
+from faceattr.targets import Target
 
 log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor, Tensor]
-"""uint8 images [B, 3, H, W] (channels last in memory), int64 targets [B] (-1: none), int64 row numbers [B].
+"""uint8 images [B, 3, H, W] (channels last in memory), the truth (int64 [B], -1: none, or float32 [B, attributes]), int64 row
+numbers [B].
 
 Where the output of the frozen stages is kept, it comes in place of the images: [B, C, H, W] or [B, F], in its precision.
 """
 
 
-def load_table(cfg: DictConfig, *, classes: list[str] | None = None, splits: bool = True) -> pd.DataFrame:
-    """The checked and split table that the group `data` describes; `classes` (a checkpoint's) fixes names and order.
+def load_table(cfg: DictConfig, *, target: Target | None = None, splits: bool = True) -> pd.DataFrame:
+    """The checked and split table that the group `data` describes; `target` (a checkpoint's) fixes classes and their order.
 
     `splits=False` keeps a source's own split column but makes and demands none: for evaluating on other data.
     """
     takes = inspect.signature(config.target_function(cfg, "data")).parameters
     drop = tuple(name for name in config.shared_keys("data") if name not in takes)
     loaded = config.instantiate(cfg, "data", drop=drop)
-    if classes and set(loaded.attrs["classes"]) != set(classes):
-        raise FaceattrError(
-            f"The model tells apart {', '.join(classes)}; these data hold {', '.join(loaded.attrs['classes'])}.\n"
-            "Classes are matched by name: rename those of the data (data.label_map, data.class_map, data.classes, data.bins)."
-        )
+    multilabel, classes = bool(loaded.attrs.get("multilabel")), list(cfg.classes or ()) or None
+    if target:
+        _refuse_other_classes(target, multilabel, loaded.attrs["classes"])
+        classes = list(target.classes)
     return table.prepare(
         loaded,
         cfg.root,
-        classes=classes or (list(cfg.classes) if cfg.classes else None),
+        classes=classes,
         split=cfg.split if splits else None,
         fractions=dict(cfg.fractions),
         seed=cfg.seed,
         per_class=dict(cfg.per_class) if cfg.per_class else None,
         max_images=cfg.max_images,
     )
+
+
+def _refuse_other_classes(target: Target, multilabel: bool, classes: list[str]) -> None:
+    names, others = ", ".join(target.classes), ", ".join(classes)
+    if target.multilabel and (not multilabel or set(classes) != set(target.classes)):
+        held = f"data.attributes is {others}" if multilabel else f"these data have the classes {others}"
+        raise FaceattrError(f"The model tells the attributes {names}; {held}.\nGive data.attributes=[{names}].")
+    if multilabel and not target.multilabel:
+        raise FaceattrError(
+            f"The model tells apart the classes {names}; data.attributes asks for others: leave it out."
+        )
+    if set(classes) != set(target.classes):
+        raise FaceattrError(
+            f"The model tells apart {names}; these data hold {others}.\n"
+            "Classes are matched by name: rename those of the data (data.label_map, data.class_map, data.classes, data.bins)."
+        )
 
 
 class ImageSet(Dataset[Batch]):
@@ -158,8 +175,19 @@ class FaceData(pl.LightningDataModule):
         self.table = prepared.iloc[kept].reset_index(drop=True)
         self.table.attrs = prepared.attrs
         self.paths, self._pixels, self._packed = [paths[row] for row in kept], pixels, kept
-        self._targets = self.table["label"].cat.codes.to_numpy(np.int64)
+        self._targets = table.targets(self.table)
         self._images: dict[str, ImageSet] = {}
+
+    def leave_out(self, rows: np.ndarray) -> None:
+        """Go on without these rows of the table."""
+        kept = np.setdiff1d(np.arange(len(self.table)), rows)
+        self.table = self.table.iloc[kept].reset_index(drop=True)
+        self.paths, self._packed, self._targets = (
+            [self.paths[row] for row in kept],
+            self._packed[kept],
+            self._targets[kept],
+        )
+        self._images = {}
 
     def rows(self, split: str) -> np.ndarray:
         """Positions in `table` of the split's images; `all` is every image."""
@@ -175,8 +203,10 @@ class FaceData(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         images = self.images("train")
-        targets = self._targets[images.rows]
-        weights = 1.0 / np.bincount(targets)[targets] if self.cfg.balance == "sampler" else None
+        weights = None
+        if self.cfg.balance == "sampler":
+            targets = self._targets[images.rows]
+            weights = 1.0 / np.bincount(targets)[targets]
         order = EpochSampler(len(images), self.seed, weights, lambda: self.trainer.current_epoch if self.trainer else 0)
         alone = len(order) > 1 and len(order) % self.cfg.batch_size == 1  # batch norm cannot train on one image
         if alone:

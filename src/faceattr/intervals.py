@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ BLOCK = 500_000
 """Draws of an image at a time: what fits into the caches."""
 
 
-def wilson(accuracy: float, n: int) -> tuple[float, float]:
+def wilson(accuracy: float, n: float) -> tuple[float, float]:
     """95% interval (low, high) of a proportion measured on `n` images (Wilson 1927); nan without images."""
     if n == 0:
         return math.nan, math.nan
@@ -54,7 +54,8 @@ def over_runs(values: np.ndarray) -> float:
 
 
 def paired(right: np.ndarray, other: np.ndarray, groups: Sequence[Any] | None = None) -> Paired:
-    """Accuracy of `right` minus that of `other`, booleans [runs, images] of the same images (one run: [1, images]).
+    """Accuracy of `right` minus that of `other`, both [runs, images] of the same images (one run: [1, images]): 1 or true where
+    an image is told right, 0 where not; for attributes the share of them.
 
     The 95% interval takes in both chances: which images are judged (units are images, or whole `groups` [images] of one
     identity; the mean over runs counts an image once) and, with several runs, how training went (Student's t over the runs'
@@ -73,7 +74,7 @@ def paired(right: np.ndarray, other: np.ndarray, groups: Sequence[Any] | None = 
     # 2: one more image won and one lost (Agresti and Min 2005), or no disagreement would pass for certainty
     half = Z * math.sqrt((float((sums**2).sum()) + 2) * len(sums) / max(1, len(sums) - 1)) / n
     half = math.hypot(half, over_runs(right.mean(1) - other.mean(1)))
-    wins, losses = int((right & ~other).sum()), int((other & ~right).sum())
+    wins, losses = int((right > other).sum()), int((other > right).sum())
     p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
     return Paired(difference, difference - half, difference + half, wins, losses, p)
 
@@ -87,28 +88,63 @@ def bootstrap(
     person are not independent. With fewer than `LEAST_UNITS` images or groups nothing is known (no intervals).
     """
     n, k = probabilities.shape
-    unit = np.arange(n) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
-    units = int(unit.max()) + 1 if n else 0
-    if units < LEAST_UNITS:
-        return {}
     cells = truth * k + probabilities.argmax(1)
     by_cell, (there, starts) = np.argsort(cells, kind="stable"), np.unique(np.sort(cells), return_index=True)
     loss = -np.log(probabilities[np.arange(n), truth].astype(np.float64).clip(1e-12)).astype(np.float32)
     rankings = [_Ranking(probabilities[:, c], truth == c) for c in ([k - 1] if binary else range(k))]
 
-    def values(rows: range) -> dict[str, np.ndarray]:
-        drawn = np.random.default_rng([0, rows.start]).integers(0, units, (len(rows), units))
-        places = drawn + np.arange(len(rows))[:, None] * units
-        weights = np.bincount(places.ravel(), minlength=len(rows) * units).reshape(len(rows), units).astype(np.float32)
-        weights = weights if groups is None else weights[:, unit]
-        counts = np.zeros((len(rows), k * k))
+    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
+        counts = np.zeros((len(weights), k * k))
         counts[:, there] = np.add.reduceat(weights[:, by_cell], starts, axis=1)
         ranked = _mean(np.array([ranking.figures(weights) for ranking in rankings]), 0)
         entropy = np.einsum("rn,n->r", weights, loss) / weights.sum(1)  # no BLAS: its threads would fight ours
         ranking = dict(zip(("average_precision", "auroc"), ranked, strict=True))
         return _from_confusion(counts.reshape(-1, k, k), binary) | ranking | {"log_loss": entropy}
 
-    resamples, step = min(RESAMPLES, max(400, DRAWS // n)), max(1, BLOCK // n)
+    return _resampled(n, groups, figures)
+
+
+def bootstrap_attributes(
+    probabilities: np.ndarray, truth: np.ndarray, *, groups: Sequence[Any] | None = None
+) -> dict[str, tuple[float, float]]:
+    """As `bootstrap`, of the means over attributes: `truth` [N, attributes] is 1, 0 or nan. 2,000 resamples of up to 20,000
+    labels, 400 of more than 100,000: a ranking of each attribute is drawn anew each time."""
+    known, has, said = np.isfinite(truth), truth > 0.5, probabilities > 0.5
+    there = [(known[:, c], c) for c in range(truth.shape[1]) if known[:, c].any()]
+    rankings = [(rows, _Ranking(probabilities[rows, c], has[rows, c])) for rows, c in there]
+    parts = [has & known, ~has & known, has & said & known, ~has & ~said & known]
+    log_of_true = np.log(np.where(has, probabilities, 1 - probabilities).astype(np.float64).clip(1e-12))
+    parts = [part.astype(np.float32) for part in (*parts, np.where(known, -log_of_true, 0))]
+
+    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
+        positive, negative, hits, rejected, loss = (np.einsum("rn,nk->rk", weights, part) for part in parts)
+        ranked = _mean(np.array([ranking.figures(weights[:, rows]) for rows, ranking in rankings]), 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            balanced = (hits / positive + rejected / negative) / 2
+            f1 = np.where(positive > 0, 2 * hits / (positive + hits + negative - rejected), np.nan)
+        ranking = dict(zip(("average_precision", "auroc"), ranked, strict=True))
+        entropy = loss.sum(1) / (positive + negative).sum(1)
+        return ranking | {"balanced_accuracy": _mean(balanced, 1), "f1": _mean(f1, 1), "log_loss": entropy}
+
+    return _resampled(len(truth), groups, figures, cost=truth.shape[1])
+
+
+def _resampled(
+    n: int, groups: Sequence[Any] | None, figures: Callable[[np.ndarray], dict[str, np.ndarray]], cost: int = 1
+) -> dict[str, tuple[float, float]]:
+    """Intervals of what `figures` makes of weights [rows, n]: how often each image is in each of the resamples."""
+    unit = np.arange(n) if groups is None else np.unique(np.asarray(groups, str), return_inverse=True)[1]
+    units = int(unit.max()) + 1 if n else 0
+    if units < LEAST_UNITS:
+        return {}
+
+    def values(rows: range) -> dict[str, np.ndarray]:
+        drawn = np.random.default_rng([0, rows.start]).integers(0, units, (len(rows), units))
+        places = drawn + np.arange(len(rows))[:, None] * units
+        weights = np.bincount(places.ravel(), minlength=len(rows) * units).reshape(len(rows), units).astype(np.float32)
+        return figures(weights if groups is None else weights[:, unit])
+
+    resamples, step = min(RESAMPLES, max(400, DRAWS // (n * cost))), max(1, BLOCK // n)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:  # NumPy lets go of the GIL; each holds some 25 MB
         found = list(pool.map(values, (range(at, min(at + step, resamples)) for at in range(0, resamples, step))))
     return {name: _percentiles(np.concatenate([block[name] for block in found])) for name in found[0]}

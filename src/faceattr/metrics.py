@@ -9,9 +9,12 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
     multiclass_auroc,
     multiclass_average_precision,
     multiclass_cohen_kappa,
@@ -25,19 +28,19 @@ from faceattr.targets import Target
 
 
 def evaluate(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, Any]:
-    """Flat metrics from probabilities [N, classes] and class positions [N].
+    """Flat metrics from probabilities [N, classes] and the truth as `Target` has it.
 
     A figure that the images cannot give (the recall of a class that is not among them, a ranking with one class only)
     is None, and averages are over the classes that are there. Binary: average precision, AUROC and F1 of the positive class.
+    Multilabel: everything is the mean over attributes, each of its known labels, which `<figure>_<attribute>` give.
     """
-    k = len(target.classes)
-    predicted = probabilities.argmax(1)
-    n = len(truth)
-    accuracy = float((predicted == truth).double().mean()) if n else math.nan
-    low, high = intervals.wilson(accuracy, n)
-    found: dict[str, Any] = {"accuracy": accuracy, "accuracy_low": low, "accuracy_high": high, "n": n}
+    k, n = len(target.classes), len(truth)
+    found: dict[str, Any] = accuracy(target, probabilities, truth) | {"n": n}
     if n == 0:
         return _plain(found)
+    if target.multilabel:
+        return _plain(found | _of_attributes(target, probabilities, truth))
+    predicted = probabilities.argmax(1)
     present = torch.bincount(truth, minlength=k) > 0
     recall = multiclass_recall(predicted, truth, k, average="none")
     found["balanced_accuracy"] = float(recall[present].mean())
@@ -49,7 +52,10 @@ def evaluate(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
     else:
         found["f1"] = float(multiclass_f1_score(predicted, truth, k, average="none")[present].mean())
     if target.kind == "ordinal":
-        found["mean_absolute_error"] = float((predicted - truth).abs().double().mean())
+        distance = (predicted - truth).abs()
+        found["mean_absolute_error"] = float(distance.double().mean())
+        found |= {f"off_by_{far}": float((distance == far).double().mean()) for far in range(1, k)}
+        found["accuracy_within_one"] = float((distance <= 1).double().mean())
         found["quadratic_kappa"] = float(multiclass_cohen_kappa(predicted, truth, k, weights="quadratic"))
     if target.loss == "one_vs_rest":  # as Keras counts under a pair of sigmoid units
         own = torch.nn.functional.one_hot(truth, k).bool()
@@ -59,6 +65,60 @@ def evaluate(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
         found[f"recall_{name}"] = float(recall[position]) if present[position] else math.nan
         found[f"n_{name}"] = int((truth == position).sum())
     return _plain(found)
+
+
+def accuracy(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, float]:
+    """`accuracy` with its 95% interval `accuracy_low` and `accuracy_high` (Wilson's).
+
+    The labels of one image are no independent draws: for attributes, the mean over them, Wilson's n is the number of
+    independent labels with the same standard error over images (Kish's effective sample size), between images and labels.
+    """
+    n = len(truth)
+    if not target.multilabel or n == 0:
+        share = float(target.right(probabilities, truth).mean()) if n else math.nan
+        return dict(zip(ACCURACY, (share, *intervals.wilson(share, n)), strict=True))
+    known = truth.isfinite()
+    right = (((probabilities > 0.5) == (truth > 0.5)) & known).double()
+    labels = known.sum(0)
+    there = labels > 0
+    each = right.sum(0)[there] / labels[there]
+    share = float(each.mean())
+    pulls = (right - known * (right.sum(0) / labels.clamp_min(1))) / labels.clamp_min(1) / there.sum()
+    variance = float(pulls.sum(1).square().sum())
+    independent = share * (1 - share) / variance if variance else n
+    bounds = intervals.wilson(share, min(max(independent, n), int(labels.sum())))
+    return dict(zip(ACCURACY, (share, *bounds), strict=True))
+
+
+ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
+
+
+def _of_attributes(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, Any]:
+    known, has, said = truth.isfinite(), truth > 0.5, probabilities > 0.5
+    positive, negative = (has & known).sum(0), (~has & known).sum(0)
+    hits, rejected, claimed = (has & said & known).sum(0), (~has & ~said & known).sum(0), (said & known).sum(0)
+    labels, both = positive + negative, (positive > 0) & (negative > 0)  # others give no ranking
+    precision, area = torch.full((2, len(target.classes)), math.nan, dtype=torch.float64)
+    for place in both.nonzero()[:, 0].tolist():
+        scores, truths = probabilities[known[:, place], place], has[known[:, place], place].long()
+        precision[place], area[place] = binary_average_precision(scores, truths), binary_auroc(scores, truths)
+    of = {
+        "accuracy": (hits + rejected).double() / labels,
+        "balanced_accuracy": ((hits / positive + rejected / negative) / 2).double(),
+        "average_precision": precision,
+        "auroc": area,
+        "f1": (2 * hits.double() / (positive + claimed)).where(positive > 0, math.nan),
+        "recall": hits.double() / positive,
+    }
+    means = {name: float(values.nanmean()) for name, values in of.items() if name not in ("accuracy", "recall")}
+    scores, decided = target.decisions(probabilities, truth)
+    found = means | {"log_loss": calibration.log_loss(scores.numpy(), decided.numpy()), "labels": int(labels.sum())}
+    for position, name in enumerate(target.classes):
+        found |= {
+            f"{figure}_{name}": float(of[figure][position]) for figure in ("accuracy", "average_precision", "recall")
+        }
+        found |= {f"n_{name}": int(labels[position]), f"positive_{name}": int(positive[position])}
+    return found
 
 
 def _ranking(target: Target, probabilities: Tensor, truth: Tensor, present: Tensor) -> dict[str, float]:
@@ -80,18 +140,34 @@ def intervals_of(
     """`<name>_low` and `<name>_high` of the figures in `found`: recalls by Wilson, what has no closed form by
     `intervals.bootstrap`; and what was resampled: images, or whole groups where there are any."""
     binary = target.kind == "binary"
-    sides = intervals.bootstrap(probabilities.numpy(), truth.numpy(), binary=binary, groups=groups)
+    if target.multilabel:
+        sides = intervals.bootstrap_attributes(probabilities.numpy(), truth.numpy(), groups=groups)
+    else:
+        sides = intervals.bootstrap(probabilities.numpy(), truth.numpy(), binary=binary, groups=groups)
     known = {name: side for name, side in sides.items() if found.get(name) is not None}
     bounds = {
         f"{name}_{which}": bound
         for name, side in known.items()
         for which, bound in zip(("low", "high"), side, strict=True)
     }
-    for position, name in enumerate(target.classes):
-        if found.get(f"recall_{name}") is not None:
-            low, high = intervals.wilson(found[f"recall_{name}"], int((truth == position).sum()))
-            bounds |= {f"recall_{name}_low": low, f"recall_{name}_high": high}
+    of = {f"recall_{name}": found[f"positive_{name}" if target.multilabel else f"n_{name}"] for name in target.classes}
+    of |= {f"accuracy_{name}": found[f"n_{name}"] for name in target.classes if target.multilabel}
+    of |= {name: found["n"] for name in ("accuracy_within_one",) if name in found}
+    for figure, n in of.items():
+        if found.get(figure) is not None:
+            low, high = intervals.wilson(found[figure], n)
+            bounds |= {f"{figure}_low": low, f"{figure}_high": high}
     return _plain(bounds | {"interval_unit": "image" if groups is None else "group"})
+
+
+def attributes(found: Mapping[str, Any], target: Target) -> pd.DataFrame:
+    """A row per attribute with known labels: name, n (of them), positive, accuracy with its interval, average_precision, recall."""
+    figures = ("n", "positive", "accuracy", "average_precision", "recall")
+    rows = [{"name": name} | {figure: found[f"{figure}_{name}"] for figure in figures} for name in target.classes]
+    table = pd.DataFrame([row for row in rows if row["n"]])
+    for side in ("low", "high"):
+        table[f"accuracy_{side}"] = [found[f"accuracy_{name}_{side}"] for name in table["name"]]
+    return table
 
 
 def published_map(probabilities: Tensor, truth: Tensor) -> float:
@@ -127,16 +203,17 @@ def describe_pair(pair: intervals.Paired) -> str:
     )
 
 
-def describe(metrics: dict[str, Any]) -> str:
-    """One line for a person: accuracy with its interval, then average precision."""
+def describe(metrics: Mapping[str, Any]) -> str:
+    """One line for a person: accuracy with its interval, then average precision; of attributes, the means."""
     if not metrics.get("n"):
         return "no images"
     text = (
-        f"accuracy {metrics['accuracy']:.3f} "
+        f"{'mean ' if 'labels' in metrics else ''}accuracy {metrics['accuracy']:.3f} "
         f"(95% {metrics['accuracy_low']:.3f}–{metrics['accuracy_high']:.3f}, n = {metrics['n']:,})"
     )
     if metrics.get("average_precision") is not None:
-        of = f" of {metrics['positive_class']}" if metrics.get("positive_class") else " (macro)"
+        macro = " (mean of attributes)" if "labels" in metrics else " (macro)"
+        of = f" of {metrics['positive_class']}" if metrics.get("positive_class") else macro
         text += f", average precision{of} {metrics['average_precision']:.3f}"
         if metrics.get("average_precision_low") is not None:
             text += f" ({metrics['average_precision_low']:.3f}–{metrics['average_precision_high']:.3f})"

@@ -23,6 +23,7 @@ from faceattr.errors import FaceattrError
 from faceattr.images import InputSpec, read_many
 from faceattr.sources import csv
 from faceattr.sources.layout import IMAGE_SUFFIXES
+from faceattr.targets import Target
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +56,16 @@ class Collected(Callback):
         self.rows += rows.numpy().tobytes()
 
 
-def to_frame(paths: pd.Series, classes: tuple[str, ...], scores: Tensor) -> pd.DataFrame:
-    """Columns path, predicted, and a probability per class by its name."""
-    frame = pd.DataFrame({"path": paths.to_numpy(), "predicted": [classes[i] for i in scores.argmax(1).tolist()]})
-    for position, name in enumerate(classes):
-        frame[f"probability_{name}"] = scores[:, position].numpy()
-    return frame
+def to_frame(paths: pd.Series, target: Target, scores: Tensor) -> pd.DataFrame:
+    """Columns path, predicted (a class; the attributes that are there, comma-separated), and a probability by each name."""
+    if target.multilabel:
+        predicted = [
+            ", ".join(name for name, has in zip(target.classes, row, strict=True) if has) for row in scores > 0.5
+        ]
+    else:
+        predicted = [target.classes[position] for position in scores.argmax(1).tolist()]
+    each = {f"probability_{name}": scores[:, position].numpy() for position, name in enumerate(target.classes)}
+    return pd.DataFrame({"path": paths.to_numpy(), "predicted": predicted} | each)
 
 
 class DecodedBatches(IterableDataset[Batch]):
@@ -132,7 +137,7 @@ def predict(cfg: DictConfig) -> None:
     batches = DecodedBatches(files, classifier.input_spec(model.cfg), cfg.batch_size)
     loader = DataLoader(batches, batch_size=None)
     scores, rows = probabilities(model, loader, cfg.trainer)
-    frame = to_frame(pd.Series(files).iloc[rows.numpy()], model.target.classes, scores)
+    frame = to_frame(pd.Series(files).iloc[rows.numpy()], model.target, scores)
     out = Path(HydraConfig.get().runtime.output_dir) / "predictions.csv"
     frame.to_csv(out, index=False)
     if len(frame) <= SHOWN:

@@ -5,7 +5,6 @@ augmented versions, all by the code that training uses. Only the images that are
 """
 
 import logging
-import sys
 from pathlib import Path
 
 import hydra
@@ -15,17 +14,16 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from faceattr import config
+from faceattr import config, table
 from faceattr.augment import Augmentation
 from faceattr.classifier import input_spec
-from faceattr.command_line import launch, one_clear_error
+from faceattr.command_line import launch_alone, one_clear_error
 from faceattr.data import load_table
 from faceattr.errors import FaceattrError
 from faceattr.images import UnreadableImage, read
 from faceattr.report import plots
 from faceattr.report.galleries import Tile, grid
 from faceattr.schema import Augment
-from faceattr.sources.layout import SPLITS
 
 log = logging.getLogger(__name__)
 
@@ -38,28 +36,28 @@ def preview(cfg: DictConfig) -> None:
     """Reads all it needs before it writes anything. What is drawn comes from `seed`: the same pictures again."""
     folder, chosen = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().runtime.choices
     cfg = config.validated(cfg)
-    table = load_table(cfg.data)
-    names, train = list(table["label"].cat.categories), table[table["split"] == "train"]
-    rng = np.random.default_rng(cfg.seed)
-    samples = [draw(train[train["label"] == name], cfg, rng) for name in names]
+    prepared = load_table(cfg.data)
+    train = prepared[prepared["split"] == "train"]
+    rng, members = np.random.default_rng(cfg.seed), table.members(train)
+    samples = [draw(train[rows], name, cfg, rng) for name, rows in members.items()]
 
-    table.to_csv(folder / "table.csv", index=False)
-    np.save(folder / "table.npy", table[["path", "label", "split"]].to_numpy(str))
-    counts = pd.crosstab(table["label"], table["split"])
-    counts = counts[[split for split in SPLITS if split in counts]]
+    prepared.to_csv(folder / "table.csv", index=False)
+    truth = table.class_names(prepared) if prepared.attrs["multilabel"] else ["label"]
+    np.save(folder / "table.npy", prepared[["path", *truth, "split"]].to_numpy(str))
+    counts = table.counts(prepared)
     counts.to_csv(folder / "counts.csv")
     log.info("%s", counts.to_string())
     plots.counts(counts, folder / "counts.png", title=f"{chosen.data}: images by class and split")
     title = f"{chosen.data}: training images, a random draw of each class"
     note = "At the size that the network takes: {} × {} pixels".format(*cfg.model.image_size)
     rows = [[Tile(image) for image in images] for images in samples]
-    grid(rows, folder / "samples.png", title=title, note=note, names=names)
+    grid(rows, folder / "samples.png", title=title, note=note, names=list(members))
     write_augmented(samples[0][0], cfg, str(chosen.augment), folder / "augmented.png")
     log.info("Preview: %s", folder)
 
 
-def draw(rows: pd.DataFrame, cfg: DictConfig, rng: np.random.Generator) -> list[np.ndarray]:
-    """Pixels of up to `SAMPLES` random images of `rows`, as `data.on_bad_image` says."""
+def draw(rows: pd.DataFrame, name: str, cfg: DictConfig, rng: np.random.Generator) -> list[np.ndarray]:
+    """Pixels of up to `SAMPLES` random images of `rows` (those of class `name`), as `data.on_bad_image` says."""
     found: list[np.ndarray] = []
     for path in rng.permutation(rows["path"].to_numpy(object)):
         try:
@@ -72,7 +70,7 @@ def draw(rows: pd.DataFrame, cfg: DictConfig, rng: np.random.Generator) -> list[
         if len(found) == SAMPLES:
             break
     if not found:
-        raise FaceattrError(f"None of the training images of {rows['label'].iloc[0]} can be read.")
+        raise FaceattrError(f"None of the training images of {name} can be read.")
     return found
 
 
@@ -97,10 +95,4 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    if {"-m", "--multirun"} & set(sys.argv):
-        sys.exit("Error: a preview shows one configuration. Leave out -m.")
-    chosen = "${hydra:runtime.choices.data}_${hydra:runtime.choices.augment}"
-    own = ["hydra.mode=RUN", f"hydra.run.dir=outputs/preview/{chosen}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"]
-    beside = [place for place, argument in enumerate(sys.argv) if place and "=" in argument] or [len(sys.argv)]
-    sys.argv[beside[0] : beside[0]] = own  # before the user's, which win, and in one place, as argparse wants it
-    launch(main, "train")
+    launch_alone(main, "preview", "${hydra:runtime.choices.data}_${hydra:runtime.choices.augment}")

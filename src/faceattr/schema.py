@@ -24,7 +24,9 @@ class Data:
     per_class: dict[str, int] | None = None
     max_images: int | None = None
     on_bad_image: str = "error"
+    on_leak: str = "warn"
     balance: str = "none"
+    attribute_weights: dict[str, float] | None = None
     pack: str = "auto"
 
 
@@ -98,6 +100,7 @@ class Judgement:
     """What is done with a model's predictions; conf/evaluate.yaml says what each is."""
 
     slices: list[str] | None = None
+    leakage: bool = False
     calibrate: bool = False
     precision: float | None = None
     recall: float | None = None
@@ -152,6 +155,7 @@ CHOICES = {
     "data.split": ("auto", "identity", "random"),
     "augment.shear_unit": ("degrees", "radians"),
     "data.on_bad_image": ("error", "skip"),
+    "data.on_leak": ("warn", "error", "drop"),
     "data.balance": ("none", "loss", "sampler"),
     "data.pack": ("auto", "disk", "ram", "off"),
     "finetune.cache": ("auto", "off"),
@@ -159,7 +163,7 @@ CHOICES = {
     "model.scaling": ("unit", "imagenet", "caffe"),
     "model.pretrained": ("auto", "true", "false"),
     "optim.schedule": ("constant", "cosine"),
-    "loss": ("auto", "bce", "ce", "one_vs_rest"),
+    "loss": ("auto", "bce", "ce", "one_vs_rest", "corn"),
     "split": ("auto", "train", "val", "test", "all"),
     "trainer.precision": ("auto", "32", "bf16", "16"),
     "trainer.checkpoint": ("best", "last"),

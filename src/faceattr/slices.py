@@ -11,7 +11,6 @@ from PIL import Image
 
 from faceattr import metrics
 from faceattr.errors import FaceattrError
-from faceattr.intervals import wilson
 from faceattr.table import CONTRACT
 from faceattr.targets import Target
 
@@ -46,7 +45,8 @@ def _cut(column: pd.Series) -> pd.Series | None:
             f"{known[quarters == q].min():.4g} to {known[quarters == q].max():.4g}" for q in quarters.cat.categories
         ]
         known = quarters.cat.rename_categories(names)
-    return known.astype(str).reindex(column.index) if 2 <= known.nunique() <= VALUES else None
+    text = known.map("{:g}".format) if pd.api.types.is_float_dtype(known) else known.astype(str)
+    return text.reindex(column.index) if 2 <= known.nunique() <= VALUES else None
 
 
 def measure(batches: Iterable[np.ndarray], files: Sequence[str]) -> pd.DataFrame:
@@ -78,10 +78,11 @@ def slices(
     """A row per value of each column, the worst gap first: n, accuracy with its interval, average precision, recall of each
     class, `gap` (accuracy minus that of all other images with a value there) with its interval, and `p`.
 
-    The gap's interval is Newcombe's (1998, method 10); `p` is Fisher's exact test, after Holm's correction for how many
-    slices are compared. Both take images as independent. Slices below `LEAST` images, or with fewer in the rest, are last.
+    The gap's interval is Newcombe's (1998, method 10); `p` is Fisher's exact test (for the share of an image's attributes,
+    Welch's), after Holm's correction for how many slices are compared. All take images as independent. Slices below `LEAST`
+    images, or with fewer in the rest, are last. Attributes: the means over them, without recalls.
     """
-    right = (probabilities.argmax(1) == truth).numpy()
+    right = target.right(probabilities, truth).numpy()
     found = []
     for name, cut in cuts.items():
         known = cut.notna().to_numpy()
@@ -106,19 +107,25 @@ def _one(
     probabilities: torch.Tensor,
     truth: torch.Tensor,
 ) -> dict[str, Any]:
-    from scipy.stats import fisher_exact
+    from scipy.stats import fisher_exact, ttest_ind
 
-    n, others, inside = int(here.sum()), int(rest.sum()), torch.tensor(here)  # a copy: pandas lends its own
+    n, others = int(here.sum()), int(rest.sum())
+    inside, outside = (torch.tensor(rows) for rows in (here, rest))  # copies: pandas lends its own
     figures = metrics.evaluate(target, probabilities[inside], truth[inside])
     kept = ["n", "accuracy", "accuracy_low", "accuracy_high", "average_precision"]
-    row = {key: figures.get(key) for key in [*kept, *(f"recall_{name}" for name in target.classes)]}
+    recalls = [] if target.multilabel else [f"recall_{name}" for name in target.classes]
+    row = {key: figures.get(key) for key in [*kept, *recalls]}
     if min(n, others) < LEAST:
         return row | dict.fromkeys(("gap", "gap_low", "gap_high", "p"), np.nan)
-    hits, other_hits = int(right[here].sum()), int(right[rest].sum())
-    (a, a_low, a_high), (b, b_low, b_high) = ((h / m, *wilson(h / m, m)) for h, m in ((hits, n), (other_hits, others)))
+    a, a_low, a_high = (figures[name] for name in metrics.ACCURACY)
+    b, b_low, b_high = metrics.accuracy(target, probabilities[outside], truth[outside]).values()
     low = a - b - float(np.hypot(a - a_low, b_high - b))
     high = a - b + float(np.hypot(a_high - a, b - b_low))
-    p = float(fisher_exact([[hits, n - hits], [other_hits, others - other_hits]]).pvalue)
+    if target.multilabel:
+        p = float(np.nan_to_num(ttest_ind(right[here], right[rest], equal_var=False).pvalue, nan=1.0))
+    else:
+        hits, other_hits = int(right[here].sum()), int(right[rest].sum())
+        p = float(fisher_exact([[hits, n - hits], [other_hits, others - other_hits]]).pvalue)
     return row | {"gap": a - b, "gap_low": low, "gap_high": high, "p": p}
 
 
@@ -129,6 +136,16 @@ def _holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(raised, 1)
     return adjusted
+
+
+def describe_leakage(table: pd.DataFrame) -> str:
+    """One line: the accuracy of images with a copy, or their person, in train, against that of the others."""
+    known = table[table["column"] == "in_train"] if len(table) else table
+    shown = [
+        f"{of['value']} {of['accuracy']:.3f} ({of['accuracy_low']:.3f}–{of['accuracy_high']:.3f}, n = {of['n']:,})"
+        for _, of in known.iterrows()
+    ]
+    return f"Leakage, accuracy: {'; '.join(shown)}" if shown else "Leakage: all images are clean, or none is"
 
 
 def describe(table: pd.DataFrame) -> str:

@@ -36,7 +36,8 @@ def prepare(
     """A source's table, checked, split and drawn: sorted by path, so that the order of the source does not matter.
 
     The result has `path`, `label` (Categorical: the classes in label order; ordered where they are), `split`, `group`
-    where the source gives it, then the source's further columns; `attrs` carries `classes` and `ordinal`.
+    where the source gives it, then the source's further columns; `attrs` carries `classes`, `ordinal` and `multilabel`.
+    A multilabel table has, in place of `label`, a column of 1, 0 and nan (not known) for each of its `classes`.
 
     classes: names in label order, by default the source's own.
     split: `auto` takes the source's split column, else makes one; `identity` always makes one, by group; `random` splits
@@ -53,16 +54,20 @@ def prepare(
     if table.empty:
         raise FaceattrError(f"The table of data.root={root} is empty: no images.")
     names = [str(name) for name in (classes if classes is not None else table.attrs["classes"])]
-    ordinal = bool(table.attrs.get("ordinal", False))
+    ordinal, multilabel = (bool(table.attrs.get(kind, False)) for kind in ("ordinal", "multilabel"))
     shares, sizes = _fractions(fractions), _sizes(per_class or {})
+    if multilabel and sizes:
+        raise FaceattrError("data.per_class draws classes; data.attributes has none. Use data.max_images.")
 
-    table = _tidy(table, Path(root), ignore_split=split == "identity")
+    strata = [""] if multilabel else names
+    table = _tidy(table.assign(label="") if multilabel else table, Path(root), ignore_split=split == "identity")
     if split == "identity" and "group" not in table:
         raise FaceattrError("data.split=identity needs a group for the images, and this source gives none.")
     if split == "random":
         table = table.rename(columns={"group": "identity"})
-    problems = _row_problems(table, Path(root), names, unplaced=split == "random")
-    table = table[table["label"].isin(names) & table["path"].notna()]
+    problems = _row_problems(table, Path(root), unplaced=split == "random")
+    problems += _attribute_problems(table, names) if multilabel else _class_problems(table, names)
+    table = table[table["label"].isin(strata) & table["path"].notna()]
     if not table.empty:  # else there is nothing to split, and its rows are among the problems
         rng = np.random.default_rng(seed)
         table = table.iloc[rng.permutation(len(table))]  # from here on, the first n rows of a kind are a draw of n
@@ -79,32 +84,68 @@ def prepare(
             _warn_of_shared_identities(table)
         table = _draw_per_class(table, sizes) if sizes else table
         table = _draw(table, max_images) if max_images else table
-        problems += _split_problems(table, names, needed) if split else []
+        problems += _split_problems(table, names, needed, multilabel) if split else []
     if problems:
         raise FaceattrError(f"The table of data.root={root} cannot be used:\n- " + "\n- ".join(problems))
     table = table.sort_values("path", ignore_index=True)
-    table["label"] = pd.Categorical(table["label"], categories=names, ordered=ordinal)
-    table = table[_contract(table) + [name for name in table if name not in CONTRACT]]
-    table.attrs.update(classes=names, ordinal=ordinal)
+    if multilabel:
+        table = table.drop(columns="label").astype(dict.fromkeys(names, np.float32))
+    else:
+        table["label"] = pd.Categorical(table["label"], categories=names, ordered=ordinal)
+    table.attrs.update(classes=names, ordinal=ordinal, multilabel=multilabel)
+    contract = _contract(table)
+    return table[contract + [name for name in table if name not in contract]]
+
+
+def class_names(table: pd.DataFrame) -> list[str]:
+    """The classes of a prepared table in label order, or its attributes."""
+    return table.attrs["classes"] if table.attrs["multilabel"] else list(table["label"].cat.categories)
+
+
+def targets(table: pd.DataFrame) -> np.ndarray:
+    """The truth of a prepared table: class positions, int64 [N]; multilabel: 1, 0 and nan, float32 [N, classes]."""
+    if table.attrs["multilabel"]:
+        return table[class_names(table)].to_numpy(np.float32)
+    return table["label"].cat.codes.to_numpy(np.int64)
+
+
+def with_classes(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
+    """A prepared table with its classes in another order."""
+    labels = {} if table.attrs["multilabel"] else {"label": table["label"].cat.reorder_categories(classes)}
+    table = table.assign(**labels)
+    table.attrs = {**table.attrs, "classes": classes}
     return table
+
+
+def members(table: pd.DataFrame) -> dict[str, pd.Series]:
+    """Which rows of a prepared table show each class, or have each attribute."""
+    multilabel = table.attrs["multilabel"]
+    return {name: table[name] == 1 if multilabel else table["label"] == name for name in class_names(table)}
+
+
+def counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Images of each class, or with each attribute (rows), in each split (columns)."""
+    rows = pd.DataFrame(members(table)).groupby(table["split"].to_numpy()).sum().T
+    return rows[[split for split in SPLITS if split in rows]].rename_axis(index="label", columns="split")
 
 
 def check_splits(table: pd.DataFrame) -> None:
     """Raises FaceattrError where a prepared table lost rows (unreadable images) and can no longer be trained on."""
-    if problems := _split_problems(table, list(table["label"].cat.categories), {"train", "val"}):
+    if problems := _split_problems(table, class_names(table), {"train", "val"}, table.attrs["multilabel"]):
         raise FaceattrError("Without the unreadable images, the table cannot be used:\n- " + "\n- ".join(problems))
 
 
 def fingerprint(table: pd.DataFrame) -> str:
-    """16 hex digits of the SHA-256 of what training on a prepared table depends on: path, label, split, group, classes;
-    not of the order of rows and columns, further columns, or the root (the same data elsewhere)."""
+    """16 hex digits of the SHA-256 of what training on a prepared table depends on: path, label or attributes, split, group,
+    classes; not of the order of rows and columns, further columns, or the root (the same data elsewhere)."""
     rows = table[_contract(table)].astype(object).sort_values("path", kind="stable")
-    contents = rows.where(rows.notna(), None).to_dict("list") | {"classes": list(table["label"].cat.categories)}
+    contents = rows.where(rows.notna(), None).to_dict("list") | {"classes": class_names(table)}
     return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:16]
 
 
 def _contract(table: pd.DataFrame) -> list[str]:
-    return [name for name in CONTRACT if name in table]
+    own = [name for name in CONTRACT if name in table]
+    return [own[0], *class_names(table), *own[1:]] if table.attrs["multilabel"] else own
 
 
 def _fractions(given: Mapping[str, float]) -> dict[str, float]:
@@ -152,21 +193,32 @@ def _warn_of_shared_identities(table: pd.DataFrame) -> None:
         log.warning(message, (splits > 1).sum(), len(splits))
 
 
-def _row_problems(table: pd.DataFrame, root: Path, names: list[str], unplaced: bool) -> list[str]:
-    choices = f"[{', '.join(names)}]"
+def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
+    choices, labels = f"[{', '.join(names)}]", table["label"]
     sound = len(names) >= 2 and len(set(names)) == len(names)
     problems = [] if sound else [f"data.classes={choices}: at least two classes are needed, each named once"]
-    paths, labels = table["path"].dropna(), table["label"]
-    problems += [f"rows without a path ({len(table) - len(paths):,})"] if len(paths) < len(table) else []
-    outside = paths.str.match(r"/|\.\.(/|$)")
-    problems += _problem("path that leaves data.root", paths[outside])
-    problems += _problem("missing file", _missing(root, paths[~outside]))
-    problems += _problem("duplicate path", paths[paths.duplicated()].drop_duplicates())
     problems += _problem("no label", table["path"][labels.isna()])
     unknown = table[labels.notna() & ~labels.isin(names)]
     values = ", ".join(sorted(unknown["label"].unique())[:10])
     what = f"label outside data.classes {choices}, namely {values}"
-    problems += _problem(what, unknown["path"] + ": " + unknown["label"])
+    return problems + _problem(what, unknown["path"] + ": " + unknown["label"])
+
+
+def _attribute_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
+    sound = len(names) >= 1 and len(set(names)) == len(names)
+    problems = [] if sound else [f"data.attributes=[{', '.join(names)}]: each must be named once"]
+    wrong = ~(table[names].isin([0, 1]) | table[names].isna()).all(axis=1)
+    problems += _problem("attribute that is neither 1, 0 nor missing", table["path"][wrong])
+    return problems + _problem("no attribute known", table["path"][table[names].isna().all(axis=1)])
+
+
+def _row_problems(table: pd.DataFrame, root: Path, unplaced: bool) -> list[str]:
+    paths = table["path"].dropna()
+    problems = [f"rows without a path ({len(table) - len(paths):,})"] if len(paths) < len(table) else []
+    outside = paths.str.match(r"/|\.\.(/|$)")
+    problems += _problem("path that leaves data.root", paths[outside])
+    problems += _problem("missing file", _missing(root, paths[~outside]))
+    problems += _problem("duplicate path", paths[paths.duplicated()].drop_duplicates())
     if "split" in table:
         shown = table["path"] + ": " + table["split"].astype(object).fillna("none")
         wrong = ~table["split"].isin(SPLITS) & ~(table["split"].isna() & unplaced)
@@ -181,12 +233,14 @@ def _missing(root: Path, paths: pd.Series) -> list[str]:
     return [path for path, (folder, name) in zip(paths, parts, strict=True) if name not in there[folder]]
 
 
-def _split_problems(table: pd.DataFrame, names: list[str], needed: Collection[str]) -> list[str]:
+def _split_problems(table: pd.DataFrame, names: list[str], needed: Collection[str], multilabel: bool) -> list[str]:
     there = set(table["split"])
     problems = _problem("empty split", [name for name in SPLITS if name in needed and name not in there])
     if "train" in there:
-        in_train = set(table["label"][table["split"] == "train"])
-        problems += _problem("class absent from train", [name for name in names if name not in in_train])
+        train = table[table["split"] == "train"]
+        known = [name for name in names if train[name].notna().any()] if multilabel else set(train["label"])
+        what = "attribute without a known label in train" if multilabel else "class absent from train"
+        problems += _problem(what, [name for name in names if name not in known])
     if "group" in table:
         places = table[table["split"].isin(SPLITS)].sort_values("split").groupby("group")["split"].unique()
         twice = [f"{group} ({' and '.join(splits)})" for group, splits in places.items() if len(splits) > 1]

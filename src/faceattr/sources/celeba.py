@@ -1,14 +1,15 @@
-"""CelebA: any of its attributes as the label, the official partition as split, the identity as group. Reads the
+"""CelebA: any of its attributes as the label, or several at once, the official partition as split, the identity as group. Reads the
 official text files and Kaggle's CSV variant of them, in root or a folder of the archives' or torchvision's there."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from faceattr.errors import FaceattrError
-from faceattr.sources.layout import SPLITS, existing_root, file_names
+from faceattr.sources.layout import SPLITS, existing_root, file_names, listed_attributes
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ def load(
     root: str | Path,
     *,
     attribute: str = "Male",
+    attributes: Any = None,
     allow_missing: bool = False,
     download: bool = False,
     first_per_class: int | None = None,
@@ -31,6 +33,7 @@ def load(
     """A row per line of the attribute file; the other attributes are kept as bool columns.
 
     attribute: Male gives the classes female, male; any other, e.g. Smiling, not_smiling and smiling.
+    attributes: instead of one, several at once (multilabel), such as [Male, Young], or all; 0 in the file is not known.
     allow_missing: go on with the images that are there; without it a partial set is an error.
     download: through torchvision, into root/celeba, unless the set is there already.
     first_per_class, last_per_class: instead of the official partition, only the first rows of each class, without a split,
@@ -46,12 +49,15 @@ def load(
         lacking = "no folder img_align_celeba" if source else "no list_attr_celeba.txt (or .csv)"
         raise FaceattrError(f"data.root={root} has {lacking}. Expected there: {LAYOUT}.")
     frame = _read(source)
-    if attribute not in frame:
+    wanted = listed_attributes(attributes, list(map(str, frame)), str(source))
+    if not wanted and attribute not in frame:
         raise FaceattrError(
             f"data.attribute={attribute} is not in {source}. Its attributes: {', '.join(map(str, frame))}."
         )
     if last_per_class and not first_per_class:
         raise FaceattrError(f"data.last_per_class={last_per_class} needs data.first_per_class too.")
+    if wanted and first_per_class:
+        raise FaceattrError("data.first_per_class draws classes; data.attributes has none. Use data.max_images.")
     there = frame.index.isin(list(file_names(folder)))
     if not there.all():
         missing = f"{(~there).sum():,} of the {len(frame):,} images of {source} are missing in {folder}"
@@ -61,9 +67,13 @@ def load(
         log.warning("data.allow_missing: %s: left out", missing)
     frame = frame[there]
 
-    names = ["female", "male"] if attribute == "Male" else [f"not_{attribute.lower()}", attribute.lower()]
     table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + frame.index}, index=frame.index)
-    table["label"] = (frame[attribute] > 0).map({False: names[0], True: names[1]})
+    if wanted:
+        names = wanted
+        table = table.join((frame[wanted] > 0).astype(float).where(frame[wanted] != 0))
+    else:
+        names = ["female", "male"] if attribute == "Male" else [f"not_{attribute.lower()}", attribute.lower()]
+        table["label"] = (frame[attribute] > 0).map({False: names[0], True: names[1]})
     partition, identity = _find(root, "list_eval_partition"), _find(root, "identity_CelebA")
     if first_per_class:
         table["split"] = _first_and_last(table["label"], first_per_class, last_per_class or 0)
@@ -71,11 +81,11 @@ def load(
         table["split"] = _read(partition).iloc[:, 0].map(dict(enumerate(SPLITS)))
     if identity:
         table["group"] = _read(identity).iloc[:, 0].astype(str)
-    table = table.join(frame.drop(columns=attribute) > 0)
+    table = table.join(frame.drop(columns=wanted or attribute) > 0)
     if first_per_class:
         table = table[table["split"] != "left out"]
     table = table.reset_index(drop=True)
-    table.attrs.update(classes=names, ordinal=False)
+    table.attrs.update(classes=names, **({"multilabel": True} if wanted else {"ordinal": False}))
     return table
 
 

@@ -1,21 +1,24 @@
 """Any CSV with a row per image: a column of image names, a column of labels (classes by name, by a map, or a number
-that is cut into classes), optionally a split and a group. The defaults read S0's `results.csv` (Gender: 0 is male)."""
+that is cut into classes) or several columns of attributes, optionally a split and a group. The defaults read S0's
+`results.csv` (Gender: 0 is male)."""
 
 import io
 import logging
 import posixpath
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from faceattr.errors import FaceattrError
-from faceattr.sources.layout import SPLIT_ALIASES, existing_root, file_names, is_image
+from faceattr.sources.layout import SPLIT_ALIASES, existing_root, file_names, is_image, listed_attributes
 
 log = logging.getLogger(__name__)
 
 S0_LABELS = {"0": "male", "1": "female"}
+YES_OR_NO = {"1": 1, "true": 1, "yes": 1, "0": 0, "-1": 0, "false": 0, "no": 0}
 RESERVED = ("path", "label", "split", "group")
 
 
@@ -25,6 +28,7 @@ def load(
     file: str = "results.csv",
     image_column: str = "Filename",
     label_column: str = "Gender",
+    attributes: Any = None,
     label_map: dict | None = None,
     bins: list | None = None,
     classes: list[str] | None = None,
@@ -37,16 +41,22 @@ def load(
     image_dir: below root; null where the image names are relative to root themselves.
     label_map: value in the file → class; values are compared as text (0, "0" and 0.0 are the same), and one that is
         not in the map stays as it is, so that the table's check can list it.
+    attributes: instead of labels, columns that say whether an image has something (multilabel): 1, true or yes; 0, -1, false or
+        no; empty where it is not known.
     bins: right-open thresholds for a number: [30, 50] gives x < 30, 30 ≤ x < 50 and 50 ≤ x, named by `classes`.
     classes: names in label order; else the order of label_map's values, else the labels sorted.
 
-    Raises FaceattrError: root, file, image_dir or a column missing; bins that do not fit classes; a non-number to cut.
+    Raises FaceattrError: root, file, image_dir or a column missing; bins that do not fit classes; a non-number to cut; an
+    attribute that is neither yes nor no.
     """
     root = existing_root(root, f"{file} (data.file) and the images (data.image_dir)")
     path = root / file
     frame = read(path)
+    has = listed_attributes(attributes, [str(name) for name in frame if name != image_column], str(path))
     wanted = {"image": image_column, "label": label_column, "split": split_column, "group": group_column}
     for key, column in wanted.items():
+        if has and key == "label":
+            continue
         if column and column not in frame:
             columns = ", ".join(map(str, frame))
             raise FaceattrError(f"data.{key}_column={column}: {path} has no such column. Its columns: {columns}.")
@@ -56,23 +66,40 @@ def load(
         label_map = label_map or S0_LABELS
     names = {_plain(value): str(name) for value, name in (label_map or {}).items()}
 
-    values = frame[label_column]
-    if bins:
-        labels = _cut(path, frame[image_column], values, bins, classes or [])
+    table = pd.DataFrame({"path": _paths(root, image_dir or "", frame[image_column])})
+    if has:
+        table = table.join(_yes_or_no(path, frame[[image_column, *has]]))
     else:
-        labels = values.map(_plain).map(lambda value: names.get(value, value))
-    paths = _paths(root, image_dir or "", frame[image_column])
-    table = pd.DataFrame({"path": paths, "label": labels.mask(values == "")})
+        values = frame[label_column]
+        if bins:
+            labels = _cut(path, frame[image_column], values, bins, classes or [])
+        else:
+            labels = values.map(_plain).map(lambda value: names.get(value, value))
+        table["label"] = labels.mask(values == "")
     if split_column:
         split = frame[split_column].map(lambda name: SPLIT_ALIASES.get(name.lower(), name))
         table["split"] = split.mask(split == "")
     if group_column:
         table["group"] = frame[group_column].mask(frame[group_column] == "")
-    used = {image_column, split_column, group_column} | (set() if bins else {label_column})
+    used = {image_column, split_column, group_column} | (set(has) or (set() if bins else {label_column}))
     table = table.join(_further(path, frame[[column for column in frame if column not in used]]))
-    found = list(dict.fromkeys(names.values())) or sorted(table["label"].dropna().unique())
-    table.attrs.update(classes=list(map(str, classes or found)), ordinal=bool(bins))
+    found = has or list(dict.fromkeys(names.values())) or sorted(table["label"].dropna().unique())
+    kind = {"multilabel": True} if has else {"ordinal": bool(bins)}
+    table.attrs.update(classes=list(map(str, classes or found)), **kind)
     return table
+
+
+def _yes_or_no(path: Path, cells: pd.DataFrame) -> pd.DataFrame:
+    """1, 0 or nan for the columns after the first, the images' names."""
+    images, cells = cells.iloc[:, 0], cells.iloc[:, 1:]
+    values = cells.map(lambda cell: YES_OR_NO.get(_plain(cell).lower()))
+    wrong = np.argwhere((values.isna() & (cells != "")).to_numpy())
+    if len(wrong):
+        shown = "; ".join(
+            f"row {row + 1} ({images.iloc[row]}): {cells.columns[c]}={cells.iat[row, c]!r}" for row, c in wrong[:5]
+        )
+        raise FaceattrError(f"{path}: {len(wrong):,} cells of data.attributes are neither 1 nor 0 nor empty: {shown}")
+    return values.astype(float)
 
 
 def decoded(path: Path) -> str:

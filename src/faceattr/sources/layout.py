@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from faceattr.errors import FaceattrError
 
@@ -18,6 +19,14 @@ def existing_root(root: str | Path | None, layout: str) -> Path:
             f"data.root is not {'a folder: ' + str(root) if root else 'set'}. Expected there: {layout}."
         )
     return Path(root)
+
+
+def listed_attributes(given: Any, there: list[str], where: str) -> list[str]:
+    """The names that `data.attributes` lists (null: none; all: every one of `there`); FaceattrError for another."""
+    wanted = there if given == "all" else [given] if isinstance(given, str) else [str(name) for name in given or ()]
+    if unknown := [name for name in wanted if name not in there]:
+        raise FaceattrError(f"data.attributes: {', '.join(unknown)} not in {where}. There: {', '.join(there)}, or all.")
+    return wanted
 
 
 def file_names(folder: Path) -> set[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from omegaconf import MISSING, OmegaConf
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
 from faceattr.errors import FaceattrError
+from faceattr.sources.layout import listed_attributes
 from faceattr.sources.portraits import AGES, GENDERS, draw, imagine, imagine_all
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ def load(
     *,
     n: int = 2000,
     attribute: str = "gender",
+    attributes: Any = None,
     image_size: int = 128,
     sample_seed: int = 0,
     classes: list[str] | None = None,
@@ -45,7 +48,8 @@ def load(
     """The table of `n` generated faces, `image_size` pixels square, drawn into a folder of `root` at first use.
 
     `attribute` is `gender` (female, male) or `age` (young < 30 <= middle < 50 <= old). Several pictures share a
-    person, who is their `group`. The further columns say what was drawn, for slicing results.
+    person, who is their `group`. `attributes` asks for several at once (multilabel) of `attributes_of`, such as
+    [Male, Smiling], or all; they are named as CelebA's. The further columns say what was drawn, for slicing results.
     """
     if attribute not in CLASSES:
         raise FaceattrError(f"data.attribute={attribute!r} is not drawn; choose one of: {', '.join(CLASSES)}")
@@ -57,9 +61,26 @@ def load(
         _generate("sample", folder, n, image_size, sample_seed)
     table = pd.read_csv(folder / "faces.csv", dtype={"group": str}, keep_default_na=False)
     table.insert(0, "path", f"{key}/" + table.pop("path"))
+    has = attributes_of(table)
+    if wanted := listed_attributes(attributes, has.columns.tolist(), "the sample faces"):
+        table = table.join(has[wanted].astype(float))
+        table.attrs.update(classes=wanted, multilabel=True)
+        return table
     table.insert(1, "label", table["gender" if attribute == "gender" else "age_class"])
     table.attrs.update(classes=list(classes or CLASSES[attribute]), ordinal=attribute == "age")
     return table
+
+
+def attributes_of(faces: pd.DataFrame) -> pd.DataFrame:
+    """Which of some of CelebA's attributes each drawn face has, bool."""
+    has = {
+        "Eyeglasses": faces["glasses"] != "none",
+        "Male": faces["gender"] == "male",
+        "No_Beard": faces["beard"] == "none",
+        "Smiling": faces["smile"] > 0.35,
+        "Young": faces["age"] < 40,
+    }
+    return pd.DataFrame(has)
 
 
 def write(layout: str, out: str | Path, n: int = 2000, image_size: int = 128, sample_seed: int = 0) -> Path:
@@ -140,16 +161,10 @@ def _lay_out(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
     if layout == "imfdb":
         pd.DataFrame({"ID": name, "Class": faces["age_class"].str.upper()}).to_csv(root / "train.csv", index=False)
         return "Train/" + name
-    has = {
-        "Eyeglasses": faces["glasses"] != "none",
-        "Male": faces["gender"] == "male",
-        "No_Beard": faces["beard"] == "none",
-        "Smiling": faces["smile"] > 0.35,
-        "Young": faces["age"] < 40,
-    }
-    signs = pd.DataFrame(has).map(lambda yes: " 1" if yes else "-1").agg(" ".join, axis=1)
+    has = attributes_of(faces)
+    signs = has.map(lambda yes: " 1" if yes else "-1").agg(" ".join, axis=1)
     for file, head, values in (
-        ("list_attr_celeba.txt", f"{len(faces)}\n{' '.join(has)}\n", signs),
+        ("list_attr_celeba.txt", f"{len(faces)}\n{' '.join(map(str, has))}\n", signs),
         ("list_eval_partition.txt", "", part.astype(str)),
         ("identity_CelebA.txt", "", (identity + 1).astype(str)),
     ):
