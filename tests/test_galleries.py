@@ -4,19 +4,22 @@ import logging
 import re
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from pictures import places
 from PIL import Image
 from programs import ROOT, quick, tiny_run
 
-from faceattr import classifier, config, evaluation
+from faceattr import classifier, config, evaluation, gradcam
 from faceattr.data import FaceData, load_table
 from faceattr.images import InputSpec, read
-from faceattr.report.galleries import Tile, gallery, grid
+from faceattr.networks import Network
+from faceattr.report.galleries import SIDE, Chosen, Tile, chosen, gallery, grid, picture, tiles
 from faceattr.sources import sample
 
 SPEC = InputSpec(32, 32, "bilinear", "unit")
@@ -115,6 +118,127 @@ def test_fewer_images_than_the_draw_are_all_shown(faces, tmp_path):
     assert texts(tmp_path / "gallery.svg")[0] == "run: val images, all 3"
 
 
+def test_a_gallery_of_attributes(faces, tmp_path):
+    frame = pd.DataFrame(
+        {"path": ["0.jpg", "1.jpg", "2.jpg"], "predicted": ["Male, Young", "Male, Young", "Young"]}
+        | {"true_Male": [1, 0, 1], "probability_Male": [0.9, 0.6, 0.4]}
+        | {"true_Young": [np.nan, 0, 0], "probability_Young": [0.9, 0.9, 0.7]}
+        | {"true_true_x": [0, 1, 0], "probability_true_x": [0.5, 0.3, 0.4]}
+    )
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        gallery(frame, faces, SPEC, tmp_path / "gallery.svg", title="run: val images")
+    shown = texts(tmp_path / "gallery.svg")
+    assert shown[1] == "Known attributes told right: 1 right (✓), 2 wrong (✗, framed)"
+    assert shown[2:] == [
+        "✓ 2 of 2 right",
+        *("✗ 0 of 3 right", "wrong: Young", "wrong: true_x"),
+        *("✗ 1 of 3 right", "wrong: Young", "wrong: Male"),
+    ]
+
+
+def probabilities(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return draw.dirichlet((1, 1, 1), n).astype(np.float32), draw.integers(0, 3, n)
+
+
+def test_the_images_to_explain():
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.3, 0.7], [0.51, 0.49]])
+    found = chosen(scores, np.array([0, 0, 1, 0, 1]))
+    assert found["fixed sample"] == [Chosen(0, 0), Chosen(1, 1), Chosen(2, 1), Chosen(3, 1), Chosen(4, 0)]
+    assert found["wrong and certain"] == [Chosen(1, 1), Chosen(3, 1), Chosen(4, 0)]
+    assert found["least certain"] == [Chosen(4, 0), Chosen(2, 1), Chosen(3, 1), Chosen(1, 1), Chosen(0, 0)]
+    assert chosen(scores, scores.argmax(1))["wrong and certain"] == []
+
+
+def test_the_attributes_to_explain():
+    scores = np.array([[0.9, 0.4, 0.5], [0.05, 0.97, 0.2], [0.3, 0.6, 0.8]])
+    truth = np.array([[0, 1, np.nan], [0, 1, 0], [np.nan, np.nan, np.nan]])
+    found = chosen(scores, truth)
+    assert found["fixed sample"] == [Chosen(0, 0), Chosen(1, 1)], "the one that is certain"
+    assert found["wrong and certain"] == [Chosen(0, 0)]
+    assert found["least certain"] == [Chosen(0, 1), Chosen(1, 2)], "what is not known was asked"
+
+
+def test_the_same_sample_for_every_model():
+    one, other = (chosen(*probabilities(500, seed)) for seed in (1, 2))
+    positions = [choice.position for choice in one["fixed sample"]]
+    assert positions == [choice.position for choice in other["fixed sample"]] == sorted(set(positions))
+    assert min(positions) < 150 and max(positions) > 350, "not from all of it"
+    assert [len(group) for group in (*one.values(), *other.values())] == [12] * 6
+    assert one["least certain"] != other["least certain"]
+
+
+def judged(run: Path, cache: Path) -> dict:
+    model, _ = classifier.load(str(run / "checkpoints" / "best.ckpt"))
+    rows = pd.read_csv(run / "predictions_test.csv")
+    scores = rows[[f"probability_{name}" for name in model.target.classes]].to_numpy()
+    truth = rows["true"].map(model.target.classes.index).to_numpy()
+    files = [str(cache / "sample" / path) for path in rows["path"]]
+    return {"model": model, "scores": scores, "truth": truth, "paths": rows["path"].tolist(), "files": files}
+
+
+def test_images_with_what_the_model_looks_at(run, cache, tmp_path):
+    of = judged(run, cache)
+    found, wanted = tiles(**of), chosen(of["scores"], of["truth"])
+    assert list(found) == list(wanted)
+    heats = []
+    for name, group in found.items():
+        for tile, (row, column) in zip(group, wanted[name], strict=True):
+            classes = of["model"].target.classes
+            assert (tile.path, tile.true) == (of["paths"][row], classes[of["truth"][row]])
+            assert tile.predicted == tile.explained == classes[column] and tile.probability == of["scores"][row, column]
+            assert tile.right == (column == of["truth"][row])
+            pixels = read(of["files"][row], SPEC)
+            assert tile.pixels.shape == tile.overlay.shape == (SIDE, SIDE, 3)
+            np.testing.assert_array_equal(tile.pixels[2::5, 2::5], pixels)
+            image = torch.tensor(pixels).permute(2, 0, 1)[None]
+            heats.append(gradcam.heatmaps(of["model"], image, torch.tensor([column]))[0])
+            expected = gradcam.overlay(tile.pixels, cv2.resize(heats[-1], (SIDE, SIDE)))
+            assert np.abs(tile.overlay.astype(int) - expected).mean() < 0.5
+    assert np.any(heats)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        picture(found, tmp_path / "gradcam.svg", title="run: test images")
+    shown = texts(tmp_path / "gradcam.svg")
+    assert [text for text in shown if text in found] == [name for name, group in found.items() if group]
+    marks = [f"{'✓' if t.right else '✗'} {t.predicted} {t.probability:.1%}" for group in found.values() for t in group]
+    assert [text for text in shown if text[0] in "✓✗"] == marks
+    picture(found, tmp_path / "gradcam.png", title="run: test images")
+    for tile in found["fixed sample"][:3]:
+        for (y, x), (_, beside) in zip(
+            *(places(tmp_path / "gradcam.png", p) for p in (tile.pixels, tile.overlay)), strict=True
+        ):
+            assert beside == x + SIDE + 4
+            frame = drawn(tmp_path / "gradcam.png")[y + 64, x - 3].tolist()
+            assert frame == ([255, 255, 255] if tile.right else INK)
+
+
+def test_an_attribute_that_is_not_there(run, cache, tmp_path):
+    of = judged(run, cache) | {"truth": np.tile([1.0, 0.0], (len(judged(run, cache)["scores"]), 1))}
+    of["scores"] = np.tile([0.1, 0.3], (len(of["scores"]), 1))
+    one, other = of["model"].target.classes
+    found = tiles(**of)
+    worst, least = found["wrong and certain"][0], found["least certain"][0]
+    assert worst[3:] == (one, f"not {one}", 0.9, False, one)
+    assert least[3:] == (f"not {other}", f"not {other}", 0.7, True, other)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        picture({"least certain": [least]}, tmp_path / "gradcam.svg", title="t")
+    assert texts(tmp_path / "gradcam.svg")[-2:] == [f"✓ not {other} 70.0%", f"outlined: what speaks for {other}"]
+
+
+def test_images_are_shown_of_a_network_that_cannot_be_explained(run, cache, tmp_path, caplog):
+    of = judged(run, cache)
+    features = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    of["model"].network = Network(features, {"0": "flat", "1": "flat"}, [32, 32], of["model"].target.outputs, {})
+    gone = chosen(of["scores"], of["truth"])["fixed sample"][0].position
+    of["files"][gone] = str(tmp_path / "gone.jpg")
+    found = tiles(**of)
+    assert [tile.overlay for group in found.values() for tile in group] == [None] * sum(map(len, found.values()))
+    assert len(found["fixed sample"]) == 11 and of["paths"][gone] not in [t.path for g in found.values() for t in g]
+    assert "No Grad-CAM" in caplog.text and f"{of['paths'][gone]} cannot be read" in caplog.text
+    picture(found, tmp_path / "gradcam.png", title="t")
+    assert places(tmp_path / "gradcam.png", found["fixed sample"][0].pixels)
+
+
 def test_a_gallery_that_fails_does_not_lose_the_evaluation(tmp_path, caplog):
     root = sample.write("csv", tmp_path / "data", n=30, image_size=32)
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
@@ -128,7 +252,7 @@ def test_a_gallery_that_fails_does_not_lose_the_evaluation(tmp_path, caplog):
     kept = read(root / there, SPEC)
     (root / gone).unlink()
     with caplog.at_level(logging.WARNING):
-        found = evaluation.evaluate_split(model, data, "test", cfg, tmp_path)[0]
+        found = evaluation.evaluate_split(model, data, "test", cfg, tmp_path).found
     assert f"gallery_test.png: {gone} cannot be read" in caplog.text
     assert (tmp_path / "test_metrics.json").exists() and len(pd.read_csv(tmp_path / "predictions_test.csv")) == found[
         "n"

@@ -1,4 +1,4 @@
-"""Pictures made of images: a grid of tiles, and the gallery of an evaluation.
+"""Pictures made of images: a grid of tiles, the gallery of an evaluation, and images with what the model looks at.
 
 Tiles come into the picture pixel for pixel, never resampled by the drawing: what is seen is what was given.
 """
@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
+from faceattr import classifier, gradcam
+from faceattr.classifier import Classifier
+from faceattr.errors import FaceattrError
 from faceattr.images import InputSpec, UnreadableImage, read
 from faceattr.report.plots import INK, MUTED, STYLE
 
@@ -25,6 +30,10 @@ DRAWN = 24
 """So many images of a split are in its gallery."""
 TILE = 128
 """Pixels: small tiles are enlarged towards it; in a gallery, larger ones are reduced to it (to stay below a megabyte)."""
+EXPLAINED = 12
+"""So many images, at most, of each group are explained."""
+SIDE = 160
+"""Pixels of the longer side of an image with its overlay: larger inputs are reduced to it, small ones enlarged towards it."""
 DPI, GAP, LINE, LETTER = 150, 20, 21, 10
 """The rest in pixels: between tiles, and what a line and a letter of a caption take."""
 
@@ -77,24 +86,165 @@ def grid(rows: Sequence[Sequence[Tile]], path: str | Path, *, title: str, note: 
 def gallery(predictions: pd.DataFrame, files: Sequence[str], spec: InputSpec, path: str | Path, *, title: str) -> None:
     """Draws a random draw of the predictions (the same one at each call), as they come: nothing is picked out.
 
-    `predictions` has path, true, predicted and `probability_<class>`; `files` says where each image lies. One that can
-    no longer be read is a grey tile: what was predicted of it stands.
+    `predictions` has path, true, predicted and `probability_<class>`; or path, and `true_<name>` (1, 0, not known) and
+    `probability_<name>` of each attribute. `files` says where each image lies. One that can no longer be read is a grey
+    tile: what was predicted of it stands.
     """
     n = len(predictions)
-    drawn = np.sort(np.random.default_rng(0).choice(n, min(DRAWN, n), replace=False))
     tiles = []
-    for position in drawn:
+    for position in _draw(np.arange(n), DRAWN):
         of = predictions.iloc[position]
-        missed = of["predicted"] != of["true"]
-        caption = f"{'✗' if missed else '✓'} {of['predicted']} {of['probability_' + of['predicted']]:.1%}"
-        try:
-            image = Image.fromarray(read(files[position], spec))
-        except UnreadableImage as error:
-            log.warning("%s: %s cannot be read: %s", Path(path).name, of["path"], error)
-            image = Image.new("RGB", (spec.width, spec.height), "#bbbbbb")
+        caption, missed = _told(of) if "true" in of else _told_attributes(of)
+        pixels = _read(files[position], spec, f"{Path(path).name}: {of['path']}")
+        image = Image.new("RGB", (spec.width, spec.height), "#bbbbbb") if pixels is None else Image.fromarray(pixels)
         image.thumbnail((TILE, TILE))
-        tiles.append(Tile(np.asarray(image), f"{caption}\ntrue: {of['true']}" if missed else caption, framed=missed))
+        tiles.append(Tile(np.asarray(image), caption, framed=missed))
     which = f"a random draw of {DRAWN} of {n:,}" if n > DRAWN else f"all {n}"
     wrong = sum(tile.framed for tile in tiles)
-    note = f"Predicted class and its probability: {len(tiles) - wrong} right (✓), {wrong} wrong (✗, framed)"
+    what = "Predicted class and its probability" if "true" in predictions else "Known attributes told right"
+    note = f"{what}: {len(tiles) - wrong} right (✓), {wrong} wrong (✗, framed)"
     grid([tiles[start : start + 6] for start in range(0, len(tiles), 6)], path, title=f"{title}, {which}", note=note)
+
+
+def _draw(positions: np.ndarray, count: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(0).choice(positions, min(count, len(positions)), replace=False))
+
+
+def _read(file: str, spec: InputSpec, name: str) -> np.ndarray | None:
+    try:
+        return read(file, spec)
+    except UnreadableImage as error:
+        log.warning("%s cannot be read: %s", name, error)
+        return None
+
+
+def _told(of: pd.Series) -> tuple[str, bool]:
+    missed = of["predicted"] != of["true"]
+    caption = f"{'✗' if missed else '✓'} {of['predicted']} {of['probability_' + of['predicted']]:.1%}"
+    return (f"{caption}\ntrue: {of['true']}" if missed else caption), missed
+
+
+def _told_attributes(of: pd.Series) -> tuple[str, bool]:
+    """How many are right, and the two that are wrong with most certainty."""
+    names = [str(name)[5:] for name in of.index if str(name).startswith("true_") and pd.notna(of[name])]
+    wrong = [name for name in names if (of[f"probability_{name}"] > 0.5) != (of[f"true_{name}"] > 0.5)]
+    wrong.sort(key=lambda name: -abs(of[f"probability_{name}"] - 0.5))
+    right = f"{'✗' if wrong else '✓'} {len(names) - len(wrong)} of {len(names)} right"
+    return "\n".join([right, *(f"wrong: {name}" for name in wrong[:2])]), bool(wrong)
+
+
+class Chosen(NamedTuple):
+    """An image by its position, and what it is to be explained for: a class or an attribute by its column."""
+
+    position: int
+    column: int
+
+
+def chosen(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[Chosen]]:
+    """The images to explain, at most `EXPLAINED` in each group, of probabilities [N, K] and the truth (`targets.Target`).
+
+    `fixed sample` is a random draw, of the same images for every model on the same split; `wrong and certain` has errors,
+    the most certain first; `least certain` is right or wrong. An image is explained for the class predicted; of known
+    attributes, for the worst error, the least certain one and, in the sample, the most certain one.
+    """
+    if truth.ndim == 2:
+        answered, certainty = np.isfinite(truth), np.maximum(scores, 1 - scores)
+        missed = answered & ((scores > 0.5) != (truth > 0.5))
+    else:
+        predicted = scores.argmax(1)[:, None]
+        answered, certainty = np.arange(scores.shape[1]) == predicted, scores
+        missed = answered & (predicted != truth[:, None])
+    ranks = {  # by what an image is in a group, and for which column
+        "fixed sample": np.where(answered, certainty, -np.inf),
+        "wrong and certain": np.where(missed, certainty, -np.inf),
+        "least certain": np.where(answered, -certainty, -np.inf),
+    }
+    found = {}
+    for name, rank in ranks.items():
+        of_group = np.flatnonzero(np.isfinite(rank).any(1))
+        best_first = of_group[np.argsort(-rank[of_group].max(1, initial=-np.inf), kind="stable")]
+        rows = _draw(of_group, EXPLAINED) if name == "fixed sample" else best_first[:EXPLAINED]
+        found[name] = [Chosen(int(row), int(rank[row].argmax())) for row in rows]
+    return found
+
+
+class Explained(NamedTuple):
+    """An image as the network sees it, uint8 [h, w, 3] enlarged or reduced to `SIDE`, and with its heatmap (None for a network
+    without maps); what is true, what was predicted with which probability, and the class or attribute that the map speaks for.
+
+    Where an attribute is not there, `true` and `predicted` say "not <name>"; the map is of what speaks for it all the same.
+    """
+
+    path: str
+    pixels: np.ndarray
+    overlay: np.ndarray | None
+    true: str
+    predicted: str
+    probability: float
+    right: bool
+    explained: str
+
+
+def tiles(
+    model: Classifier, scores: np.ndarray, truth: np.ndarray, paths: Sequence[str], files: Sequence[str]
+) -> dict[str, list[Explained]]:
+    """The groups of `chosen`, explained by Grad-CAM. `paths` names the images, `files` says where each lies; one that can no
+    longer be read is left out."""
+    spec, groups = classifier.input_spec(model.cfg), chosen(scores, truth)
+    wanted = sorted({choice for group in groups.values() for choice in group})
+    pixels = {c: image for c in wanted if (image := _read(files[c.position], spec, paths[c.position])) is not None}
+    heat: dict[Chosen, np.ndarray | None] = dict.fromkeys(pixels)
+    try:
+        if pixels:
+            images = torch.from_numpy(np.stack(list(pixels.values()))).permute(0, 3, 1, 2)
+            found = gradcam.heatmaps(model, images, torch.tensor([choice.column for choice in pixels]))
+            heat.update(zip(pixels, found, strict=True))
+    except FaceattrError as error:
+        log.warning("%s", error)
+
+    def explained(choice: Chosen) -> Explained:
+        shown, warm = _sized(pixels[choice]), heat[choice]
+        over = None if warm is None else gradcam.overlay(shown, cv2.resize(warm, shown.shape[1::-1]))
+        answers = _answers(model.target.classes, scores[choice.position], truth[choice.position], choice.column)
+        return Explained(paths[choice.position], shown, over, *answers, model.target.classes[choice.column])
+
+    return {name: [explained(choice) for choice in group if choice in pixels] for name, group in groups.items()}
+
+
+def _sized(pixels: np.ndarray) -> np.ndarray:
+    zoom = max(1, SIDE // max(pixels.shape))
+    image = Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1))
+    image.thumbnail((SIDE, SIDE))
+    return np.asarray(image)
+
+
+def _answers(names: Sequence[str], scores: np.ndarray, truth: Any, column: int) -> tuple[str, str, float, bool]:
+    """What is true, what was predicted with which probability, and whether it is right."""
+    predicted, probability, true = names[column], float(scores[column]), names[column if np.ndim(truth) else truth]
+    if np.ndim(truth):
+        true = true if truth[column] > 0.5 else f"not {true}"
+        predicted, probability = (
+            (predicted, probability) if probability > 0.5 else (f"not {predicted}", 1 - probability)
+        )
+    return true, predicted, probability, true == predicted
+
+
+def picture(groups: dict[str, list[Explained]], path: str | Path, *, title: str) -> None:
+    """Draws the groups that `tiles` gives, four images in a row, each beside its overlay."""
+    rows, names = [], []
+    for name, group in groups.items():
+        for start in range(0, len(group), 4):
+            rows.append([_pair(of) for of in group[start : start + 4]])
+            names.append("" if start else name)
+    if rows:
+        note = "Right of each image, bright and (above half) outlined: what speaks for the answer (Grad-CAM). Framed: ✗, wrong"
+        grid(rows, path, title=title, note=note, names=names)
+
+
+def _pair(of: Explained) -> Tile:
+    gap = np.full((len(of.pixels), 4, 3), 255, np.uint8)
+    sides = [of.pixels] if of.overlay is None else [of.pixels, gap, of.overlay]
+    lines = [f"{'✓' if of.right else '✗'} {of.predicted} {of.probability:.1%}"]
+    lines += [] if of.right else [f"true: {of.true}"]
+    lines += [] if of.explained == of.predicted else [f"outlined: what speaks for {of.explained}"]
+    return Tile(np.hstack(sides), "\n".join(lines), framed=not of.right)
