@@ -135,11 +135,12 @@ def test_equal_jobs_of_two_sweeps_are_not_mixed(tmp_path):
 
 
 def test_the_file_holds_the_table_and_nothing_else_is_left(sweep):
-    assert write(sweep).endswith(str(sweep / "leaderboard.csv"))
+    said = write(sweep)
+    assert f"Leaderboard: {sweep / 'leaderboard.csv'}" in said and said.endswith(f"Report: {sweep / 'report.html'}")
     board = leaderboard(sweep)
     read = pd.read_csv(sweep / "leaderboard.csv").fillna({"weights": ""})
     pd.testing.assert_frame_equal(read, board, check_dtype=False)
-    assert not [path for path in sweep.iterdir() if path.is_file() and path.name != "leaderboard.csv"]
+    assert {path.name for path in sweep.iterdir() if path.is_file()} == {"leaderboard.csv", "report.html"}
 
 
 def test_the_printed_table_is_aligned_short_and_says_what_is_random(tmp_path):

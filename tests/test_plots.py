@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +12,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from faceattr.report import plots, ranking, sweep
 from faceattr.report.plots import confusion, counts, curves
+from faceattr.report.ranking import Ranked
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -133,3 +136,94 @@ def test_counts_shows_every_number_and_tells_splits_apart_without_colour(tmp_pat
     assert {"train 1,687", "val 363", "test 12"} <= set(shown)
     hatched = set(re.findall(r"fill: url\(#(\w+)\)", (tmp_path / "counts.svg").read_text(encoding="utf-8")))
     assert len(hatched) == 2, "val and test have a hatch each, train none"
+
+
+def drawn(folder: Path, *panels) -> list[str]:
+    """The texts of a figure of these panels."""
+    plots.panels(folder / "panels.svg", *panels)
+    return texts(folder / "panels.svg")
+
+
+def test_an_svg_of_a_page_is_named_told_in_words_and_leaves_the_page_alone():
+    one, same, other = (
+        plots.svg(
+            lambda file: counts(pd.DataFrame({"train": [3], "val": [1]}, index=["a<b"]), file, title=""),
+            name,
+            'a "b" <c>',
+        )
+        for name in ("one", "one", "other")
+    )
+    assert one == same and one.startswith("<svg viewBox=") and one.endswith("</svg>") and ">a&lt;b<" in one
+    assert 'role="img" aria-label="a &#34;b&#34; &lt;c&gt;"' in one
+    ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (one, other)]
+    assert ids[0] and ids[1] and not ids[0] & ids[1], "two charts of a page share no id"
+    assert set(re.findall(r"url\(#([^)]+)\)", one)) <= ids[0] and all(name.startswith("one-") for name in ids[0])
+    assert not re.search(r"<style|<metadata|<\?xml|http", one)
+
+
+def test_curves_of_thresholds_agree_with_scikit_learn():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    positive = rng.random(2000) < 0.3
+    for decimals in (1, 6):  # with many ties, and with more points than are drawn
+        scores = (positive + rng.normal(0, 1, 2000)).round(decimals)
+        one = Ranked("a", scores, positive, scores > 0.5)
+        x, y = one.curve(roc=True)
+        assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(positive, scores), abs=1e-3) and len(x) <= 501
+        recall, precision = one.curve(roc=False)
+        area = np.sum(np.diff(recall) * precision[1:])
+        assert area == pytest.approx(average_precision_score(positive, scores), abs=5e-3)
+        said, right = scores > 0.5, (scores > 0.5) & positive
+        assert one.point(said, roc=False) == pytest.approx((right.sum() / positive.sum(), right.sum() / said.sum()))
+        false = (said & ~positive).sum() / (~positive).sum()
+        assert one.point(said, roc=True) == pytest.approx((false, right.sum() / positive.sum()))
+    assert one.point(np.zeros(2000, bool), roc=False) == (0, 1)
+
+
+def test_rankings_name_their_classes_and_the_chosen_threshold(tmp_path):
+    scores, positive = np.array([0.9, 0.8, 0.3, 0.1]), np.array([True, False, True, False])
+    ranked = [
+        Ranked(name, scores, positive, scores > 0.5, 0.2 if name == "$old" else None) for name in ("young", "$old")
+    ]
+    shown = drawn(tmp_path, *(partial(ranking.ranking, ranked=ranked, roc=roc) for roc in (True, False)))
+    assert {"ROC", "precision and recall", "false positive rate", "young", "$old", "chosen threshold"} <= set(shown)
+    svg = (tmp_path / "panels.svg").read_text()
+    assert len(set(re.findall(r"stroke-dasharray: ([^;]+);", svg))) >= 2, "lines differ in dash"
+
+
+def test_errors_by_distance_are_signed_shares(tmp_path):
+    shown = drawn(tmp_path, partial(plots.distances, matrix=[[5, 2, 0], [1, 6, 1], [3, 0, 2]]))
+    assert [text for text in shown if "." in text] == ["65.0%", "15.0%", "5.0%", "15.0%", "0.0%"], (
+        "in order, right first"
+    )
+    assert [text for text in shown if re.fullmatch(r"right|[+−]\d", text)] == ["−2", "−1", "right", "+1", "+2"]
+    assert drawn(tmp_path, partial(plots.distances, matrix=np.zeros((3, 3)))).count("0.0%") == 5
+
+
+def test_attributes_are_drawn_worst_first(tmp_path):
+    rows = [("Male", 0.98, 0.97, 0.99, 1200), ("$Big_Lips", 0.71, 0.7, 0.72, 900)]
+    table = pd.DataFrame(rows, columns=["name", "accuracy", "accuracy_low", "accuracy_high", "n"])
+    plots.attributes(table, tmp_path / "attributes.svg", title="celeba: test")
+    shown = texts(tmp_path / "attributes.svg")
+    assert shown.index("$Big_Lips") < shown.index("Male") and {"n = 1,200", "n = 900", "celeba: test"} <= set(shown)
+
+
+def test_slices_without_any_to_compare_are_an_empty_chart(tmp_path):
+    plots.slices(pd.DataFrame(), tmp_path / "none.png", title="t")
+    small = {"column": "age", "value": "5", "n": 3, "accuracy": 1.0, "accuracy_low": 0.4, "accuracy_high": 1.0}
+    plots.slices(pd.DataFrame([small | {"gap": np.nan, "p": np.nan}]), tmp_path / "small.svg", title="t")
+    assert "age: 5" not in texts(tmp_path / "small.svg")
+
+
+def test_a_key_of_a_sweep_is_values_below_one_another_or_an_axis_of_numbers(tmp_path):
+    jobs = pd.DataFrame(
+        [("vgg16", 0.9, "0"), ("cnn", 0.8, "0"), ("cnn", 0.82, "1")], columns=["value", "accuracy", "seed"]
+    )
+    shown = drawn(tmp_path, partial(sweep.by_value, key="model", jobs=jobs))
+    assert {"model", "vgg16", "cnn", "seed 0", "seed 1", "validation accuracy"} <= set(shown)
+    rates = pd.DataFrame({"value": ["0.1", "0.01", "0.001"], "accuracy": [0.7, 0.9, 0.8], "seed": ""})
+    shown = drawn(tmp_path, partial(sweep.by_value, key="optim.lr", jobs=rates))
+    assert shown.index("0.001") < shown.index("0.01") < shown.index("0.1"), "numbers in their order"
+    many = pd.DataFrame({"value": [f"{10**-x:.6f}" for x in np.linspace(1, 5, 12)], "accuracy": 0.9, "seed": "0"})
+    assert "0.100000" not in drawn(tmp_path, partial(sweep.by_value, key="optim.lr", jobs=many))

@@ -126,11 +126,14 @@ def _mean_of_ours(jobs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write(folder: str | Path) -> str:
-    """Writes `leaderboard.csv` into the sweep's folder; returns the table for the terminal."""
+    """Writes `leaderboard.csv` and `report.html` into the sweep's folder; returns the table for the terminal."""
+    from faceattr.report import sweep  # half a second of drawing, which a job of the sweep has no use for
+
     board = leaderboard(folder)
     file = Path(folder) / FILE
     board.to_csv(file, index=False)
-    return f"{render(board)}\n\nLeaderboard: {file}"
+    report = sweep.write(Path(folder), board, read_jobs(folder))
+    return f"{render(board)}\n\nLeaderboard: {file}\nReport: {report}"
 
 
 def render(board: pd.DataFrame) -> str:

@@ -1,0 +1,134 @@
+"""report.html of a sweep: its leaderboard with intervals, what each key does to the accuracy, and every run with a link."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+from faceattr.report import html, plots
+from faceattr.report.html import Row
+from faceattr.report.plots import COLOURS, INK
+
+MOST_PANELS, MOST_ROWS = 12, 60
+MARKS = "os^Dv"
+"""Of seeds."""
+
+
+def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) -> Path:
+    """`board` and `jobs` as leaderboard.leaderboard and read_jobs give them."""
+    keys = list(board.loc[:, :"seeds"].columns[:-1])
+    accuracy = {job["job"].name: job["val_accuracy"] for job in jobs if not job["error"]}
+    rows = [_row(of, keys, accuracy) for of in board.head(MOST_ROWS).to_dict("records")]
+    return html.render(
+        "sweep.jinja2",
+        folder / html.FILE,
+        title=f"Sweep over {', '.join(keys)}" if keys else "Sweep",
+        date=html.date_of(folder),
+        verdict=verdict(rows),
+        rows=rows,
+        board=board,
+        charts=list(_charts(keys, jobs)),
+        jobs=[
+            {
+                **job,
+                "link": link(folder, job["job"].name),
+                "given": " ".join(f"{k}={v}" for k, v in job["overrides"].items()),
+            }
+            for job in jobs
+        ],
+        failed=sum(job["error"] is not None for job in jobs),
+        files=[file for file in html.files_in(folder) if "/" not in file.path],
+    )
+
+
+def link(folder: Path, name: str) -> str:
+    """A run's own report, or its folder where it has none."""
+    return f"{name}/{html.FILE}" if (folder / name / html.FILE).is_file() else f"{name}/"
+
+
+def _row(of: Mapping[Any, Any], keys: Sequence[str], accuracy: Mapping[str, float]) -> Row:
+    label = " ".join(f"{key}={of[key]}" for key in keys) or "one configuration"
+    sd = "" if html.missing(of["val_accuracy_sd"]) else f" ±{of['val_accuracy_sd']:.3f}"
+    seeds = f"{of['seeds']} seed{'' if of['seeds'] == 1 else 's'}{sd}"
+    failed = f"✗ {of['failed']} failed" if of["failed"] else ""
+    test = "" if html.missing(of.get("test_accuracy")) else f"test {of['test_accuracy']:.3f}"
+    note = ", ".join(text for text in (seeds if of["seeds"] else "", test, failed) if text)
+    dots = tuple(accuracy[name] for name in of["jobs"].split() if name in accuracy)
+    low, high = (of[f"val_accuracy_{side}"] for side in ("low", "high"))
+    return Row(label, of["val_accuracy"], low, high, note, dots=dots if len(dots) > 1 else ())
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Which configuration is best, and how many are not clearly worse."""
+    done = [row for row in rows if not html.missing(row.value)]
+    if not done:
+        return "No run finished."
+    best, others = done[0], done[1:]
+    said = f"Best: {best.label} with {html.number(best.value)} ({html.interval(best.low, best.high)})."
+    near = sum((row.high or 0) >= (best.value or 0) for row in others)
+    reach = (
+        f"{near} of the {len(others)} others have intervals that reach it."
+        if near
+        else "No other’s interval reaches it."
+    )
+    return f"{said} {reach}" if others else said
+
+
+def _charts(keys: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> Any:
+    done = [job for job in jobs if not job["error"]]
+    for place, key in enumerate(keys[:MOST_PANELS]):
+        table = pd.DataFrame(
+            [(job["overrides"].get(key, "–"), job["val_accuracy"], job["overrides"].get("seed", "")) for job in done],
+            columns=["value", "accuracy", "seed"],
+        )
+        if table["value"].nunique() < 2:
+            continue
+        means = table.groupby("value")["accuracy"].mean().sort_values(ascending=False)
+        words = f"Best on average: {means.index[0]} with {means.iloc[0]:.3f}; last: {means.index[-1]} with {means.iloc[-1]:.3f}."
+        height = 1.3 + 0.45 * min(7, len(means)) if len(means) <= 7 else 3.4
+        svg = plots.panel_svg(
+            partial(by_value, key=key, jobs=table),
+            f"key-{place}",
+            f"Validation accuracy by {key}. {words}",
+            max(2.2, height),
+        )
+        yield html.Chart(svg, words)
+
+
+def by_value(axes: Axes, key: str, jobs: pd.DataFrame) -> None:
+    """Validation accuracy of each job by the value of one key of the sweep: `value` (text), `accuracy`, `seed` (text).
+
+    Seeds differ in mark. Values stand one below the other, with their mean; many numbers are an axis.
+    """
+    numbers = pd.to_numeric(jobs["value"], errors="coerce")
+    known = jobs["value"].unique() if numbers.isna().any() else jobs["value"][numbers.sort_values().index].unique()
+    spread = numbers.notna().all() and len(known) > 6
+    seeds = sorted(jobs["seed"].unique(), key=lambda seed: (len(seed), seed))
+    for i, seed in enumerate(seeds):
+        of = jobs["seed"] == seed
+        lines = numbers[of] if spread else pd.Series([list(known).index(value) for value in jobs["value"][of]])
+        mark: Any = {"linestyle": "", "marker": MARKS[i % 5], "color": COLOURS[i % 5], "alpha": 0.75, "markersize": 6}
+        x, y = (
+            (lines, jobs["accuracy"][of])
+            if spread
+            else (jobs["accuracy"][of], lines + 0.12 * (i - (len(seeds) - 1) / 2))
+        )
+        axes.plot(x, y, **mark, label=f"seed {seed}" if seed and len(seeds) <= 5 else None)
+    axes.set_title(key, color=INK, fontweight="bold")
+    axes.grid(axis="x" if not spread else "both")
+    if spread:
+        axes.set(xlabel=key, ylabel="validation accuracy")
+        if numbers.min() > 0 and numbers.max() / numbers.min() > 30:
+            axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        return
+    means = [jobs["accuracy"][jobs["value"] == value].mean() for value in known]
+    axes.plot(means, range(len(known)), "|", color=INK, markersize=20, markeredgewidth=2, zorder=1)
+    axes.set_yticks(range(len(known)), known, color=INK)
+    axes.set(ylim=(len(known) - 0.4, -0.6), xlabel="validation accuracy")
+    axes.margins(x=0.08)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
