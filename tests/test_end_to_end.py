@@ -23,7 +23,7 @@ FILES = {
     *("val_metrics.json", "predictions_val.csv", "confusion_val.png", "gallery_val.png", "curves.png"),
     *("test_metrics.json", "predictions_test.csv", "confusion_test.png", "gallery_test.png"),
     *(f"slices_{split}.{suffix}" for split in ("val", "test") for suffix in ("csv", "png")),
-    *("reliability_val.png", "reliability_test.png"),
+    *("reliability_val.png", "reliability_test.png", "gradcam_val.png", "gradcam_test.png", "report.html"),
 }
 TIMES = ["seconds", "images_per_second"]
 

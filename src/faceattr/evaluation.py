@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
-from faceattr import calibration, checkpoint, classifier, config, intervals, metrics, predictor, slices, table
+from faceattr import audit, calibration, checkpoint, classifier, config, intervals, metrics, predictor, slices, table
 from faceattr.classifier import Classifier
 from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
-from faceattr.report import galleries, plots
-from faceattr.run import write_json
+from faceattr.report import galleries, page, plots
+from faceattr.report.judged import Judged
+from faceattr.run import describe_machine, write_json
 from faceattr.targets import Target
 
 log = logging.getLogger(__name__)
@@ -25,32 +26,52 @@ log = logging.getLogger(__name__)
 
 def evaluate_split(
     model: Classifier, data: FaceData, split: str, cfg: DictConfig, folder: Path, *callbacks: Callback
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Metrics and predictions of one split's images; writes both, slices, and pictures.
+) -> Judged:
+    """Judges one split's images; writes metrics, predictions, slices, and pictures.
 
     `cfg` is that of the run or the evaluation: its `trainer` and `evaluate` are used.
     """
     scores, _ = predictor.probabilities(model, data.split_dataloader(split), cfg.trainer, *callbacks)
     rows = data.table.iloc[data.rows(split)]
-    truth = torch.tensor(rows["label"].cat.codes.to_numpy(), dtype=torch.int64)
+    truth = torch.from_numpy(table.targets(rows))
     found = metrics.evaluate(model.target, scores, truth)
     found |= metrics.intervals_of(found, model.target, scores, truth, _groups(rows))
     if any(entry["metric"] == "published_map" for entry in model.cfg.get("published") or ()):
         found["published_map"] = metrics.published_map(scores, truth)
-    found |= _calibration(model, scores.numpy(), truth.numpy(), cfg, split)
-    frame = predictor.to_frame(rows["path"], model.target.classes, scores)
-    frame.insert(1, "true", rows["label"].astype(str).to_numpy())
+    decided, decisions = (part.numpy() for part in model.target.decisions(scores, truth))
+    found |= _calibration(model, decided, decisions, cfg, split)
+    frame = _with_truth(predictor.to_frame(rows["path"], model.target, scores), rows, model.target)
     frame.to_csv(folder / f"predictions_{split}.csv", index=False)
     write_json(folder / f"{split}_metrics.json", found)
-    counts, title = metrics.confusion(model.target, scores, truth).numpy(), f"{model.cfg.name}: {split} images"
-    plots.confusion(counts, model.target.classes, folder / f"confusion_{split}.png", title=title)
-    bins, kept = (f(scores.numpy(), truth.numpy()) for f in (calibration.reliability, calibration.coverage))
+    title = f"{model.cfg.name}: {split} images"
+    if model.target.multilabel:
+        each = metrics.attributes(found, model.target)
+        each.to_csv(folder / f"attributes_{split}.csv", index=False)
+        plots.attributes(each, folder / f"attributes_{split}.png", title=title)
+    else:
+        counts = metrics.confusion(model.target, scores, truth).numpy()
+        plots.confusion(counts, model.target.classes, folder / f"confusion_{split}.png", title=title)
+    bins, kept = (f(decided, decisions) for f in (calibration.reliability, calibration.coverage))
     plots.reliability(bins, kept, folder / f"reliability_{split}.png", title=title, ece=found["ece"])
     files = [data.paths[row] for row in data.rows(split)]
-    if cfg.evaluate.slices is None or len(cfg.evaluate.slices):
-        _slice(model, data, split, files, scores, truth, cfg.evaluate.slices, folder)
+    cuts = pd.DataFrame()
+    wanted = cfg.evaluate.slices if cfg.evaluate.slices is None else list(cfg.evaluate.slices)
+    if wanted is not None and cfg.evaluate.leakage:
+        wanted.append("in_train")
+    if wanted is None or wanted:
+        cuts = _slice(model, data, split, files, scores, truth, wanted, folder)
     galleries.gallery(frame, files, data.spec, folder / f"gallery_{split}.png", title=title)
-    return found, frame
+    tiles = galleries.tiles(model, scores.numpy(), truth.numpy(), rows["path"].tolist(), files)
+    galleries.picture(tiles, folder / f"gradcam_{split}.png", title=f"{title}, Grad-CAM")
+    return Judged(split, model.target, found, scores.numpy(), truth.numpy(), cuts, tiles)
+
+
+def _with_truth(frame: pd.DataFrame, rows: pd.DataFrame, target: Target) -> pd.DataFrame:
+    """After the path: `true`, or for attributes `true_<name>` (1, 0, or nothing where it is not known)."""
+    truth = rows[list(target.classes)].astype("Int8") if target.multilabel else rows[["label"]].astype(str)
+    names = [f"true_{name}" for name in target.classes] if target.multilabel else ["true"]
+    truth = truth.set_axis(names, axis=1).reset_index(drop=True)
+    return pd.concat([frame[["path"]], truth, frame.drop(columns="path")], axis=1)
 
 
 def _calibration(
@@ -73,14 +94,16 @@ def _calibration(
     return found
 
 
-def calibrate(model: Classifier, scores: np.ndarray, truth: np.ndarray, path: str | Path) -> None:
-    """Fit the model's temperature on the scores of validation images, as it gives them now, and keep it in its checkpoint."""
+def calibrate(model: Classifier, probabilities: np.ndarray, targets: np.ndarray, path: str | Path) -> None:
+    """Fit the model's temperature on the probabilities of validation images, as it gives them now; keep it in its checkpoint."""
+    decided = model.target.decisions(torch.from_numpy(probabilities), torch.from_numpy(targets))
+    scores, truth = (part.numpy() for part in decided)
     change = calibration.fit_temperature(scores, truth)
     before, after = (calibration.figures(s, truth)["ece"] for s in (scores, calibration.tempered(scores, change)))
     model.temperature *= change
     checkpoint.describe_further(path, temperature=model.temperature)
     log.info(
-        "Temperature %.3f fitted on %d validation images (calibration error there %.3f, then %.3f); kept in %s",
+        "Temperature %.3f fitted on %d validation labels (calibration error there %.3f, then %.3f); kept in %s",
         *(model.temperature, len(truth), before, after, path),
     )
 
@@ -89,7 +112,8 @@ def refuse_what_cannot_be(cfg: DictConfig, target: Target) -> None:
     """Raises FaceattrError for wishes that this kind of target cannot be given."""
     wished = [name for name in ("precision", "recall") if cfg.evaluate[name] is not None]
     if wished and target.kind != "binary":
-        raise FaceattrError(f"evaluate.{wished[0]} needs two classes; there are {len(target.classes)}.")
+        held = "attributes" if target.multilabel else len(target.classes)
+        raise FaceattrError(f"evaluate.{wished[0]} needs two classes; there are {held}.")
     if len(wished) == 2:
         raise FaceattrError("evaluate.precision and evaluate.recall exclude each other: set one of them to null.")
     if cfg.evaluate.calibrate and target.loss == "one_vs_rest":
@@ -105,8 +129,8 @@ def _slice(
     truth: torch.Tensor,
     wanted: list[str] | None,
     folder: Path,
-) -> None:
-    """Writes slices_<split>.csv and slices_<split>.png."""
+) -> pd.DataFrame:
+    """Writes slices_<split>.csv and slices_<split>.png; returns the table."""
     rows = data.table.iloc[data.rows(split)].reset_index(drop=True)
     if wanted is None or set(wanted) & set(slices.MEASURED):
         pixels = (batch[0].permute(0, 2, 3, 1).numpy() for batch in data.in_order(data.rows(split)))
@@ -116,6 +140,9 @@ def _slice(
     table.to_csv(folder / f"slices_{split}.csv", index=False)
     plots.slices(table, folder / f"slices_{split}.png", title=f"{model.cfg.name}: {split} images, slices")
     log.info("%s: %s", split.capitalize(), slices.describe(table))
+    if "in_train" in rows:
+        log.info("%s: %s", split.capitalize(), slices.describe_leakage(table))
+    return table
 
 
 def _groups(rows: pd.DataFrame) -> list[str] | None:
@@ -135,9 +162,10 @@ def evaluate(cfg: DictConfig) -> None:
         raise FaceattrError(
             "evaluate.calibrate=true takes the validation images of the run's own data: leave out data=…"
         )
+    if cfg.evaluate.leakage and not own_data:
+        raise FaceattrError("evaluate.leakage=true looks for the training images: leave out data=…")
     rival = _rival(cfg, model, described) if cfg.compare else None
-    classes = list(model.target.classes)
-    prepared = load_table(cfg.data, classes=classes, splits=own_data)
+    prepared = load_table(cfg.data, target=model.target, splits=own_data)
     split = _chosen_split(cfg.split, prepared, own_data)
     slices.check(prepared, cfg.evaluate.slices)
     if own_data and table.fingerprint(prepared) != described["fingerprint"]:
@@ -148,20 +176,27 @@ def evaluate(cfg: DictConfig) -> None:
         )
     if cfg.evaluate.calibrate:
         _calibrate_on_validation(cfg, model, prepared)
+    if cfg.evaluate.leakage:
+        every = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
+        prepared = every.table.assign(in_train=audit.status(every.table, audit.find(every)))
     if split != "all":
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
     data = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
     folder = Path(HydraConfig.get().runtime.output_dir)
     if len(data.bad_images):
         data.bad_images.to_csv(folder / "bad_images.csv", index=False)
-    found, frame = evaluate_split(model, data, split, cfg, folder)
+    judged = evaluate_split(model, data, split, cfg, folder)
     weights = described.get("weights", "")
     if weights.startswith("random") and model.cfg.model.pretrained == "auto":
         log.warning("This model started from random weights: %s", weights)
-    log.info("%s %s", split.capitalize(), metrics.describe(found))
+    log.info("%s %s", split.capitalize(), metrics.describe(judged.found))
     if rival:
-        compare(cfg, rival, prepared, split, frame, folder)
-    log.info("Results: %s", folder)
+        compare(cfg, rival, prepared, judged, folder)
+    kept = {key: described.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
+    about = {"name": model.cfg.name, "ckpt": cfg.ckpt, **describe_machine(), **kept}
+    title, yaml = f"{model.cfg.name}, evaluated", OmegaConf.to_yaml(model.cfg)
+    written = page.write(folder, title=title, about=about, config=yaml, judged=[judged], table=data.table)
+    log.info("Results: %s", written)
 
 
 def _chosen_split(wanted: str, prepared: pd.DataFrame, own_data: bool) -> str:
@@ -178,7 +213,7 @@ def _calibrate_on_validation(cfg: DictConfig, model: Classifier, prepared: pd.Da
     rows = prepared[prepared["split"] == "val"].reset_index(drop=True)
     data = FaceData(rows, cfg.data, classifier.input_spec(model.cfg))
     scores, _ = predictor.probabilities(model, data.split_dataloader("val"), cfg.trainer)
-    calibrate(model, scores.numpy(), data.table["label"].cat.codes.to_numpy(), cfg.ckpt)
+    calibrate(model, scores.numpy(), table.targets(data.table), cfg.ckpt)
 
 
 def _rival(cfg: DictConfig, model: Classifier, described: dict[str, Any]) -> Classifier:
@@ -188,28 +223,36 @@ def _rival(cfg: DictConfig, model: Classifier, described: dict[str, Any]) -> Cla
     except FaceattrError as error:
         raise FaceattrError(str(error).replace("ckpt=", "compare=", 1).partition(" To start from")[0]) from error
     theirs, ours = (", ".join(m.target.classes) for m in (rival, model))
-    if set(rival.target.classes) != set(model.target.classes):
+    if (rival.target.multilabel, set(rival.target.classes)) != (model.target.multilabel, set(model.target.classes)):
         raise FaceattrError(f"compare={cfg.compare} tells apart {theirs}; ckpt={cfg.ckpt} {ours}.")
     if other["fingerprint"] != described["fingerprint"]:
         log.warning("compare was trained on other data than ckpt (or another split): it may have seen these images")
     return rival
 
 
-def compare(
-    cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, split: str, first: pd.DataFrame, folder: Path
-) -> None:
-    """Judge `rival` on the same images, and say how much more often the model of the predictions `first` is right.
+def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: Judged, folder: Path) -> None:
+    """Judge `rival` on the same images, and say how much more often the model judged `first` is right.
 
     Writes comparison.json and disagreements.csv; what the rival's own evaluation leaves goes to `compared/`.
     """
-    table = prepared.assign(label=prepared["label"].cat.reorder_categories(list(rival.target.classes)))
     (folder / "compared").mkdir(exist_ok=True)
-    data = FaceData(table, cfg.data, classifier.input_spec(rival.cfg))
-    found, second = evaluate_split(rival, data, split, cfg, folder / "compared")
-    log.info("Compared: %s", metrics.describe(found))
-    right, other_right = ((frame["true"] == frame["predicted"]).to_numpy()[None] for frame in (first, second))
-    pair = intervals.paired(right, other_right, _groups(data.table.iloc[data.rows(split)]))
-    write_json(folder / "comparison.json", {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": split, **asdict(pair)})
-    both = first.merge(second, on=["path", "true"], suffixes=("", "_compared"))
+    same = table.with_classes(prepared, list(rival.target.classes))
+    data = FaceData(same, cfg.data, classifier.input_spec(rival.cfg))
+    second = evaluate_split(rival, data, first.split, cfg, folder / "compared")
+    log.info("Compared: %s", metrics.describe(second.found))
+    right, other_right = (
+        model.target.right(torch.from_numpy(model.scores), torch.from_numpy(model.truth)).numpy()[None]
+        for model in (first, second)
+    )
+    pair = intervals.paired(right, other_right, _groups(data.table.iloc[data.rows(first.split)]))
+    named = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split}
+    write_json(folder / "comparison.json", named | asdict(pair))
+    frames = (
+        pd.read_csv(where / f"predictions_{first.split}.csv", keep_default_na=False)
+        for where in (folder, folder / "compared")
+    )
+    ours, theirs = frames
+    shared = [name for name in ours if name == "path" or str(name).startswith("true")]
+    both = ours.merge(theirs, on=shared, suffixes=("", "_compared"))
     both[both["predicted"] != both["predicted_compared"]].to_csv(folder / "disagreements.csv", index=False)
     log.info("%s", metrics.describe_pair(pair))

@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -140,11 +141,12 @@ def monitor_mode(monitor: str) -> str:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Versions of what computes, and the state of the source code."""
+    """Versions of what computes, the state of the source code, the command and when it was given."""
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git": _git(),
         "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.now().isoformat(" ", "minutes"),
     }
 
 

@@ -11,6 +11,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
@@ -21,13 +22,25 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from faceattr import checkpoint, classifier, config, devices, evaluation, finetune, metrics, prefix, slices, table
+from faceattr import (
+    audit,
+    checkpoint,
+    classifier,
+    config,
+    devices,
+    evaluation,
+    finetune,
+    metrics,
+    prefix,
+    slices,
+    table,
+)
 from faceattr.classifier import Classifier
 from faceattr.data import FaceData, load_table
 from faceattr.errors import FaceattrError
 from faceattr.networks import Network
 from faceattr.prefix import KeptPrefix
-from faceattr.report import plots
+from faceattr.report import page, plots
 from faceattr.run import Checkpoints, History, Patience, describe_machine, monitor_mode, write_json
 from faceattr.targets import Target
 from faceattr.weights import load_weights
@@ -77,7 +90,9 @@ class Run:
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
         prepared = load_table(cfg.data)
         slices.check(prepared, cfg.evaluate.slices)
-        target = Target.of(prepared.attrs["classes"], ordinal=prepared.attrs["ordinal"], loss=cfg.loss)
+        kind = {key: prepared.attrs[key] for key in ("ordinal", "multilabel")}
+        target = Target.of(prepared.attrs["classes"], loss=cfg.loss, **kind)
+        refuse_weights_that_cannot_be(cfg, target)
         evaluation.refuse_what_cannot_be(cfg, target)
         network = classifier.build_network(cfg, target)
         policy = classifier.policy_of(cfg, network)
@@ -85,8 +100,9 @@ class Run:
         stored["weights"] = self._weights(cfg, network) if resumed is None else self._go_on(cfg, resumed, stored)
         history, checkpoints = History(self.folder / "metrics.csv"), Checkpoints(best.parent, cfg.trainer.monitor)
         data = FaceData(prepared, cfg.data, classifier.input_spec(cfg), cfg.seed)
+        self._audit(cfg, data)
         table.check_splits(data.table)
-        model = Classifier(cfg, network, target, class_weights(data, len(target.classes)), stored)
+        model = Classifier(cfg, network, target, class_weights(data, target), stored)
         kept = self._kept_prefix(cfg, model, data)
         trainer = self._trainer(cfg, history, checkpoints, *kept)
         log.info("%s", finetune.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
@@ -102,6 +118,25 @@ class Run:
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
         return self._judge(cfg, data, history, checkpoints, bool(kept)) if first_process else math.nan
+
+    def _audit(self, cfg: DictConfig, data: FaceData) -> None:
+        """What `data.on_leak` says of copies across splits; and who leaks, as a column that cuts the results."""
+        leakage = audit.find(data)
+        found, rows = audit.summary(leakage), audit.leaking_training_rows(data.table, leakage)
+        answer = cfg.data.get("on_leak", "warn")
+        if found["pairs_across"] and answer == "error":
+            raise FaceattrError(
+                f"{audit.describe(leakage)}\nTo see them: python -m faceattr.audit with the same keys. "
+                f"data.on_leak=drop leaves out the {len(rows):,} training images that have a copy elsewhere, warn goes on."
+            )
+        log.log(logging.WARNING if found["pairs_across"] else logging.INFO, "%s", audit.describe(leakage))
+        if cfg.evaluate.leakage:
+            data.table["in_train"] = audit.status(data.table, leakage)
+        if answer == "drop" and len(rows):
+            log.info("data.on_leak=drop: left out %d training images that have a copy in another split", len(rows))
+            data.leave_out(rows)
+        self.about["leakage"] = found | {"left_out": len(rows) if answer == "drop" else 0}
+        self._leakage = {"says": audit.describe(leakage)} | self.about["leakage"]
 
     def _weights(self, cfg: DictConfig, network: Network) -> str:
         wanted = cfg.model.pretrained
@@ -173,7 +208,7 @@ class Run:
         self, cfg: DictConfig, data: FaceData, model: Classifier, trainer: pl.Trainer, stored: dict[str, Any]
     ) -> None:
         """Say what was decided, and store it, before the first step."""
-        counts = data.table.groupby("split", observed=True)["label"].value_counts().unstack(fill_value=0)
+        counts = table.counts(data.table).T
         self.about |= describe_machine() | {
             "name": cfg.name,
             "seed": cfg.seed,
@@ -181,7 +216,7 @@ class Run:
             "precision": devices.precision(cfg.trainer),
             **stored,
             **{key: OmegaConf.to_container(cfg[key]) for key in ("quirks", "published") if cfg[key]},
-            "images": {str(split): int(row.sum()) for split, row in counts.iterrows()},
+            "images": {str(split): len(data.rows(str(split))) for split in counts.index},
             "bad_images": len(data.bad_images),
             "parameters": finetune.count_parameters(model.network),
         }
@@ -205,18 +240,29 @@ class Run:
         wanted = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
         splits = [split for split in wanted if len(data.rows(split))]
         kept = [KeptPrefix(data)] if keeps else []
-        found = {}
+        judgements = {}
         for split in splits:
-            found[split], frame = evaluation.evaluate_split(model, data, split, cfg, self.folder, *kept)
+            judgements[split] = evaluation.evaluate_split(model, data, split, cfg, self.folder, *kept)
             if split == "val" and cfg.evaluate.calibrate:  # what is judged after it has the temperature
-                truth = data.table["label"].cat.codes.to_numpy()[data.rows("val")]
-                evaluation.calibrate(model, frame.filter(regex="^probability_").to_numpy(), truth, judged)
+                evaluation.calibrate(model, judgements[split].scores, judgements[split].truth, judged)
+        found = {split: judgement.found for split, judgement in judgements.items()}
         self.about |= {
             f"{cfg.trainer.checkpoint}_epoch": epoch,
             "epochs": len(history.rows),
             "images_per_second": history.steady_rate,
         }
         self.ended("finished")
+        written = page.write(
+            self.folder,
+            title=cfg.name,
+            about=self.about,
+            config=OmegaConf.to_yaml(cfg),
+            history=pd.DataFrame(history.rows),
+            judged=list(judgements.values()),
+            table=data.table,
+            samples=samples(data, cfg.seed),
+            audit=self._leakage,
+        )
         for split, values in found.items():
             log.info("%s %s", split.capitalize(), metrics.describe(values))
         for entry in cfg.published:
@@ -224,6 +270,7 @@ class Run:
         if self._random:
             log.warning("WARNING: this model started from RANDOM weights. %s", self._random)
         log.info("Curves: %s", self.folder / "curves.png")
+        log.info("Report: %s", written)
         log.info("Results: %s", self.folder)
         return float(found["val"]["accuracy"])
 
@@ -237,10 +284,38 @@ class Run:
         write_json(self.folder / "run.json", self.about)
 
 
-def class_weights(data: FaceData, classes: int) -> torch.Tensor | None:
-    """Factors of mean 1 over the training images, inverse to how often a class is there (`data.balance=loss`)."""
+def samples(data: FaceData, seed: int, most: int = 8) -> dict[str, list[np.ndarray]]:
+    """Pixels, uint8 [H, W, 3], of a random draw of the training images of each class, or of those with each attribute."""
+    rng, found = np.random.default_rng(seed), {}
+    for name, there in table.members(data.table).items():
+        rows = np.intersect1d(np.flatnonzero(there), data.rows("train"))
+        drawn = np.sort(rng.permutation(rows)[:most])
+        found[name] = [image for batch in data.in_order(drawn) for image in batch[0].permute(0, 2, 3, 1).numpy()]
+    return found
+
+
+def refuse_weights_that_cannot_be(cfg: DictConfig, target: Target) -> None:
+    """Raises FaceattrError where `data.balance` or `data.attribute_weights` ask for what this kind of target has not."""
+    weights = cfg.data.get("attribute_weights")
+    if target.multilabel and cfg.data.balance == "sampler":
+        raise FaceattrError("data.balance=sampler draws classes; data.attributes has none. Use data.balance=loss.")
+    if weights and not target.multilabel:
+        raise FaceattrError("data.attribute_weights needs data.attributes.")
+    if wrong := [name for name, factor in (weights or {}).items() if name not in target.classes or factor <= 0]:
+        raise FaceattrError(
+            f"data.attribute_weights.{wrong[0]}: a factor above 0 for one of {', '.join(target.classes)}."
+        )
+
+
+def class_weights(data: FaceData, target: Target) -> torch.Tensor | None:
+    """Factors of the loss as `Target.losses` takes them. `data.balance=loss`: of mean 1 over the training images, inverse to how
+    often a class is there, or an attribute and its absence; times `data.attribute_weights`."""
+    given = data.cfg.get("attribute_weights") or {}
+    factors = torch.tensor([float(given.get(name, 1)) for name in target.classes])
     if data.cfg.balance != "loss":
-        return None
-    codes = data.table["label"].cat.codes.to_numpy()[data.rows("train")]
-    counts = torch.bincount(torch.tensor(codes, dtype=torch.int64), minlength=classes)
-    return len(codes) / (classes * counts.clamp_min(1).float())
+        return factors.expand(2, -1) if given else None
+    truth = torch.from_numpy(table.targets(data.table)[data.rows("train")])
+    options = [0, 1] if target.multilabel else range(len(target.classes))
+    counts = torch.stack([(truth == option).sum(0) for option in options])
+    balanced = counts.sum(0) / (len(options) * counts.clamp_min(1).float())
+    return balanced * factors if target.multilabel else balanced

@@ -1,0 +1,195 @@
+"""What the leakage audit finds: copies of real images, made in every way that it claims to see through, and its false pairs.
+
+    python audit_recall.py FOLDER N             recall by kind of copy, false pairs, of N images of FOLDER
+    python audit_recall.py FOLDER N seconds     seconds and memory by stage at N images: those of FOLDER, each changed at random
+
+Seconds of a core, without the images' own making: a changed image is a blend of two, turned, shifted and cropped at random,
+at 128x128, made as it is asked for.
+"""
+
+import io
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from ceiling import composed
+from PIL import Image, ImageEnhance
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from faceattr import classifier, copies
+from faceattr.data import FaceData
+from faceattr.images import read
+from faceattr.table import prepare
+
+Change = Callable[[Image.Image], Image.Image]
+rng = np.random.default_rng(0)
+
+
+def encoded(format: str, quality: int) -> Change:
+    def change(image: Image.Image) -> Image.Image:
+        image.save(file := io.BytesIO(), format, quality=quality)
+        return Image.open(file).convert("RGB")
+
+    return change
+
+
+def scaled(factor: float) -> Change:
+    return lambda image: image.resize([round(side * factor) for side in image.size], Image.Resampling.BICUBIC)
+
+
+def cropped(side: float, central: bool) -> Change:
+    """Back at the size it had; off centre: anywhere inside."""
+
+    def change(image: Image.Image) -> Image.Image:
+        size = np.array(image.size)
+        left, top = (size * (1 - side) * (0.5 if central else rng.uniform(0, 1, 2))).tolist()
+        box = (left, top, left + size[0] * side, top + size[1] * side)
+        return image.resize(image.size, Image.Resampling.BICUBIC, box)
+
+    return change
+
+
+def brighter(factor: float) -> Change:
+    return lambda image: ImageEnhance.Brightness(image).enhance(factor)
+
+
+def turned(degrees: float) -> Change:
+    return lambda image: image.rotate(degrees, Image.Resampling.BICUBIC)
+
+
+def mirrored(image: Image.Image) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def grey(image: Image.Image) -> Image.Image:
+    return image.convert("L").convert("RGB")
+
+
+def chain(*changes: Change) -> Change:
+    def change(image: Image.Image) -> Image.Image:
+        for each in changes:
+            image = each(image)
+        return image
+
+    return change
+
+
+CHANGES: dict[str, Change] = {
+    **{f"JPEG {q}": encoded("JPEG", q) for q in (75, 50, 30, 15)},
+    "WebP 50": encoded("WEBP", 50),
+    **{f"resized {f:.0%}": scaled(f) for f in (2, 0.5, 0.25)},
+    **{f"brightness {f:.0%}": brighter(f) for f in (1.15, 0.85)},
+    "grey": grey,
+    "mirrored": mirrored,
+    **{f"centre {side:.0%}": cropped(side, True) for side in (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)},
+    **{f"off centre {side:.0%}": cropped(side, False) for side in (0.95, 0.9, 0.85, 0.8, 0.7)},
+    **{f"turned {d}°": turned(d) for d in (2, 5, 10)},
+    "50%, centre 90%, mirrored, JPEG 50": chain(scaled(0.5), cropped(0.9, True), mirrored, encoded("JPEG", 50)),
+    "off centre 95%, brightness 85%, JPEG 30": chain(cropped(0.95, False), brighter(0.85), encoded("JPEG", 30)),
+    "centre 80%, resized 50%, WebP 50": chain(cropped(0.8, True), scaled(0.5), encoded("WEBP", 50)),
+}
+
+
+def data_of(root: Path, files: list[str], **more: Any) -> FaceData:
+    """Two splits and two classes are what a table must have; the audit's copies do not ask for them."""
+    rows = pd.DataFrame({"path": files, "label": np.resize(["a", "b"], len(files))})
+    rows.attrs.update(classes=["a", "b"], ordinal=False)
+    cfg = composed(["data=csv", f"data.root={root}", *(f"data.{key}={value}" for key, value in more.items())])
+    return FaceData(prepare(rows, root, split=None), cfg.data, classifier.input_spec(cfg))
+
+
+def pairs_of(root: Path, files: list[str]) -> pd.DataFrame:
+    data = data_of(root, files, pack="ram")
+    found, names = copies.find(data), data.table["path"].str.removesuffix(".png").to_numpy(object)
+    return found.assign(row=names[found["row"]], other=names[found["other"]])
+
+
+def connected(pairs: pd.DataFrame) -> dict[str, int]:
+    """Each image that has a copy → a number, the same for all that pairs connect."""
+    codes, names = pd.factorize(pd.concat([pairs["row"], pairs["other"]]))
+    edges = coo_array((np.ones(len(pairs)), codes.reshape(2, -1)), (len(names), len(names)))
+    return dict(zip(names, connected_components(edges, directed=False)[1], strict=True))
+
+
+def recall(folder: Path, n: int) -> None:
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = [files[i] for i in sorted(rng.choice(len(files), n, replace=False))]
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        for i, file in enumerate(files):
+            (root / f"{i}.png").symlink_to(file.resolve())
+        originals = [f"{i}.png" for i in range(n)]
+        found = pairs_of(root, originals)
+        known = {frozenset(pair) for pair in zip(found["row"], found["other"], strict=True)}
+        print(f"{len(known)} pairs among the {n} images themselves: look at them; they do not count below\n")
+        print("| copy | found | least similarity | false pairs |\n|---|---|---|---|")
+        for name, change in CHANGES.items():
+            for i, file in enumerate(files):
+                change(Image.open(file).convert("RGB")).save(root / f"{i}c.png")
+            found = pairs_of(root, [*originals, *(f"{i}c.png" for i in range(n))])
+            one, other = found["row"].str.removesuffix("c"), found["other"].str.removesuffix("c")
+            hit = one == other
+            false = sum(frozenset(pair) not in known for pair in zip(one[~hit], other[~hit], strict=True))
+            group = connected(found)
+            share = np.mean([f"{i}" in group and group[f"{i}"] == group.get(f"{i}c") for i in range(n)])
+            print(f"| {name} | {share:.3f} | {found['similarity'][hit].min():.3f} | {false} |", flush=True)
+
+
+class Changed:
+    """What `copies.find` asks of a FaceData, without a disk of 200,000 images."""
+
+    def __init__(self, folder: Path, n: int) -> None:
+        cfg = composed(["data=csv", f"data.root={folder}", "model.image_size=[128,128]"])
+        files, self.spec = sorted(map(str, folder.rglob("*.jpg"))), classifier.input_spec(cfg)
+        self.pixels = np.stack([read(file, self.spec) for file in files])
+        self.seconds = 0.0
+        self.table, self.paths = pd.DataFrame(index=range(n)), [files[i % len(files)] for i in range(n)]
+
+    def in_order(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, None, None]]:
+        for start in range(0, len(rows), 32):
+            began = time.process_time()
+            images = torch.from_numpy(np.stack([self.image(row) for row in rows[start : start + 32]]))
+            self.seconds += time.process_time() - began
+            yield images.permute(0, 3, 1, 2), None, None
+
+    def image(self, row: int) -> np.ndarray:
+        draw = np.random.default_rng(int(row))
+        one, other = self.pixels[draw.integers(len(self.pixels), size=2)]
+        image = cv2.addWeighted(one, 0.7, other, 0.3, 0)
+        turn = cv2.getRotationMatrix2D((64, 64), draw.uniform(-10, 10), draw.uniform(1, 1.25))
+        turn[:, 2] += draw.uniform(-8, 8, 2)
+        return cv2.warpAffine(image, turn, (128, 128), borderMode=cv2.BORDER_REPLICATE)
+
+
+def seconds(folder: Path, n: int) -> None:
+    data: Any = Changed(folder, n)
+    base, stages = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
+
+    def timed(name: str, stage: Callable[..., Any], *arguments: Any) -> Any:
+        began, clock, made = time.process_time(), time.perf_counter(), data.seconds
+        result = stage(*arguments)
+        stages[name] = time.process_time() - began - (data.seconds - made)
+        took = f"{stages[name]:.1f} s of a core, {time.perf_counter() - clock:.1f} s by the clock with the making of the images"
+        print(f"{name}: {took}", flush=True)
+        return result
+
+    hashes = timed("hashing", copies._hashes, data)
+    looked = timed("comparing hashes", copies._candidates, hashes)
+    similarity = timed("comparing images", copies._similarities, data, looked)
+    print(f"together {sum(stages.values()):.1f} s of a core")
+    print(f"{n:,} images, {len(looked):,} candidates, {(similarity >= copies.SAME).sum():,} pairs")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"memory at most {most / 1e6:.2f} GB, {base / 1e6:.2f} of it before (torch, and {len(data.pixels)} images)")
+
+
+if __name__ == "__main__":
+    (seconds if sys.argv[3:] == ["seconds"] else recall)(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,172 @@
+"""Does a split leak? Copies of an image in two splits, and people in two: python -m faceattr.audit data=… (any keys of train.py).
+
+Works on the table and the pixels that training would use. `copies` says how copies are found.
+"""
+
+import logging
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from faceattr import config, copies, table
+from faceattr.classifier import input_spec
+from faceattr.command_line import launch_alone, one_clear_error
+from faceattr.data import FaceData, load_table
+from faceattr.images import read
+from faceattr.report.galleries import TILE, Tile, grid
+from faceattr.run import write_json
+from faceattr.sources.layout import SPLITS
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).resolve().parents[2]
+METHOD = (
+    f"pHash of 256 bits, at most {copies.ALIKE} different; then correlation of aligned detail, at least {copies.SAME}"
+)
+KINDS = ("same file", "near-duplicate", "mirrored")
+BETWEEN = list(combinations(SPLITS, 2))
+SHOWN = 24
+"""Pairs in the picture."""
+
+
+@dataclass(frozen=True)
+class Leakage:
+    """`pairs` of copies, those within a split too: path, other, split, other_split, kind (`KINDS`), distance (differing bits),
+    similarity (correlation), conflict (their labels differ). `identities` that lie in more than one split: identity, splits,
+    images; None where the table names nobody."""
+
+    pairs: pd.DataFrame
+    identities: pd.DataFrame | None
+
+
+def find(data: FaceData) -> Leakage:
+    """Compares all images of the table with one another. Pairs across splits come first, then the most similar."""
+    found, rows = copies.find(data), data.table
+    one, other, truth = found["row"].to_numpy(), found["other"].to_numpy(), table.targets(rows)
+    differ = (truth[one] != truth[other]) & ~np.isnan(truth[one]) & ~np.isnan(truth[other])
+    path = rows["path"].to_numpy(object)
+    split = rows["split"].to_numpy(object) if "split" in rows else np.full(len(rows), "none", object)
+    ends = {"path": path[one], "other": path[other], "split": split[one], "other_split": split[other]}
+    pairs = pd.DataFrame(ends).join(found[["kind", "distance", "similarity"]])
+    pairs["conflict"] = differ if differ.ndim == 1 else differ.any(axis=1)
+    across_first = np.argsort(split[one] == split[other], kind="stable")
+    return Leakage(pairs.iloc[across_first].reset_index(drop=True), _shared_identities(rows))
+
+
+def _identity(rows: pd.DataFrame) -> pd.Series | None:
+    return next((rows[name] for name in ("group", "identity") if name in rows), None)
+
+
+def _shared_identities(rows: pd.DataFrame) -> pd.DataFrame | None:
+    who = _identity(rows)
+    if who is None or "split" not in rows:
+        return None
+    splits = rows["split"].astype(object).groupby(who.rename("identity"))
+    found = splits.agg(splits=lambda found: ", ".join(name for name in SPLITS if name in set(found)), images="size")
+    return found[splits.nunique() > 1].reset_index()
+
+
+def status(rows: pd.DataFrame, leakage: Leakage) -> pd.Series:
+    """Of each row outside train: `copy in train`, else `person in train`, else `clean`; nothing of those in train."""
+    train, group, who = rows["split"] == "train", _connected(rows, leakage), _identity(rows)
+    copied = np.isin(group, group[train])
+    known = np.zeros(len(rows), bool) if who is None else who.isin(who[train].dropna())
+    found = np.select([copied, known], ["copy in train", "person in train"], "clean")
+    return pd.Series(found, rows.index).where(~train)
+
+
+def leaking_training_rows(rows: pd.DataFrame, leakage: Leakage) -> np.ndarray:
+    """Positions of the training images that have a copy in val or test, or a copy's copy."""
+    train, group = (rows["split"] == "train").to_numpy(), _connected(rows, leakage)
+    return np.flatnonzero(train & np.isin(group, group[~train]))
+
+
+def _connected(rows: pd.DataFrame, leakage: Leakage) -> np.ndarray:
+    """A number for each row, the same for all images that pairs connect."""
+    index = pd.Index(rows["path"])
+    ends = np.stack([index.get_indexer(pd.Index(leakage.pairs[name])) for name in ("path", "other")])
+    one, other = ends[:, (ends >= 0).all(axis=0)]
+    edges = coo_array((np.ones(len(one)), (one, other)), shape=(len(rows), len(rows)))
+    return connected_components(edges, directed=False)[1]
+
+
+def summary(leakage: Leakage) -> dict[str, int | None]:
+    """Counts, flat: pairs across and within splits, by splits and by kind, with conflicting labels; identities in two splits."""
+    pairs = leakage.pairs
+    across = pairs[pairs["split"] != pairs["other_split"]]
+    ends = across["split"] + "_" + across["other_split"]
+    counts: dict[str, int | None] = {"pairs_across": len(across), "pairs_within": len(pairs) - len(across)}
+    counts |= {f"{a}_{b}": int(ends.isin([f"{a}_{b}", f"{b}_{a}"]).sum()) for a, b in BETWEEN}
+    counts |= {kind.replace(" ", "_").replace("-", "_"): int((pairs["kind"] == kind).sum()) for kind in KINDS}
+    counts |= {"conflicts": int(pairs["conflict"].sum()), "conflicts_across": int(across["conflict"].sum())}
+    return counts | {"identities_in_two_splits": None if leakage.identities is None else len(leakage.identities)}
+
+
+def describe(leakage: Leakage) -> str:
+    """One line."""
+    n = summary(leakage)
+    where = ", ".join(f"{n[f'{a}_{b}']:,} {a}–{b}" for a, b in BETWEEN if n[f"{a}_{b}"])
+    conflicts = f"; {n['conflicts_across']:,} with different labels" if n["conflicts_across"] else ""
+    across = (
+        f"{n['pairs_across']:,} pairs of copies across splits ({where}{conflicts})"
+        if where
+        else "no copies across splits"
+    )
+    people = (
+        "no identities known"
+        if leakage.identities is None
+        else f"{len(leakage.identities) or 'no'} identities in two splits"
+    )
+    return f"Leakage: {across}, {n['pairs_within']:,} pairs within; {people}"
+
+
+def audit(cfg: DictConfig) -> None:
+    """Writes what was found into the folder of the run."""
+    folder, chosen = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().runtime.choices
+    cfg = config.validated(cfg)
+    data = FaceData(load_table(cfg.data), cfg.data, input_spec(cfg), cfg.seed)
+    leakage = find(data)
+    nobody = pd.DataFrame(columns=["identity", "splits", "images"])
+    leakage.pairs.to_csv(folder / "duplicates.csv", index=False)
+    (nobody if leakage.identities is None else leakage.identities).to_csv(folder / "identities.csv", index=False)
+    write_json(folder / "audit.json", {"images": len(data.table), **summary(leakage), "method": METHOD})
+    if len(leakage.pairs):
+        draw(leakage, data, folder / "pairs.png", title=f"data={chosen.data}: images that have a copy")
+    log.info("%s", describe(leakage))
+    log.info("Audit: %s", folder)
+
+
+def draw(leakage: Leakage, data: FaceData, path: Path, *, title: str) -> None:
+    """The first pairs side by side, those with different labels framed."""
+    file = dict(zip(data.table["path"], data.paths, strict=True))
+    label = data.table.set_index("path")["label"].to_dict() if "label" in data.table else {}
+    tiles = []
+    for pair in leakage.pairs.head(SHOWN).to_dict("records"):
+        for name, split in ((pair["path"], pair["split"]), (pair["other"], pair["other_split"])):
+            image = Image.fromarray(read(file[name], data.spec))
+            image.thumbnail((TILE, TILE))
+            caption = f"{split} {label.get(name, '')}\n{pair['kind']}\n{pair['similarity']:.3f}"
+            tiles.append(Tile(np.asarray(image), caption, framed=pair["conflict"]))
+    note = (
+        f"{min(SHOWN, len(leakage.pairs))} of {len(leakage.pairs):,} pairs, side by side; framed: their labels differ"
+    )
+    grid([tiles[start : start + 6] for start in range(0, len(tiles), 6)], path, title=title, note=note)
+
+
+@hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name="train")
+def main(cfg: DictConfig) -> None:
+    with one_clear_error("train"):
+        audit(cfg)
+
+
+if __name__ == "__main__":
+    launch_alone(main, "audit", "${hydra:runtime.choices.data}")
