@@ -146,8 +146,8 @@ def test_evaluate_repeats_the_runs_own_figures(run, best, given, split):
     ended = quick("evaluate", f"ckpt={best}", *given, "hydra.run.dir=out", cwd=best.parent)
     assert ended.code == 0, ended.err
     out = best.parent / "out"
-    pictures = {f"{what}_{split}.png" for what in ("confusion", "gallery", "reliability", "slices")}
-    pictures |= {f"slices_{split}.csv"}
+    pictures = {f"{what}_{split}.png" for what in ("confusion", "gallery", "gradcam", "reliability", "slices")}
+    pictures |= {f"slices_{split}.csv", "report.html"}
     made = {f"{split}_metrics.json", f"predictions_{split}.csv", *pictures, "evaluate.log"}
     assert names(out) == made | {name for name in FILES if name.startswith(".hydra")}
     for name in (f"{split}_metrics.json", f"predictions_{split}.csv"):
