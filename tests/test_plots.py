@@ -201,21 +201,6 @@ def test_errors_by_distance_are_signed_shares(tmp_path):
     assert drawn(tmp_path, partial(plots.distances, matrix=np.zeros((3, 3)))).count("0.0%") == 5
 
 
-def test_attributes_are_drawn_worst_first(tmp_path):
-    rows = [("Male", 0.98, 0.97, 0.99, 1200), ("$Big_Lips", 0.71, 0.7, 0.72, 900)]
-    table = pd.DataFrame(rows, columns=["name", "accuracy", "accuracy_low", "accuracy_high", "n"])
-    plots.attributes(table, tmp_path / "attributes.svg", title="celeba: test")
-    shown = texts(tmp_path / "attributes.svg")
-    assert shown.index("$Big_Lips") < shown.index("Male") and {"n = 1,200", "n = 900", "celeba: test"} <= set(shown)
-
-
-def test_slices_without_any_to_compare_are_an_empty_chart(tmp_path):
-    plots.slices(pd.DataFrame(), tmp_path / "none.png", title="t")
-    small = {"column": "age", "value": "5", "n": 3, "accuracy": 1.0, "accuracy_low": 0.4, "accuracy_high": 1.0}
-    plots.slices(pd.DataFrame([small | {"gap": np.nan, "p": np.nan}]), tmp_path / "small.svg", title="t")
-    assert "age: 5" not in texts(tmp_path / "small.svg")
-
-
 def test_a_key_of_a_sweep_is_values_below_one_another_or_an_axis_of_numbers(tmp_path):
     jobs = pd.DataFrame(
         [("vgg16", 0.9, "0"), ("cnn", 0.8, "0"), ("cnn", 0.82, "1")], columns=["value", "accuracy", "seed"]

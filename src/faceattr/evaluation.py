@@ -45,14 +45,10 @@ def evaluate_split(
     write_json(folder / f"{split}_metrics.json", found)
     title = f"{model.cfg.name}: {split} images"
     if model.target.multilabel:
-        each = metrics.attributes(found, model.target)
-        each.to_csv(folder / f"attributes_{split}.csv", index=False)
-        plots.attributes(each, folder / f"attributes_{split}.png", title=title)
+        metrics.attributes(found, model.target).to_csv(folder / f"attributes_{split}.csv", index=False)
     else:
         counts = metrics.confusion(model.target, scores, truth).numpy()
         plots.confusion(counts, model.target.classes, folder / f"confusion_{split}.png", title=title)
-    bins, kept = (f(decided, decisions) for f in (calibration.reliability, calibration.coverage))
-    plots.reliability(bins, kept, folder / f"reliability_{split}.png", title=title, ece=found["ece"])
     files = [data.paths[row] for row in data.rows(split)]
     cuts = pd.DataFrame()
     wanted = cfg.evaluate.slices if cfg.evaluate.slices is None else list(cfg.evaluate.slices)
@@ -62,7 +58,6 @@ def evaluate_split(
         cuts = _slice(model, data, split, files, scores, truth, wanted, folder)
     galleries.gallery(frame, files, data.spec, folder / f"gallery_{split}.png", title=title)
     tiles = galleries.tiles(model, scores.numpy(), truth.numpy(), rows["path"].tolist(), files)
-    galleries.picture(tiles, folder / f"gradcam_{split}.png", title=f"{title}, Grad-CAM")
     return Judged(split, model.target, found, scores.numpy(), truth.numpy(), cuts, tiles)
 
 
@@ -130,7 +125,7 @@ def _slice(
     wanted: list[str] | None,
     folder: Path,
 ) -> pd.DataFrame:
-    """Writes slices_<split>.csv and slices_<split>.png; returns the table."""
+    """Writes slices_<split>.csv; returns it."""
     rows = data.table.iloc[data.rows(split)].reset_index(drop=True)
     if wanted is None or set(wanted) & set(slices.MEASURED):
         pixels = (batch[0].permute(0, 2, 3, 1).numpy() for batch in data.in_order(data.rows(split)))
@@ -138,7 +133,6 @@ def _slice(
         rows = rows.join(measured[[name for name in measured if name not in rows]])
     table = slices.slices(slices.cuts_of(rows, wanted), model.target, scores, truth)
     table.to_csv(folder / f"slices_{split}.csv", index=False)
-    plots.slices(table, folder / f"slices_{split}.png", title=f"{model.cfg.name}: {split} images, slices")
     log.info("%s: %s", split.capitalize(), slices.describe(table))
     if "in_train" in rows:
         log.info("%s: %s", split.capitalize(), slices.describe_leakage(table))

@@ -227,24 +227,3 @@ def _answers(names: Sequence[str], scores: np.ndarray, truth: Any, column: int) 
             (predicted, probability) if probability > 0.5 else (f"not {predicted}", 1 - probability)
         )
     return true, predicted, probability, true == predicted
-
-
-def picture(groups: dict[str, list[Explained]], path: str | Path, *, title: str) -> None:
-    """Draws the groups that `tiles` gives, four images in a row, each beside its overlay."""
-    rows, names = [], []
-    for name, group in groups.items():
-        for start in range(0, len(group), 4):
-            rows.append([_pair(of) for of in group[start : start + 4]])
-            names.append("" if start else name)
-    if rows:
-        note = "Right of each image, bright and (above half) outlined: what speaks for the answer (Grad-CAM). Framed: ✗, wrong"
-        grid(rows, path, title=title, note=note, names=names)
-
-
-def _pair(of: Explained) -> Tile:
-    gap = np.full((len(of.pixels), 4, 3), 255, np.uint8)
-    sides = [of.pixels] if of.overlay is None else [of.pixels, gap, of.overlay]
-    lines = [f"{'✓' if of.right else '✗'} {of.predicted} {of.probability:.1%}"]
-    lines += [] if of.right else [f"true: {of.true}"]
-    lines += [] if of.explained == of.predicted else [f"outlined: what speaks for {of.explained}"]
-    return Tile(np.hstack(sides), "\n".join(lines), framed=not of.right)

@@ -193,11 +193,6 @@ def counts(images: pd.DataFrame, path: File, *, title: str) -> None:
     figure.savefig(path)
 
 
-def reliability(bins: pd.DataFrame, kept: pd.DataFrame, path: File, *, title: str, ece: float) -> None:
-    """Draws whether probabilities mean what they say, and what leaving out the least certain images wins."""
-    panels(path, partial(honesty, bins=bins, ece=ece), partial(coverage, kept=kept), title=title)
-
-
 def honesty(axes: Axes, bins: pd.DataFrame, ece: float) -> None:
     """Accuracy against the predicted class's probability: on the diagonal probabilities mean what they say. A mark's area
     is its share of the images."""
@@ -218,45 +213,6 @@ def coverage(axes: Axes, kept: pd.DataFrame) -> None:
     axes.set(xlim=(0, 1.02), xlabel="share of images kept, most certain first", ylabel="accuracy")
     axes.set_title("accuracy without the least certain")
     axes.grid()
-
-
-def slices(table: pd.DataFrame, path: File, *, title: str, most: int = 30) -> None:
-    """Draws the accuracy of each slice with its interval, the worst gap to the rest first, as `slices.slices` gives them.
-
-    A filled mark is a gap that is no chance (p < .05 after Holm's correction); slices that are too small to compare are left out.
-    """
-    compared = table[table["gap"].notna()] if len(table) else pd.DataFrame(columns=["accuracy", "p"])
-    shown = compared.head(most)
-    labels = [f"{of['column']}: {of['value']}" for _, of in shown.iterrows()]
-    notes = [f"n = {of['n']:,}, {of['gap']:+.3f}" for _, of in shown.iterrows()]
-    note = f"the {most} worst of {len(compared)}" if len(compared) > most else "worst gap to the rest first"
-    axis = "accuracy, 95% interval; filled: the gap to the rest is no chance"
-    _forest(shown.assign(filled=shown["p"] < 0.05), labels, notes, path, title=title, note=note, axis=axis)
-
-
-def attributes(table: pd.DataFrame, path: File, *, title: str) -> None:
-    """Draws the accuracy of each attribute with its interval, worst first: `name`, `accuracy`, `accuracy_low`, `_high`, `n`."""
-    shown = table.sort_values("accuracy", kind="stable").assign(filled=True)
-    notes, text = [f"n = {n:,}" for n in shown["n"]], {"note": "worst first", "axis": "accuracy, 95% interval"}
-    _forest(shown, list(shown["name"]), notes, path, title=title, **text)
-
-
-@matplotlib.rc_context(STYLE)
-def _forest(
-    rows: pd.DataFrame, labels: Sequence[str], notes: Sequence[str], path: File, *, title: str, note: str, axis: str
-) -> None:
-    figure = _figure(8.0, 1.5 + 0.24 * max(1, len(rows)), title)
-    axes = figure.add_subplot()
-    for place, (text, (_, of)) in enumerate(zip(notes, rows.iterrows(), strict=True)):
-        error = [[of["accuracy"] - of["accuracy_low"]], [of["accuracy_high"] - of["accuracy"]]]
-        fill = INK if of["filled"] else "white"
-        style: dict[str, Any] = {"fmt": "o", "color": INK, "markerfacecolor": fill, "markersize": 5, "linewidth": 1.2}
-        axes.errorbar(of["accuracy"], place, xerr=error, **style)
-        axes.annotate(text, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color=MUTED)
-    axes.set_yticks(range(len(rows)), labels, color=INK)
-    axes.set(ylim=(max(len(rows), 1) - 0.5, -0.5), xlabel=axis, title=note)
-    axes.grid(axis="x")
-    figure.savefig(path)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:
