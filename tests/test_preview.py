@@ -185,3 +185,17 @@ def test_overrides_may_stand_before_and_after_flags(tmp_path):
     for arguments in (["data=csv", "--cfg", "job"], ["--cfg", "job", "data=csv"]):
         ended = previewed(tmp_path, *arguments)
         assert ended.code == 0 and "results.csv" in ended.out, ended.err
+
+
+def test_attributes_are_shown_by_who_has_them(root, tmp_path):
+    ended = previewed(tmp_path, *TINY, "data.attributes=[Smiling,Male]", "hydra.run.dir=seen")
+    assert ended.code == 0, ended.err
+    table, counts = (pd.read_csv(tmp_path / "seen" / f"{name}.csv") for name in ("table", "counts"))
+    assert counts["label"].tolist() == ["Smiling", "Male"]
+    for split in ("train", "val", "test"):
+        assert counts[split].tolist() == table[table["split"] == split][["Smiling", "Male"]].sum().tolist()
+    rows = np.load(tmp_path / "seen" / "table.npy")
+    assert rows.shape == (60, 4) and rows[0, 0] == table["path"][0]
+    smiling = pixels(root, table[(table["split"] == "train") & (table["Smiling"] == 1)]["path"])
+    upper = [y for image in smiling for y, _ in places(tmp_path / "seen" / "samples.png", image)]
+    assert len({y for y in upper}) >= 1 and min(upper) < 200, "those who have the first attribute are in the first row"
