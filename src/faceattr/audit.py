@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).resolve().parents[2]
 METHOD = (
-    f"pHash of 256 bits, at most {copies.ALIKE} different; then correlation of aligned detail, at least {copies.SAME}"
+    f"pHash of 256 bits, at most {copies.ALIKE} different; then, aligned, the correlation of detail, at least {copies.SAME}, and "
+    f"of the whole, at least {copies.WHOLE}"
 )
 KINDS = ("same file", "near-duplicate", "mirrored")
 BETWEEN = list(combinations(SPLITS, 2))

@@ -170,9 +170,12 @@ def evaluate(cfg: DictConfig) -> None:
         )
     if cfg.evaluate.calibrate:
         _calibrate_on_validation(cfg, model, prepared)
+    audited: dict[str, Any] | None = None
     if cfg.evaluate.leakage:
         every = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
-        prepared = every.table.assign(in_train=audit.status(every.table, audit.find(every)))
+        leakage = audit.find(every)
+        audited = {"says": audit.describe(leakage)} | audit.summary(leakage)
+        prepared = every.table.assign(in_train=audit.status(every.table, leakage))
     if split != "all":
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
     data = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
@@ -189,7 +192,9 @@ def evaluate(cfg: DictConfig) -> None:
     kept = {key: described.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
     about = {"name": model.cfg.name, "ckpt": cfg.ckpt, **describe_machine(), **kept}
     title, yaml = f"{model.cfg.name}, evaluated", OmegaConf.to_yaml(model.cfg)
-    written = page.write(folder, title=title, about=about, config=yaml, judged=[judged], table=data.table)
+    written = page.write(
+        folder, title=title, about=about, config=yaml, judged=[judged], table=data.table, audit=audited
+    )
     log.info("Results: %s", written)
 
 
