@@ -55,6 +55,7 @@ def test_on_request_images_with_a_copy_in_train_are_set_against_the_clean_ones(r
     n = json.loads((run / "val_metrics.json").read_text())["n"]
     assert found["n"].to_dict() == {"clean": n - 1, "copy in train": 1}
     assert "Leakage, accuracy: clean " in (run / "train.log").read_text()
+    assert "What a leak is worth" in (run / "report.html").read_text(encoding="utf-8")
     keys = ("split=val", "evaluate.leakage=true", "evaluate.slices=[]", f"hydra.run.dir={tmp_path / 'again'}")
     ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", *keys, cwd=tmp_path)
     assert ended.code == 0, ended.err
@@ -72,6 +73,21 @@ def test_data_on_leak_drop_leaves_out_the_training_image(faces, tmp_path):
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert about["leakage"]["left_out"] == 1
     assert about["images"]["train"] == sum(path.startswith("Train") for path in paths)
+
+
+def test_what_was_dropped_stays_out_of_evaluations_and_resumes(faces, tmp_path):
+    assert train(faces, tmp_path / "run", "data.on_leak=drop", "evaluate.leakage=true").code == 0
+    last, best = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    given = (f"ckpt={best}", "split=train", "evaluate.leakage=true", f"hydra.run.dir={tmp_path / 'again'}")
+    assert quick("evaluate", *given, cwd=tmp_path).code == 0
+    assert COPIED not in pd.read_csv(tmp_path / "again" / "predictions_train.csv")["path"].tolist()
+    refused = quick("train", f"ckpt={last}", "data.on_leak=warn", "trainer.max_epochs=2", cwd=tmp_path)
+    assert refused.code == 1 and "not the same run: data.on_leak differ" in refused.err
+    (tmp_path / "run" / "slices_val.csv").unlink()
+    resumed = quick("train", f"ckpt={last}", "trainer.max_epochs=2", cwd=tmp_path)
+    assert resumed.code == 0, resumed.err
+    assert set(in_train(tmp_path / "run").index) <= {"clean"}, "evaluate.leakage was forgotten"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["leakage"]["left_out"] == 1
 
 
 def test_data_on_leak_error_stops_before_anything_is_written(faces, tmp_path):

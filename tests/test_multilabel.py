@@ -269,6 +269,10 @@ def test_prediction_names_the_attributes_that_are_there(run, tmp_path):
         (["data.attributes=[Male]", "data.attribute_weights={Mal: 2}"], "data.attribute_weights.Mal"),
         (["data.attributes=[Male]", "evaluate.recall=0.9"], "evaluate.recall needs two classes; there are attributes"),
         (["data.attributes=[Moustache]"], "data.attributes: Moustache not in the sample faces"),
+        (["data.attributes=[Male,Male]"], "a list of names, each once"),
+        (["data.attributes=[]"], "a list of names, each once"),
+        (["data.attributes=3"], "a list of names, each once"),
+        (["data.attributes=[Male,Young]", "data.classes=[a,b]"], "with data.attributes leave it out"),
     ],
 )
 def test_wishes_that_attributes_cannot_be_given_are_refused(keys, message, tmp_path):
@@ -279,4 +283,4 @@ def test_wishes_that_attributes_cannot_be_given_are_refused(keys, message, tmp_p
 
 def test_a_model_of_attributes_is_not_judged_on_classes(run, tmp_path):
     ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "data=sample", "data.n=60", cwd=tmp_path)
-    assert ended.code == 1 and "Give data.attributes=[Eyeglasses, Male, No_Beard, Smiling, Young]" in ended.err
+    assert ended.code == 1 and "Give 'data.attributes=[Eyeglasses,Male,No_Beard,Smiling,Young]'" in ended.err

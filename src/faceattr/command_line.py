@@ -53,6 +53,7 @@ def offer_checkpoint(program: str) -> None:
         store.store(group=group, name="checkpoint", node=OmegaConf.create(stored.get(group) or {}))
     if program == "train" and stored:
         resumed = dict.fromkeys(groups, "checkpoint") | {key: _quoted(stored[key]) for key in ("seed", "loss", "name")}
+        resumed |= {f"evaluate.{key}": _quoted(value) for key, value in (stored.get("evaluate") or {}).items()}
         checkpoints = Path(ckpt).expanduser().absolute().parent
         if checkpoints.name == "checkpoints" and "hydra.run.dir" not in given:  # the run's own folder, its .hydra kept
             resumed |= {"hydra.run.dir": _quoted(checkpoints.parent), "hydra.output_subdir": "null"}
@@ -61,7 +62,12 @@ def offer_checkpoint(program: str) -> None:
 
 
 def _quoted(value: Any) -> str:
-    return str(value) if isinstance(value, int | float) else "'" + str(value).replace("'", r"\'") + "'"
+    """A value as Hydra's command line takes it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_quoted, value))}]"
+    if value is None or isinstance(value, int | float):
+        return "null" if value is None else str(value)
+    return "'" + str(value).replace("'", r"\'") + "'"
 
 
 @contextmanager

@@ -45,6 +45,10 @@ def load_table(cfg: DictConfig, *, target: Target | None = None, splits: bool = 
     drop = tuple(name for name in config.shared_keys("data") if name not in takes)
     loaded = config.instantiate(cfg, "data", drop=drop)
     multilabel, classes = bool(loaded.attrs.get("multilabel")), list(cfg.classes or ()) or None
+    if multilabel and classes and set(classes) != set(loaded.attrs["classes"]):
+        raise FaceattrError(
+            "data.classes names classes; with data.attributes leave it out, or give the same names in another order."
+        )
     if target:
         _refuse_other_classes(target, multilabel, loaded.attrs["classes"])
         classes = list(target.classes)
@@ -64,7 +68,10 @@ def _refuse_other_classes(target: Target, multilabel: bool, classes: list[str]) 
     names, others = ", ".join(target.classes), ", ".join(classes)
     if target.multilabel and (not multilabel or set(classes) != set(target.classes)):
         held = f"data.attributes is {others}" if multilabel else f"these data have the classes {others}"
-        raise FaceattrError(f"The model tells the attributes {names}; {held}.\nGive data.attributes=[{names}].")
+        given = f"'data.attributes=[{','.join(target.classes)}]'"
+        raise FaceattrError(
+            f"The model tells the attributes {names}; {held}.\nGive {given}, where these data have them."
+        )
     if multilabel and not target.multilabel:
         raise FaceattrError(
             f"The model tells apart the classes {names}; data.attributes asks for others: leave it out."

@@ -95,11 +95,15 @@ def calibrate(model: Classifier, probabilities: np.ndarray, targets: np.ndarray,
     scores, truth = (part.numpy() for part in decided)
     change = calibration.fit_temperature(scores, truth)
     before, after = (calibration.figures(s, truth)["ece"] for s in (scores, calibration.tempered(scores, change)))
+    if abs(np.log(change)) > 2.99:
+        log.warning(
+            "The temperature is at the bound of what is tried: these probabilities say next to nothing, or far too much"
+        )
     model.temperature *= change
     checkpoint.describe_further(path, temperature=model.temperature)
     log.info(
-        "Temperature %.3f fitted on %d validation labels (calibration error there %.3f, then %.3f); kept in %s",
-        *(model.temperature, len(truth), before, after, path),
+        "Temperature %.3f fitted on %d validation %s (calibration error there %.3f, then %.3f); kept in %s",
+        *(model.temperature, len(truth), "labels" if model.target.multilabel else "images", before, after, path),
     )
 
 
@@ -170,12 +174,9 @@ def evaluate(cfg: DictConfig) -> None:
         )
     if cfg.evaluate.calibrate:
         _calibrate_on_validation(cfg, model, prepared)
-    audited: dict[str, Any] | None = None
-    if cfg.evaluate.leakage:
-        every = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
-        leakage = audit.find(every)
-        audited = {"says": audit.describe(leakage)} | audit.summary(leakage)
-        prepared = every.table.assign(in_train=audit.status(every.table, leakage))
+    audited: dict[str, Any] = {}
+    if own_data and (cfg.evaluate.leakage or cfg.data.get("on_leak") == "drop"):
+        prepared, audited = _audited(cfg, FaceData(prepared, cfg.data, classifier.input_spec(model.cfg)))
     if split != "all":
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
     data = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
@@ -190,12 +191,23 @@ def evaluate(cfg: DictConfig) -> None:
     if rival:
         compare(cfg, rival, prepared, judged, folder)
     kept = {key: described.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
-    about = {"name": model.cfg.name, "ckpt": cfg.ckpt, **describe_machine(), **kept}
+    about = {"name": model.cfg.name, "ckpt": cfg.ckpt, **describe_machine(), **kept, "leakage": audited}
     title, yaml = f"{model.cfg.name}, evaluated", OmegaConf.to_yaml(model.cfg)
     written = page.write(
-        folder, title=title, about=about, config=yaml, judged=[judged], table=data.table, audit=audited
+        folder, title=title, about=about, config=yaml, judged=[judged], table=data.table, audit=audited or None
     )
     log.info("Results: %s", written)
+
+
+def _audited(cfg: DictConfig, data: FaceData) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The run's table, cut by what leaks where that is asked for, without what `data.on_leak=drop` left out; what was found."""
+    leakage, rows = audit.find(data), np.zeros(0, int)
+    if cfg.data.get("on_leak") == "drop":
+        rows = audit.leaking_training_rows(data.table, leakage)
+        data.leave_out(rows)
+    found = {"says": audit.describe(leakage)} | audit.summary(leakage) | {"left_out": len(rows)}
+    columns = {"in_train": audit.status(data.table, leakage)} if cfg.evaluate.leakage else {}
+    return data.table.assign(**columns), found
 
 
 def _chosen_split(wanted: str, prepared: pd.DataFrame, own_data: bool) -> str:
@@ -240,11 +252,11 @@ def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: J
     second = evaluate_split(rival, data, first.split, cfg, folder / "compared")
     log.info("Compared: %s", metrics.describe(second.found))
     right, other_right = (
-        model.target.right(torch.from_numpy(model.scores), torch.from_numpy(model.truth)).numpy()[None]
-        for model in (first, second)
+        judged.target.right(torch.from_numpy(judged.scores), torch.from_numpy(judged.truth)).numpy()[None]
+        for judged in (first, second)
     )
     pair = intervals.paired(right, other_right, _groups(data.table.iloc[data.rows(first.split)]))
-    named = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split}
+    named = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split, "multilabel": first.target.multilabel}
     write_json(folder / "comparison.json", named | asdict(pair))
     frames = (
         pd.read_csv(where / f"predictions_{first.split}.csv", keep_default_na=False)
@@ -254,4 +266,4 @@ def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: J
     shared = [name for name in ours if name == "path" or str(name).startswith("true")]
     both = ours.merge(theirs, on=shared, suffixes=("", "_compared"))
     both[both["predicted"] != both["predicted_compared"]].to_csv(folder / "disagreements.csv", index=False)
-    log.info("%s", metrics.describe_pair(pair))
+    log.info("%s", metrics.describe_pair(pair, multilabel=first.target.multilabel))

@@ -74,9 +74,15 @@ def accuracy(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
     independent labels with the same standard error over images (Kish's effective sample size), between images and labels.
     """
     n = len(truth)
-    if not target.multilabel or n == 0:
-        share = float(target.right(probabilities, truth).mean()) if n else math.nan
-        return dict(zip(ACCURACY, (share, *intervals.wilson(share, n)), strict=True))
+    if target.multilabel and n:
+        share, draws = _independent_labels(probabilities, truth)
+    else:
+        share, draws = float(target.right(probabilities, truth).mean()) if n else math.nan, n
+    return dict(zip(ACCURACY, (share, *intervals.wilson(share, draws)), strict=True))
+
+
+def _independent_labels(probabilities: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Mean accuracy over attributes, and of how many independent labels that would have the standard error it has."""
     known = truth.isfinite()
     right = (((probabilities > 0.5) == (truth > 0.5)) & known).double()
     labels = known.sum(0)
@@ -85,9 +91,8 @@ def accuracy(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
     share = float(each.mean())
     pulls = (right - known * (right.sum(0) / labels.clamp_min(1))) / labels.clamp_min(1) / there.sum()
     variance = float(pulls.sum(1).square().sum())
-    independent = share * (1 - share) / variance if variance else n
-    bounds = intervals.wilson(share, min(max(independent, n), int(labels.sum())))
-    return dict(zip(ACCURACY, (share, *bounds), strict=True))
+    independent = share * (1 - share) / variance if variance else 0
+    return share, min(max(independent, len(truth)), int(labels.sum()))
 
 
 ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
@@ -113,6 +118,9 @@ def _of_attributes(target: Target, probabilities: Tensor, truth: Tensor) -> dict
     means = {name: float(values.nanmean()) for name, values in of.items() if name not in ("accuracy", "recall")}
     scores, decided = target.decisions(probabilities, truth)
     found = means | {"log_loss": calibration.log_loss(scores.numpy(), decided.numpy()), "labels": int(labels.sum())}
+    found["independent_labels"] = _independent_labels(probabilities, truth)[1]
+    commonest = torch.maximum(positive, negative).double() / labels
+    found["commonest_answers"] = float(commonest.nanmean())
     for position, name in enumerate(target.classes):
         found |= {
             f"{figure}_{name}": float(of[figure][position]) for figure in ("accuracy", "average_precision", "recall")
@@ -195,12 +203,13 @@ def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
     return f"{what} {entry['value']:.3f} (95% {low:.3f}–{high:.3f}, n = {entry['n']:,}; {entry['source']}), {here}"
 
 
-def describe_pair(pair: intervals.Paired) -> str:
+def describe_pair(pair: intervals.Paired, *, multilabel: bool) -> str:
     """One line: how much more often the first of two models is right on the same images, and whether that may be chance."""
-    return (
-        f"Difference {pair.difference:+.3f} (95% {pair.low:+.3f} to {pair.high:+.3f}); only ckpt right {pair.wins:,}, "
-        f"only compare right {pair.losses:,}, McNemar {pair.chance}"
-    )
+    said = f"Difference {pair.difference:+.3f} (95% {pair.low:+.3f} to {pair.high:+.3f}); "
+    if multilabel:
+        more = f"more attributes right than compare on {pair.wins:,} images, fewer on {pair.losses:,}"
+        return f"{said}{more}, sign test {pair.chance}"
+    return f"{said}only ckpt right {pair.wins:,}, only compare right {pair.losses:,}, McNemar {pair.chance}"
 
 
 def describe(metrics: Mapping[str, Any]) -> str:

@@ -130,11 +130,11 @@ class Run:
                 f"data.on_leak=drop leaves out the {len(rows):,} training images that have a copy elsewhere, warn goes on."
             )
         log.log(logging.WARNING if found["pairs_across"] else logging.INFO, "%s", audit.describe(leakage))
-        if cfg.evaluate.leakage:
-            data.table["in_train"] = audit.status(data.table, leakage)
         if answer == "drop" and len(rows):
             log.info("data.on_leak=drop: left out %d training images that have a copy in another split", len(rows))
             data.leave_out(rows)
+        if cfg.evaluate.leakage:
+            data.table["in_train"] = audit.status(data.table, leakage)
         self.about["leakage"] = found | {"left_out": len(rows) if answer == "drop" else 0}
         self._leakage = {"says": audit.describe(leakage)} | self.about["leakage"]
 
@@ -152,6 +152,8 @@ class Run:
         changed = [key for key in ("model", "finetune", "augment", "optim", "loss", "seed") if was[key] != cfg[key]]
         changed += ["trainer.monitor"] if was.trainer.monitor != cfg.trainer.monitor else []
         changed += [key for key in ("classes", "fingerprint") if resumed[key] != stored[key]]
+        answers = {node.data.get("on_leak", "warn") for node in (was, cfg)}
+        changed += ["data.on_leak"] if "drop" in answers and len(answers) > 1 else []
         if changed:
             raise FaceattrError(
                 f"ckpt={cfg.ckpt}: this is not the same run: {', '.join(changed)} differ from when it was begun.\n"

@@ -52,7 +52,8 @@ class Scale:
         low, high = min(known), max(known)
         spare = 0.02 * (high - low) or 0.02
         locate = MaxNLocator(nbins=3, steps=[1, 2, 2.5, 5, 10])
-        self.ticks = [float(tick) for tick in locate.tick_values(low - spare, min(high + spare, max(1.0, high)))]
+        ticks = [float(tick) for tick in locate.tick_values(low - spare, min(high + spare, max(1.0, high)))]
+        self.ticks = [tick for tick in ticks if tick >= 0 or low < 0]
 
     def at(self, value: float) -> str:
         return f"{100 * (value - self.ticks[0]) / (self.ticks[-1] - self.ticks[0]):.2f}%"

@@ -138,6 +138,12 @@ class Judged:
         return pd.DataFrame(columns)
 
     @property
+    def leakage(self) -> str:
+        """Where it was asked for: the accuracy on images that have a copy, or their person, in train, and on the others."""
+        there = len(self.slices) and (self.slices["column"] == "in_train").any()
+        return cuts.describe_leakage(self.slices) if there else ""
+
+    @property
     def worst_in_words(self) -> str:
         return cuts.describe(self.slices).replace(" -", " −")
 

@@ -28,8 +28,8 @@ def leaderboard(folder: str | Path) -> pd.DataFrame:
     Where a study's preset says what was published: `published_figure` (such as test accuracy), `published`, `_low`, `_high`,
     and `ours`, the mean of that figure.
 
-    `_low` and `_high` are the 95% Wilson interval of the mean accuracy for the images of *one* run: all seeds are
-    judged on the same images, so more seeds average out the training's chance but add no images.
+    `_low` and `_high` are the 95% Wilson interval of the mean accuracy for the images of *one* run: where `data.seed` is fixed,
+    all seeds are judged on the same images, and more of them average out the training's chance but add no images.
     """
     jobs = read_jobs(folder)
     keys = [key for key in dict.fromkeys(key for job in jobs for key in job["overrides"]) if key != "seed"]
@@ -61,11 +61,11 @@ def _read_job(folder: Path) -> dict[str, Any]:
         "error": error,
         "overrides": {key.lstrip("+~"): value for key, _, value in given},
         "weights": run.get("weights") or "",
-        "n": val.get("n"),
+        "n": val.get("independent_labels", val.get("n")),
         "val_accuracy": val.get("accuracy"),
         "average_precision": val.get("average_precision"),
         "test_accuracy": test.get("accuracy"),
-        "test_n": test.get("n"),
+        "test_n": test.get("independent_labels", test.get("n")),
         "trainable": run.get("parameters", {}).get("trainable"),
         "seconds": run.get("seconds"),
         **_published(run, {"val": val, "test": test}),
@@ -162,7 +162,7 @@ def render(board: pd.DataFrame) -> str:
     columns = [[text.ljust(max(map(len, column))) for text in column] for column in columns]
     lines = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
     lines.insert(1, "─" * max(map(len, lines)))
-    note = "95% interval: Wilson, for the images of one run. All seeds are judged on the same images: more do not narrow it."
+    note = "95% interval: Wilson, for the images of one run. Seeds share them where data.seed is fixed: more do not narrow it."
     return "\n".join([*lines, "", note, *sorted({f"weights: {text}" for text in board["weights"][random]})])
 
 

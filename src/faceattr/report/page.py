@@ -130,4 +130,5 @@ def compared(folder: Path) -> dict[str, Any] | None:
     if not (folder / "comparison.json").is_file():
         return None
     found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    return found | {"says": describe_pair(Paired(**{field.name: found[field.name] for field in fields(Paired)}))}
+    pair = Paired(**{field.name: found[field.name] for field in fields(Paired)})
+    return found | {"says": describe_pair(pair, multilabel=found.get("multilabel", False))}

@@ -37,7 +37,7 @@ class Ranked(NamedTuple):
         hits, recall = (said & self.positive).sum(), float((said & self.positive).sum() / self.positive.sum())
         if roc:
             return float((said & ~self.positive).sum() / max(1, (~self.positive).sum())), recall
-        return recall, float(hits / said.sum()) if said.any() else 1.0
+        return recall, float(hits / said.sum()) if said.any() else float("nan")
 
 
 def ranking(axes: Axes, ranked: Sequence[Ranked], *, roc: bool) -> None:

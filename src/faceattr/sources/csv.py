@@ -52,7 +52,12 @@ def load(
     root = existing_root(root, f"{file} (data.file) and the images (data.image_dir)")
     path = root / file
     frame = read(path)
-    has = listed_attributes(attributes, [str(name) for name in frame if name != image_column], str(path))
+    others = [str(name) for name in frame if name not in (image_column, split_column, group_column)]
+    has = listed_attributes(attributes, others, str(path))
+    if reserved := [name for name in has if name in RESERVED]:
+        raise FaceattrError(
+            f"data.attributes: {path} has a column {reserved[0]!r}, a name with a meaning here: rename it."
+        )
     wanted = {"image": image_column, "label": label_column, "split": split_column, "group": group_column}
     for key, column in wanted.items():
         if has and key == "label":

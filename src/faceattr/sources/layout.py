@@ -23,7 +23,14 @@ def existing_root(root: str | Path | None, layout: str) -> Path:
 
 def listed_attributes(given: Any, there: list[str], where: str) -> list[str]:
     """The names that `data.attributes` lists (null: none; all: every one of `there`); FaceattrError for another."""
-    wanted = there if given == "all" else [given] if isinstance(given, str) else [str(name) for name in given or ()]
+    if given is None:
+        return []
+    listed = [given] if isinstance(given, str) else given
+    if not isinstance(listed, list) or not listed or len(set(map(str, listed))) < len(listed):
+        raise FaceattrError(
+            f"data.attributes={given}: a list of names, each once, such as [Male,Young]; or all, or null."
+        )
+    wanted = there if given == "all" else [str(name) for name in listed]
     if unknown := [name for name in wanted if name not in there]:
         raise FaceattrError(f"data.attributes: {', '.join(unknown)} not in {where}. There: {', '.join(there)}, or all.")
     return wanted
