@@ -157,6 +157,10 @@ def test_the_attributes_to_explain():
     assert found["fixed sample"] == [Chosen(0, 0), Chosen(1, 1)], "the one that is certain"
     assert found["wrong and certain"] == [Chosen(0, 0)]
     assert found["least certain"] == [Chosen(0, 1), Chosen(1, 2)], "what is not known was asked"
+    rng = np.random.default_rng(0)
+    hard = np.column_stack((rng.uniform(0.4, 0.6, 200), rng.uniform(0.9, 1, 200)))  # all of the first is harder
+    for group in chosen(hard, (rng.random((200, 2)) < 0.5).astype(float)).values():
+        assert {choice.column for choice in group} == {0, 1}, "one attribute only is shown"
 
 
 def test_the_same_sample_for_every_model():

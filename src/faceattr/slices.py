@@ -145,7 +145,7 @@ def describe_leakage(table: pd.DataFrame) -> str:
         f"{of['value']} {of['accuracy']:.3f} ({of['accuracy_low']:.3f}–{of['accuracy_high']:.3f}, n = {of['n']:,})"
         for _, of in known.iterrows()
     ]
-    return f"Leakage, accuracy: {'; '.join(shown)}" if shown else "Leakage: all images are clean, or none is"
+    return f"Leakage, accuracy: {'; '.join(shown)}" if shown else "Leakage: the images do not differ in it"
 
 
 def describe(table: pd.DataFrame) -> str:

@@ -145,7 +145,8 @@ def chosen(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[Chosen]]:
 
     `fixed sample` is a random draw, of the same images for every model on the same split; `wrong and certain` has errors,
     the most certain first; `least certain` is right or wrong. An image is explained for the class predicted; of known
-    attributes, for the worst error, the least certain one and, in the sample, the most certain one.
+    attributes, for the worst error, the least certain one and, in the sample, the most certain one. There images are ranked
+    within each attribute: else the groups would show the one attribute that is hardest.
     """
     if truth.ndim == 2:
         answered, certainty = np.isfinite(truth), np.maximum(scores, 1 - scores)
@@ -161,6 +162,11 @@ def chosen(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[Chosen]]:
     }
     found = {}
     for name, rank in ranks.items():
+        if truth.ndim == 2:
+            order = rank.argsort(0)[::-1].argsort(
+                0
+            )  # the place within the attribute; at equal ones the more certain is first
+            rank = np.where(np.isfinite(rank), rank / 2 - order, -np.inf)
         of_group = np.flatnonzero(np.isfinite(rank).any(1))
         best_first = of_group[np.argsort(-rank[of_group].max(1, initial=-np.inf), kind="stable")]
         rows = _draw(of_group, EXPLAINED) if name == "fixed sample" else best_first[:EXPLAINED]
