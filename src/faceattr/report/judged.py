@@ -180,7 +180,7 @@ class Judged:
         found = []
         for name, axes in PLANES.items() if ranked else ():
             points = [(one.name, *one.point(one.predicted, roc=name == "roc")) for one in ranked]
-            said = "; ".join(f"{of} {x:.3f}, {y:.3f}" for of, x, y in points)
+            said = "; ".join(f"{of} {x:.3f}, {y:.3f}" if y == y else f"{of} never" for of, x, y in points)
             draw = partial(ranking, ranked=ranked, roc=name == "roc")
             found.append(self._panel(name, draw, f"As predicted (dots; {', '.join(axes)}): {said}."))
         return found

@@ -33,7 +33,7 @@ class Ranked(NamedTuple):
         return np.append(0, recall), np.append(precision[0], precision)
 
     def point(self, said: np.ndarray, *, roc: bool) -> tuple[float, float]:
-        """Where `said` [N], which images are called positive, lies in the same plane."""
+        """Where `said` [N], which images are called positive, lies in the same plane; nan: none is, and precision is not known."""
         hits, recall = (said & self.positive).sum(), float((said & self.positive).sum() / self.positive.sum())
         if roc:
             return float((said & ~self.positive).sum() / max(1, (~self.positive).sum())), recall
