@@ -63,12 +63,8 @@ def find(data: FaceData) -> Leakage:
     return Leakage(pairs.iloc[across_first].reset_index(drop=True), _shared_identities(rows))
 
 
-def _identity(rows: pd.DataFrame) -> pd.Series | None:
-    return next((rows[name] for name in ("group", "identity") if name in rows), None)
-
-
 def _shared_identities(rows: pd.DataFrame) -> pd.DataFrame | None:
-    who = _identity(rows)
+    who = table.identities(rows)
     if who is None or "split" not in rows:
         return None
     splits = rows["split"].astype(object).groupby(who.rename("identity"))
@@ -78,7 +74,7 @@ def _shared_identities(rows: pd.DataFrame) -> pd.DataFrame | None:
 
 def status(rows: pd.DataFrame, leakage: Leakage) -> pd.Series:
     """Of each row outside train: `copy in train`, else `person in train`, else `clean`; nothing of those in train."""
-    train, group, who = rows["split"] == "train", _connected(rows, leakage), _identity(rows)
+    train, group, who = rows["split"] == "train", _connected(rows, leakage), table.identities(rows)
     copied = np.isin(group, group[train])
     known = np.zeros(len(rows), bool) if who is None else who.isin(who[train].dropna())
     found = np.select([copied, known], ["copy in train", "person in train"], "clean")
@@ -89,6 +85,17 @@ def leaking_training_rows(rows: pd.DataFrame, leakage: Leakage) -> np.ndarray:
     """Positions of the training images that have a copy in val or test, or a copy's copy."""
     train, group = (rows["split"] == "train").to_numpy(), _connected(rows, leakage)
     return np.flatnonzero(train & np.isin(group, group[~train]))
+
+
+def settle(data: FaceData, leakage: Leakage, *, drop: bool, cut: bool) -> dict[str, int | None]:
+    """Leaves out the training images that have a copy elsewhere (`drop`), then adds to the table what of the rest leaks, as
+    `in_train` (`cut`). Returns the summary with how many were `left_out`."""
+    rows = leaking_training_rows(data.table, leakage) if drop else np.zeros(0, int)
+    if len(rows):
+        data.leave_out(rows)
+    if cut:
+        data.table["in_train"] = status(data.table, leakage)
+    return summary(leakage) | {"left_out": len(rows)}
 
 
 def _connected(rows: pd.DataFrame, leakage: Leakage) -> np.ndarray:

@@ -145,9 +145,8 @@ def _slice(
 
 def _groups(rows: pd.DataFrame) -> list[str] | None:
     """Whom each image shows, where that is known; one that is of nobody known is a group of its own."""
-    # data.split=random sets a group aside as `identity`
-    name = next((name for name in ("group", "identity") if name in rows), None)
-    return rows[name].fillna(rows["path"]).astype(str).tolist() if name else None
+    who = table.identities(rows)
+    return None if who is None else who.fillna(rows["path"]).astype(str).tolist()
 
 
 def evaluate(cfg: DictConfig) -> None:
@@ -175,8 +174,12 @@ def evaluate(cfg: DictConfig) -> None:
     if cfg.evaluate.calibrate:
         _calibrate_on_validation(cfg, model, prepared)
     audited: dict[str, Any] = {}
-    if own_data and (cfg.evaluate.leakage or cfg.data.get("on_leak") == "drop"):
-        prepared, audited = _audited(cfg, FaceData(prepared, cfg.data, classifier.input_spec(model.cfg)))
+    drop = cfg.data.get("on_leak") == "drop"
+    if own_data and (cfg.evaluate.leakage or drop):
+        every = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
+        leakage = audit.find(every)
+        audited = {"says": audit.describe(leakage)} | audit.settle(every, leakage, drop=drop, cut=cfg.evaluate.leakage)
+        prepared = every.table
     if split != "all":
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
     data = FaceData(prepared, cfg.data, classifier.input_spec(model.cfg))
@@ -197,17 +200,6 @@ def evaluate(cfg: DictConfig) -> None:
         folder, title=title, about=about, config=yaml, judged=[judged], table=data.table, audit=audited or None
     )
     log.info("Results: %s", written)
-
-
-def _audited(cfg: DictConfig, data: FaceData) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The run's table, cut by what leaks where that is asked for, without what `data.on_leak=drop` left out; what was found."""
-    leakage, rows = audit.find(data), np.zeros(0, int)
-    if cfg.data.get("on_leak") == "drop":
-        rows = audit.leaking_training_rows(data.table, leakage)
-        data.leave_out(rows)
-    found = {"says": audit.describe(leakage)} | audit.summary(leakage) | {"left_out": len(rows)}
-    columns = {"in_train": audit.status(data.table, leakage)} if cfg.evaluate.leakage else {}
-    return data.table.assign(**columns), found
 
 
 def _chosen_split(wanted: str, prepared: pd.DataFrame, own_data: bool) -> str:
@@ -258,11 +250,10 @@ def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: J
     pair = intervals.paired(right, other_right, _groups(data.table.iloc[data.rows(first.split)]))
     named = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split, "multilabel": first.target.multilabel}
     write_json(folder / "comparison.json", named | asdict(pair))
-    frames = (
+    ours, theirs = (
         pd.read_csv(where / f"predictions_{first.split}.csv", keep_default_na=False)
         for where in (folder, folder / "compared")
     )
-    ours, theirs = frames
     shared = [name for name in ours if name == "path" or str(name).startswith("true")]
     both = ours.merge(theirs, on=shared, suffixes=("", "_compared"))
     both[both["predicted"] != both["predicted_compared"]].to_csv(folder / "disagreements.csv", index=False)

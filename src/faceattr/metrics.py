@@ -71,14 +71,15 @@ def accuracy(target: Target, probabilities: Tensor, truth: Tensor) -> dict[str, 
     """`accuracy` with its 95% interval `accuracy_low` and `accuracy_high` (Wilson's).
 
     The labels of one image are no independent draws: for attributes, the mean over them, Wilson's n is the number of
-    independent labels with the same standard error over images (Kish's effective sample size), between images and labels.
+    `independent_labels` with the same standard error over images (Kish's effective sample size), between images and labels.
     """
     n = len(truth)
     if target.multilabel and n:
         share, draws = _independent_labels(probabilities, truth)
+        found = {"independent_labels": draws}
     else:
-        share, draws = float(target.right(probabilities, truth).mean()) if n else math.nan, n
-    return dict(zip(ACCURACY, (share, *intervals.wilson(share, draws)), strict=True))
+        share, draws, found = float(target.right(probabilities, truth).mean()) if n else math.nan, n, {}
+    return dict(zip(ACCURACY, (share, *intervals.wilson(share, draws)), strict=True)) | found
 
 
 def _independent_labels(probabilities: Tensor, truth: Tensor) -> tuple[float, float]:
@@ -118,7 +119,6 @@ def _of_attributes(target: Target, probabilities: Tensor, truth: Tensor) -> dict
     means = {name: float(values.nanmean()) for name, values in of.items() if name not in ("accuracy", "recall")}
     scores, decided = target.decisions(probabilities, truth)
     found = means | {"log_loss": calibration.log_loss(scores.numpy(), decided.numpy()), "labels": int(labels.sum())}
-    found["independent_labels"] = _independent_labels(probabilities, truth)[1]
     commonest = torch.maximum(positive, negative).double() / labels
     found["commonest_answers"] = float(commonest.nanmean())
     for position, name in enumerate(target.classes):

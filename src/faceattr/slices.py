@@ -118,7 +118,8 @@ def _one(
     if min(n, others) < LEAST:
         return row | dict.fromkeys(("gap", "gap_low", "gap_high", "p"), np.nan)
     a, a_low, a_high = (figures[name] for name in metrics.ACCURACY)
-    b, b_low, b_high = metrics.accuracy(target, probabilities[outside], truth[outside]).values()
+    others_figures = metrics.accuracy(target, probabilities[outside], truth[outside])
+    b, b_low, b_high = (others_figures[name] for name in metrics.ACCURACY)
     low = a - b - float(np.hypot(a - a_low, b_high - b))
     high = a - b + float(np.hypot(a_high - a, b - b_low))
     if target.multilabel:

@@ -117,6 +117,11 @@ def with_classes(table: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
     return table
 
 
+def identities(table: pd.DataFrame) -> pd.Series | None:
+    """Whom each image shows, where the table knows; `data.split=random` sets a group aside as `identity`."""
+    return next((table[name] for name in ("group", "identity") if name in table), None)
+
+
 def members(table: pd.DataFrame) -> dict[str, pd.Series]:
     """Which rows of a prepared table show each class, or have each attribute."""
     multilabel = table.attrs["multilabel"]

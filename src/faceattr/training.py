@@ -121,22 +121,19 @@ class Run:
 
     def _audit(self, cfg: DictConfig, data: FaceData) -> None:
         """What `data.on_leak` says of copies across splits; and who leaks, as a column that cuts the results."""
-        leakage = audit.find(data)
-        found, rows = audit.summary(leakage), audit.leaking_training_rows(data.table, leakage)
-        answer = cfg.data.get("on_leak", "warn")
-        if found["pairs_across"] and answer == "error":
+        leakage, answer = audit.find(data), cfg.data.get("on_leak", "warn")
+        said, across = audit.describe(leakage), audit.summary(leakage)["pairs_across"]
+        if across and answer == "error":
+            rows = audit.leaking_training_rows(data.table, leakage)
             raise FaceattrError(
-                f"{audit.describe(leakage)}\nTo see them: python -m faceattr.audit with the same keys. "
+                f"{said}\nTo see them: python -m faceattr.audit with the same keys. "
                 f"data.on_leak=drop leaves out the {len(rows):,} training images that have a copy elsewhere, warn goes on."
             )
-        log.log(logging.WARNING if found["pairs_across"] else logging.INFO, "%s", audit.describe(leakage))
-        if answer == "drop" and len(rows):
-            log.info("data.on_leak=drop: left out %d training images that have a copy in another split", len(rows))
-            data.leave_out(rows)
-        if cfg.evaluate.leakage:
-            data.table["in_train"] = audit.status(data.table, leakage)
-        self.about["leakage"] = found | {"left_out": len(rows) if answer == "drop" else 0}
-        self._leakage = {"says": audit.describe(leakage)} | self.about["leakage"]
+        log.log(logging.WARNING if across else logging.INFO, "%s", said)
+        found = audit.settle(data, leakage, drop=answer == "drop", cut=cfg.evaluate.leakage)
+        if left_out := found["left_out"]:
+            log.info("data.on_leak=drop: left out %d training images that have a copy in another split", left_out)
+        self.about["leakage"], self._leakage = found, {"says": said} | found
 
     def _weights(self, cfg: DictConfig, network: Network) -> str:
         wanted = cfg.model.pretrained
