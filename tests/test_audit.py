@@ -5,7 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-import imagehash
 import numpy as np
 import pandas as pd
 import pytest
@@ -223,6 +222,7 @@ def test_images_without_detail_are_no_copies(tmp_path):
 
 
 def test_the_hash_is_that_of_the_library(data):
+    imagehash = pytest.importorskip("imagehash")
     images = next(copies._thumbnails(data, np.arange(8)))
     ours = copies._hash(images)[:, 0]
     order = copies.LOWEST_FIRST

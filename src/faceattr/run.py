@@ -18,9 +18,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
+from faceattr import __version__
+
 log = logging.getLogger(__name__)
 
-PACKAGES = ("faceattr", "torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas")
+PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas")
 
 
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_accuracy_low", "val_accuracy_high")
@@ -143,7 +145,7 @@ def monitor_mode(monitor: str) -> str:
 def describe_machine() -> dict[str, Any]:
     """Versions of what computes, the state of the source code, the command and when it was given."""
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), "faceattr": __version__, **{name: version(name) for name in PACKAGES}},
         "git": _git(),
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.now().isoformat(" ", "minutes"),
