@@ -206,7 +206,15 @@ def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
     unknown = table[labels.notna() & ~labels.isin(names)]
     values = ", ".join(sorted(unknown["label"].unique())[:10])
     what = f"label outside data.classes {choices}, namely {values}"
-    return problems + _problem(what, unknown["path"] + ": " + unknown["label"])
+    return problems + _problem(what, _shown(unknown, "label"))
+
+
+def _shown(rows: pd.DataFrame, column: str) -> pd.Series:
+    """`path: value` of each row. Not added as columns: with pyarrow installed, text and objects have no sum in pandas."""
+    values = [
+        f"{path}: {'none' if pd.isna(value) else value}" for path, value in zip(rows["path"], rows[column], strict=True)
+    ]
+    return pd.Series(values, rows.index, dtype=object)
 
 
 def _attribute_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
@@ -225,7 +233,7 @@ def _row_problems(table: pd.DataFrame, root: Path, unplaced: bool) -> list[str]:
     problems += _problem("missing file", _missing(root, paths[~outside]))
     problems += _problem("duplicate path", paths[paths.duplicated()].drop_duplicates())
     if "split" in table:
-        shown = table["path"] + ": " + table["split"].astype(object).fillna("none")
+        shown = _shown(table, "split")
         wrong = ~table["split"].isin(SPLITS) & ~(table["split"].isna() & unplaced)
         problems += _problem(f"split other than {', '.join(SPLITS)}", shown[wrong])
     return problems
@@ -274,7 +282,7 @@ def _new_split(
 def _place_groups(table: pd.DataFrame, rng: np.random.Generator, shares: np.ndarray) -> np.ndarray:
     """The place among the splits of each row: groups go, whole and in shuffled order, to where each most reduces the
     chi-square distance between the splits' labels and their share of them. A row without a group is one of its own."""
-    groups = table["group"].astype(object).fillna("\0" + table["path"])
+    groups = table["group"].astype(object).where(table["group"].notna(), [f"\0{path}" for path in table["path"]])
     counts = pd.crosstab(groups, table["label"])
     sizes = counts.to_numpy(dtype=float)  # [groups, classes]
     target = np.outer(shares, sizes.sum(axis=0))
