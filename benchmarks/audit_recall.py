@@ -25,10 +25,11 @@ from PIL import Image, ImageEnhance
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from faceattr import classifier, copies
-from faceattr.data import FaceData
-from faceattr.images import read
-from faceattr.table import prepare
+from faceattr.data import duplicates
+from faceattr.data.datamodule import FaceData
+from faceattr.data.decode import read
+from faceattr.data.table import prepare
+from faceattr.training.module import input_spec
 
 Change = Callable[[Image.Image], Image.Image]
 rng = np.random.default_rng(0)
@@ -104,12 +105,12 @@ def data_of(root: Path, files: list[str], **more: Any) -> FaceData:
     rows = pd.DataFrame({"path": files, "label": np.resize(["a", "b"], len(files))})
     rows.attrs.update(classes=["a", "b"], ordinal=False)
     cfg = composed(["data=csv", f"data.root={root}", *(f"data.{key}={value}" for key, value in more.items())])
-    return FaceData(prepare(rows, root, split=None), cfg.data, classifier.input_spec(cfg))
+    return FaceData(prepare(rows, root, split=None), cfg.data, input_spec(cfg))
 
 
 def pairs_of(root: Path, files: list[str]) -> pd.DataFrame:
     data = data_of(root, files, pack="ram")
-    found, names = copies.find(data), data.table["path"].str.removesuffix(".png").to_numpy(object)
+    found, names = duplicates.find(data), data.table["path"].str.removesuffix(".png").to_numpy(object)
     return found.assign(row=names[found["row"]], other=names[found["other"]])
 
 
@@ -145,11 +146,11 @@ def recall(folder: Path, n: int) -> None:
 
 
 class Changed:
-    """What `copies.find` asks of a FaceData, without a disk of 200,000 images."""
+    """What `duplicates.find` asks of a FaceData, without a disk of 200,000 images."""
 
     def __init__(self, folder: Path, n: int) -> None:
         cfg = composed(["data=csv", f"data.root={folder}", "model.image_size=[128,128]"])
-        files, self.spec = sorted(map(str, folder.rglob("*.jpg"))), classifier.input_spec(cfg)
+        files, self.spec = sorted(map(str, folder.rglob("*.jpg"))), input_spec(cfg)
         self.pixels = np.stack([read(file, self.spec) for file in files])
         self.seconds = 0.0
         self.table, self.paths = pd.DataFrame(index=range(n)), [files[i % len(files)] for i in range(n)]
@@ -182,11 +183,11 @@ def seconds(folder: Path, n: int) -> None:
         print(f"{name}: {took}", flush=True)
         return result
 
-    hashes = timed("hashing", copies._hashes, data)
-    looked = timed("comparing hashes", copies._candidates, hashes)
-    similarity = timed("comparing images", copies._similarities, data, looked)
+    hashes = timed("hashing", duplicates._hashes, data)
+    looked = timed("comparing hashes", duplicates._candidates, hashes)
+    similarity = timed("comparing images", duplicates._similarities, data, looked)
     print(f"together {sum(stages.values()):.1f} s of a core")
-    print(f"{n:,} images, {len(looked):,} candidates, {(similarity >= copies.SAME).sum():,} pairs")
+    print(f"{n:,} images, {len(looked):,} candidates, {(similarity >= duplicates.SAME).sum():,} pairs")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"memory at most {most / 1e6:.2f} GB, {base / 1e6:.2f} of it before (torch, and {len(data.pixels)} images)")
 

@@ -1,5 +1,5 @@
-"""The ceiling: our network, finetune policy, optimizer, precision and memory layout in a bare loop on random tensors that lie in
-memory (on the device) already, in the training precision. Where a run keeps the output of its frozen stages, the loop
+"""The ceiling: our network, finetune policy, optimizer, precision and memory layout in a bare loop on random tensors
+that lie in memory (on the device) already, in the training precision. Where a run keeps the output of its frozen stages, the loop
 starts from tensors of that output's shape. Nothing is read, augmented, scaled, measured, judged or saved.
 
     python ceiling.py CLASSES IMAGES EPOCHS [override …]        (overrides as of train.py; trainer=gpu works too)
@@ -14,9 +14,11 @@ from clock import Clock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from faceattr import classifier, config, devices, prefix
-from faceattr.classifier import Classifier
-from faceattr.targets import Target
+from faceattr.config.validate import validate
+from faceattr.models.task import Task
+from faceattr.training.feature_cache import reason_disabled
+from faceattr.training.module import Classifier, build_network
+from faceattr.training.trainer import keep_freed_memory, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
@@ -25,7 +27,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 def composed(overrides: Sequence[str]) -> DictConfig:
     """The config that `train.py` would see."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return config.validated(compose("train", ["name=benchmark", *overrides]))
+        return validate(compose("train", ["name=benchmark", *overrides]))
 
 
 def run(clock: Clock, cfg: DictConfig, classes: int, images: int, epochs: int) -> None:
@@ -33,17 +35,20 @@ def run(clock: Clock, cfg: DictConfig, classes: int, images: int, epochs: int) -
     on_cuda = cfg.trainer.accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if on_cuda else "cpu")
     if not on_cuda:
-        devices.keep_freed_memory()
+        keep_freed_memory()
     torch.manual_seed(0)
-    target = Target.of([f"class{i}" for i in range(classes)], ordinal=False, loss=cfg.loss)
-    model = Classifier(cfg, classifier.build_network(cfg, target), target).to(device).train()
+    task = Task.from_config([f"class{i}" for i in range(classes)], ordinal=False, loss=cfg.loss)
+    model = Classifier(cfg, build_network(cfg, task), task).to(device).train()
     optimizer = model.configure_optimizers()["optimizer"]
-    precision = devices.precision(cfg.trainer)
+    precision = resolve_precision(cfg.trainer)
     dtype = AUTOCAST.get(precision, torch.float32)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "16")
     autocast = torch.autocast(device.type, dtype=dtype, enabled=precision != "32")
-    kept_in_runs = not prefix.why_not(cfg, model.network, model.policy, model.augmentation.active)
-    cut, batch = model.network.cut(model.policy.start(0)) if kept_in_runs else 0, cfg.data.batch_size
+    kept_in_runs = not reason_disabled(cfg, model.network, model.policy, model.augmentation.active)
+    cut, batch = (
+        model.network.num_constant_layers(model.policy.first_trainable_stage(0)) if kept_in_runs else 0,
+        cfg.data.batch_size,
+    )
     with torch.no_grad(), autocast:
         pictures = torch.randn(batch, 3, *cfg.model.image_size, device=device, dtype=dtype)
         kept = model.network(pictures.contiguous(memory_format=torch.channels_last), 0, cut)
@@ -53,7 +58,7 @@ def run(clock: Clock, cfg: DictConfig, classes: int, images: int, epochs: int) -
 
     def step(number: int) -> None:
         with autocast:
-            loss = target.losses(model.network(inputs[number % len(inputs)], cut), targets).mean()
+            loss = task.losses(model.network(inputs[number % len(inputs)], cut), targets).mean()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
         scaler.update()

@@ -20,11 +20,12 @@ SIZE, BATCH = (128, 128), 32
 def ours(folder: str) -> Iterable:
     from ceiling import composed
 
-    from faceattr import classifier
-    from faceattr.data import FaceData, load_table
+    from faceattr.data.datamodule import FaceData
+    from faceattr.data.load import load_table
+    from faceattr.training.module import input_spec
 
     cfg = composed(["data=folders", f"data.root={folder}", f"data.batch_size={BATCH}", f"model.image_size={[*SIZE]}"])
-    return FaceData(load_table(cfg.data), cfg.data, classifier.input_spec(cfg)).train_dataloader()
+    return FaceData(load_table(cfg.data), cfg.data, input_spec(cfg)).train_dataloader()
 
 
 def lightning(folder: str) -> Iterable:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from faceattr.sources import sample
+from faceattr.data.sources import sample
 
 Picture = tuple[Path, str]  # and its class
 

@@ -9,13 +9,14 @@ import torch
 from ceiling import composed
 from torch.profiler import ProfilerActivity, profile
 
-from faceattr import classifier, devices
-from faceattr.targets import Target
+from faceattr.models.task import Task
+from faceattr.training.module import build_network
+from faceattr.training.trainer import keep_freed_memory
 
 if __name__ == "__main__":
-    devices.keep_freed_memory()
+    keep_freed_memory()
     cfg = composed([*sys.argv[1:], "trainer=cpu"])
-    network = classifier.build_network(cfg, Target.of(["no", "yes"], ordinal=False, loss="auto"))
+    network = build_network(cfg, Task.from_config(["no", "yes"], ordinal=False, loss="auto"))
     network.to(memory_format=torch.channels_last)
     images = torch.randn(cfg.data.batch_size, 3, *cfg.model.image_size, dtype=torch.bfloat16)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -16,18 +16,20 @@ from typing import Any
 import torch
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
-from faceattr import augment, classifier, data, networks, store
+from faceattr.data import array_cache, augment, datamodule
+from faceattr.models.network import Network
+from faceattr.training.module import Classifier
 
 PARTS = [
     (_TrainingEpochLoop, "advance", "step, all of it"),
-    (data.ImageSet, "__getitems__", "· batch gathered"),
-    (store.Rows, "__getitem__", "· · rows read"),
-    (classifier.Classifier, "training_step", "· training_step"),
+    (datamodule.ImageSet, "__getitems__", "· batch gathered"),
+    (array_cache.RowArray, "__getitem__", "· · rows read"),
+    (Classifier, "training_step", "· training_step"),
     (augment.Augmentation, "draw", "· · augmentation drawn"),
     (augment, "warp", "· · warp"),
     (augment, "relight", "· · light"),
-    (classifier.Classifier, "scaled", "· · scaling"),
-    (networks.Network, "forward", "· · network"),
+    (Classifier, "scaled", "· · scaling"),
+    (Network, "forward", "· · network"),
     (torch.Tensor, "backward", "· backward"),
     (torch.optim.Optimizer, "zero_grad", "· zero_grad"),
 ]

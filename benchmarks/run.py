@@ -201,11 +201,11 @@ def rounded(values: Record, ended: Ended) -> Record:
 
 
 def describe_machine() -> Record:
-    from faceattr import devices
-    from faceattr.images import cores
-    from faceattr.run import describe_machine as describe
+    from faceattr.data.decode import cores
+    from faceattr.training.run_record import describe_machine as describe
+    from faceattr.training.trainer import cpu_capabilities
 
-    able = devices.cpu_capabilities()
+    able = cpu_capabilities()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     return {
         "cpu": able.get("cpu_name") or platform.processor(),

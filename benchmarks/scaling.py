@@ -17,9 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from faceattr import augment, classifier, finetune
-from faceattr.store import Rows
-from faceattr.targets import Target
+from faceattr.data import augment
+from faceattr.data.array_cache import RowArray
+from faceattr.models import freezing
+from faceattr.models.task import Task
+from faceattr.training.module import build_network, build_policy
 
 ROOT = Path(__file__).resolve().parent.parent
 # Published: dense bf16 FLOP/s, bytes/s of device memory, bytes/s over PCIe in one direction
@@ -28,7 +30,7 @@ GPUS = {"H100": (989e12, 3.35e12, 64e9), "A100": (312e12, 2.0e12, 32e9)}
 COMPUTE, MEMORY = 0.4, 0.7  # share of those peaks that convolutions and matrix products, and all operations, reach
 STEP, LAUNCH = 1e-3, 10e-6  # host seconds: of a step (Lightning, loader, draws, optimizer); of each eager operation
 KERNEL = 3e-6  # device seconds that the smallest operation takes
-COPY, ROW = 10e9, 1.5e-6  # bytes/s of one core copying in memory; host seconds of each row that `store.Rows` reads
+COPY, ROW = 10e9, 1.5e-6  # bytes/s of one core copying in memory; host seconds of each row that `store.RowArray` reads
 DISK, LATENCY = 5e9, 100e-6  # one NVMe disk: bytes/s with many reads in flight, seconds of a single read
 STATE = 40  # bytes moved per trained parameter and step: AdamW (28), bf16 copy of the weight (6), its gradient (6)
 CELEBA, BATCHES = 202_599, (32, 256, 1024)
@@ -92,12 +94,12 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
     """Counts a training step in bf16 with augment=light; with `kept` that of the trained rest alone."""
     cfg = compose("train", [f"model={model}", f"finetune={policy}", *([f"model.image_size={size}"] if size else [])])
     with torch.device("meta"):
-        network = classifier.build_network(cfg, Target.of(["female", "male"], ordinal=False, loss="auto"))
-    start, size = classifier.policy_of(cfg, network).start(0), list(cfg.model.image_size)
-    finetune.freeze(network, start)
-    finetune.hold_still(network.train(), start)
-    parameters = finetune.count_parameters(network)
-    network, begin = network.bfloat16(), network.cut(start) if kept else 0
+        network = build_network(cfg, Task.from_config(["female", "male"], ordinal=False, loss="auto"))
+    start, size = build_policy(cfg, network).start(0), list(cfg.model.image_size)
+    freezing.freeze(network, start)
+    freezing.eval_frozen(network.train(), start)
+    parameters = freezing.count_parameters(network)
+    network, begin = network.bfloat16(), network.num_constant_layers(start) if kept else 0
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     saved: dict[int, int] = {}
 
@@ -141,12 +143,12 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
 
 
 def gather_rate(height: int, width: int, batch: int = BATCH) -> float:
-    """Bytes/s of `store.Rows`, which serves packed pixels: batches of random rows of a file in the page cache, one core."""
+    """Bytes/s of `store.RowArray`, which serves packed pixels: batches of random rows of a file in the page cache, one core."""
     count = 2**28 // (height * width * 3)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.npy"
         np.save(file, np.ones((count, height, width, 3), np.uint8))
-        rows, rng, seconds = Rows(file), np.random.default_rng(0), []
+        rows, rng, seconds = RowArray(file), np.random.default_rng(0), []
         while len(seconds) < 15:
             picked = rng.integers(count, size=batch)
             began = time.perf_counter()
@@ -254,7 +256,7 @@ def tables() -> str:
             f"VGG16 at 178×218, `full`, batch {BATCH}: {digits(beside)} GB of weights, gradients, AdamW's state and kept "
             f"activations; with CelebA's pixels beside them {digits(beside + packed)} GB. Pixels and block 4 at 178×218 "
             f"together: {digits(block + packed)} GB.",
-            f"Measured where this was written (one CPU core, page cache): `store.Rows` gathers {', '.join(gathers)}.",
+            f"Measured where this was written (one CPU core, page cache): `store.RowArray` gathers {', '.join(gathers)}.",
         )
     )
 

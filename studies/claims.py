@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from plan import CAFFE, CROSS, V1
 
-from faceattr.intervals import Paired, Z, over_runs, paired
+from faceattr.metrics.intervals import Paired, Z, over_runs, paired
 
 Record = dict[str, Any]
 LEAST_SEEDS = 3
@@ -119,7 +119,7 @@ def signed(found: Paired) -> str:
 
 
 def table(runs: Runs) -> list[list[str]]:
-    """Rows of: claim, the two that are compared, data, their figures, difference, each seed's, McNemar, verdict."""
+    """RowArray of: claim, the two that are compared, data, their figures, difference, each seed's, McNemar, verdict."""
     rows = []
     for claim in CLAIMS:
         for than in claim.than:

@@ -9,7 +9,7 @@ import numpy as np
 from claims import Record, Runs, images_of
 from plan import PRESETS
 
-from faceattr.intervals import over_runs, wilson
+from faceattr.metrics.intervals import over_runs, wilson
 
 BUDGETS = {"study": "Study form", "quick": "Quick form"}
 MARKS = "<!-- results -->", "<!-- /results -->"
@@ -143,7 +143,7 @@ def draw(runs: Sequence[Record], picture: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from faceattr.report.plots import INK, MUTED, STYLE
+    from faceattr.report.charts import INK, MUTED, STYLE
 
     by_budget = {budget: Runs(runs, budget) for budget in BUDGETS}
     jobs = [job for job in PRESETS if any(of.of(job) for of in by_budget.values())]

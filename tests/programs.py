@@ -55,7 +55,9 @@ def shell(program: str, *arguments: object, cwd: Path, **env: str) -> Ended:
 def quick(program: str, *arguments: object, cwd: Path, largest_file: int | None = None, **env: str) -> Ended:
     """The same, forked from a process that has imported everything. No file can grow past `largest_file` bytes."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["faceattr.training", "faceattr.sources.sample", "matplotlib.pyplot", "PIL.Image"])
+    context.set_forkserver_preload(
+        ["faceattr.commands.train", "faceattr.data.sources.sample", "matplotlib.pyplot", "PIL.Image"]
+    )
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")

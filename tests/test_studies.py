@@ -16,12 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from programs import ROOT, quick
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from faceattr import classifier, config, finetune
-from faceattr.data import load_table
-from faceattr.intervals import wilson
-from faceattr.networks import HeightNorm, Network
-from faceattr.sources import sample
-from faceattr.targets import Target
+from faceattr.config.validate import validate
+from faceattr.data.load import load_table
+from faceattr.data.sources import sample
+from faceattr.metrics.intervals import wilson
+from faceattr.models import freezing
+from faceattr.models.network import HeightNorm, Network
+from faceattr.models.task import Task
+from faceattr.training.module import build_network, build_policy
 
 CONF = ROOT / "conf"
 CLASSES = {"s0_age_groups": 3, "s4a": 3, "s4b": 3, "s4c": 3, "s4d": 3, "s4e": 3, "s4f": 3}
@@ -56,24 +58,24 @@ def composed(tmp_path):
         HydraConfig.instance().set_config(cfg)
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]
-        return config.validated(cfg)
+        return validate(cfg)
 
     yield function
     HydraConfig.instance().cfg = None
 
 
 def build(cfg: DictConfig, classes: int = 2) -> Network:
-    target = Target.of([f"c{i}" for i in range(classes)], ordinal=False, loss=cfg.loss)
+    task = Task.from_config([f"c{i}" for i in range(classes)], ordinal=False, loss=cfg.loss)
     with torch.device("meta"):
-        network = classifier.build_network(cfg, target)
-    finetune.freeze(network, classifier.policy_of(cfg, network).start(0))
+        network = build_network(cfg, task)
+    freezing.freeze(network, build_policy(cfg, network).start(0))
     return network
 
 
 def counts(network: Network) -> tuple[int, int]:
     """All parameters with batch-norm statistics, and those that are trained."""
     statistics = [b for name, b in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
-    found = finetune.count_parameters(network)
+    found = freezing.count_parameters(network)
     return found["total"] + sum(b.numel() for b in statistics), found["trainable"]
 
 
@@ -248,7 +250,7 @@ def vgg16_weights(tmp_path_factory) -> Path:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", ["experiment=s4d", "data.root=x", "name=x", "logger={}"])
     torch.manual_seed(0)
-    network = classifier.build_network(cfg, Target.of(["a", "b"], ordinal=False, loss="ce"))
+    network = build_network(cfg, Task.from_config(["a", "b"], ordinal=False, loss="ce"))
     torch.save({name: t.half() for name, t in network.state_dict().items() if name.startswith("features")}, file)
     return file
 

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.errors import FaceattrError
-from faceattr.intervals import wilson
+from faceattr.metrics.intervals import wilson
 
 FILE = "leaderboard.csv"
 

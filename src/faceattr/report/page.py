@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faceattr.intervals import Paired
-from faceattr.metrics import describe_pair, describe_published
-from faceattr.report import html, plots
-from faceattr.report.html import Chart
-from faceattr.report.judged import Judged
-from faceattr.table import counts
+from faceattr.data.table import counts
+from faceattr.metrics.intervals import Paired
+from faceattr.metrics.registry import describe_pair, describe_published
+from faceattr.report import charts, render
+from faceattr.report.render import Chart
+from faceattr.report.sections import SplitResult
 
-__all__ = ["Judged", "write"]
+__all__ = ["SplitResult", "write"]
 
 TOLD = {
     "command",
@@ -44,7 +44,7 @@ def write(
     about: Mapping[str, Any],
     config: str,
     history: pd.DataFrame | None = None,
-    judged: Sequence[Judged] = (),
+    judged: Sequence[SplitResult] = (),
     table: pd.DataFrame | None = None,
     samples: Mapping[str, Sequence[np.ndarray]] | None = None,
     audit: Mapping[str, Any] | None = None,
@@ -62,12 +62,12 @@ def write(
         describe_published(entry, found.get(entry["split"], {}).get(entry["metric"]))
         for entry in about.get("published") or ()
     ]
-    return html.render(
+    return render.render(
         "run.jinja2",
-        folder / html.FILE,
+        folder / render.FILE,
         title=title,
         about=about,
-        date=about.get("date") or html.date_of(folder),
+        date=about.get("date") or render.date_of(folder),
         judged=told,
         basis={one.split: basis(one, about) for one in told},
         learning=learning(history, about) if history is not None else [],
@@ -81,11 +81,11 @@ def write(
         further={key: value for key, value in about.items() if key not in TOLD and value is not None},
         config=config,
         checkpoint=next((str(path) for path in [about.get("ckpt"), *kept] if path), None),
-        files=html.files_in(folder),
+        files=render.files_in(folder),
     )
 
 
-def basis(judged: Judged, about: Mapping[str, Any]) -> str:
+def basis(judged: SplitResult, about: Mapping[str, Any]) -> str:
     """What stands between these figures and what they seem to say: whether anything was chosen, or learnt, on the images."""
     said = {
         "test": "Neither training nor the choice of the epoch saw these images.",
@@ -115,12 +115,12 @@ def learning(history: pd.DataFrame, about: Mapping[str, Any]) -> list[Chart]:
         names = [f"train_{metric}", f"val_{metric}"]
         if not len(history) or not set(names) <= set(history):
             continue
-        draw = partial(plots.curve, history=history, metric=metric, judged_epoch=epoch)
-        last = ", ".join(f"{name.split('_')[0]} {html.number(history[name].iloc[-1])}" for name in names)
+        draw = partial(charts.curve, history=history, metric=metric, judged_epoch=epoch)
+        last = ", ".join(f"{name.split('_')[0]} {render.number(history[name].iloc[-1])}" for name in names)
         words = f"After {len(history)} epoch{'s'[: len(history) > 1]}: {last}."
         judged = history.loc[history["epoch"] == epoch, names[1]]
-        words += f" At epoch {epoch}, which is judged: val {html.number(judged.iloc[0])}." if len(judged) else ""
-        svg = plots.panel_svg(draw, f"learning-{metric}", f"{metric} by epoch. {words}")
+        words += f" At epoch {epoch}, which is judged: val {render.number(judged.iloc[0])}." if len(judged) else ""
+        svg = charts.panel_svg(draw, f"learning-{metric}", f"{metric} by epoch. {words}")
         found.append(Chart(svg, words))
     return found
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from faceattr.report.plots import COLOURS, DASHES, INK, MUTED
+from faceattr.report.charts import COLOURS, DASHES, INK, MUTED
 
 
 class Ranked(NamedTuple):

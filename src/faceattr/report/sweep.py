@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from faceattr.report import html, plots
-from faceattr.report.html import Row
-from faceattr.report.plots import COLOURS, INK
+from faceattr.report import charts, render
+from faceattr.report.charts import COLOURS, INK
+from faceattr.report.render import Row
 
 MOST_PANELS, MOST_ROWS = 12, 60
 MARKS = "os^Dv"
@@ -23,11 +23,11 @@ def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) 
     keys = list(board.loc[:, :"seeds"].columns[:-1])
     accuracy = {job["job"].name: job["val_accuracy"] for job in jobs if not job["error"]}
     rows = [_row(of, keys, accuracy) for of in board.head(MOST_ROWS).to_dict("records")]
-    return html.render(
+    return render.render(
         "sweep.jinja2",
-        folder / html.FILE,
+        folder / render.FILE,
         title=f"Sweep over {', '.join(keys)}" if keys else "Sweep",
-        date=html.date_of(folder),
+        date=render.date_of(folder),
         verdict=verdict(rows),
         rows=rows,
         board=board,
@@ -41,21 +41,21 @@ def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) 
             for job in jobs
         ],
         failed=sum(job["error"] is not None for job in jobs),
-        files=[file for file in html.files_in(folder) if "/" not in file.path],
+        files=[file for file in render.files_in(folder) if "/" not in file.path],
     )
 
 
 def link(folder: Path, name: str) -> str:
     """A run's own report, or its folder where it has none."""
-    return f"{name}/{html.FILE}" if (folder / name / html.FILE).is_file() else f"{name}/"
+    return f"{name}/{render.FILE}" if (folder / name / render.FILE).is_file() else f"{name}/"
 
 
 def _row(of: Mapping[Any, Any], keys: Sequence[str], accuracy: Mapping[str, float]) -> Row:
     label = " ".join(f"{key}={of[key]}" for key in keys) or "one configuration"
-    sd = "" if html.missing(of["val_accuracy_sd"]) else f" ±{of['val_accuracy_sd']:.3f}"
+    sd = "" if render.missing(of["val_accuracy_sd"]) else f" ±{of['val_accuracy_sd']:.3f}"
     seeds = f"{of['seeds']} seed{'' if of['seeds'] == 1 else 's'}{sd}"
     failed = f"✗ {of['failed']} failed" if of["failed"] else ""
-    test = "" if html.missing(of.get("test_accuracy")) else f"test {of['test_accuracy']:.3f}"
+    test = "" if render.missing(of.get("test_accuracy")) else f"test {of['test_accuracy']:.3f}"
     note = ", ".join(text for text in (seeds if of["seeds"] else "", test, failed) if text)
     dots = tuple(accuracy[name] for name in of["jobs"].split() if name in accuracy)
     low, high = (of[f"val_accuracy_{side}"] for side in ("low", "high"))
@@ -64,11 +64,11 @@ def _row(of: Mapping[Any, Any], keys: Sequence[str], accuracy: Mapping[str, floa
 
 def verdict(rows: Sequence[Row]) -> str:
     """Which configuration is best, and how many are not clearly worse."""
-    done = [row for row in rows if not html.missing(row.value)]
+    done = [row for row in rows if not render.missing(row.value)]
     if not done:
         return "No run finished."
     best, others = done[0], done[1:]
-    said = f"Best: {best.label} with {html.number(best.value)} ({html.interval(best.low, best.high)})."
+    said = f"Best: {best.label} with {render.number(best.value)} ({render.interval(best.low, best.high)})."
     near = sum((row.high or 0) >= (best.value or 0) for row in others)
     reach = (
         f"{near} of the {len(others)} others have intervals that reach it."
@@ -90,13 +90,13 @@ def _charts(keys: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> Any:
         means = table.groupby("value")["accuracy"].mean().sort_values(ascending=False)
         words = f"Best on average: {means.index[0]} with {means.iloc[0]:.3f}; last: {means.index[-1]} with {means.iloc[-1]:.3f}."
         height = 1.3 + 0.45 * min(7, len(means)) if len(means) <= 7 else 3.4
-        svg = plots.panel_svg(
+        svg = charts.panel_svg(
             partial(by_value, key=key, jobs=table),
             f"key-{place}",
             f"Validation accuracy by {key}. {words}",
             max(2.2, height),
         )
-        yield html.Chart(svg, words)
+        yield render.Chart(svg, words)
 
 
 def by_value(axes: Axes, key: str, jobs: pd.DataFrame) -> None:

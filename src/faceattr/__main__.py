@@ -1,0 +1,5 @@
+"""python -m faceattr <command> …: as `faceattr <command> …`."""
+
+from faceattr.commands.launch import main
+
+main()

@@ -1,0 +1,62 @@
+"""faceattr leaks: copies of an image in two splits, and people in two, on the table and pixels that training would use."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from PIL import Image
+
+from faceattr.config.validate import validate
+from faceattr.data import duplicates
+from faceattr.data.datamodule import FaceData
+from faceattr.data.decode import read
+from faceattr.data.leaks import Leakage, describe, find, summary
+from faceattr.data.load import load_table
+from faceattr.report.image_grid import TILE, Tile, grid
+from faceattr.training.module import input_spec
+from faceattr.training.run_record import write_json
+
+log = logging.getLogger(__name__)
+
+METHOD = (
+    f"pHash of 256 bits, at most {duplicates.ALIKE} different; then, aligned, the correlation of detail, at least "
+    f"{duplicates.SAME}, and of the whole, at least {duplicates.WHOLE}"
+)
+SHOWN = 24
+"""Pairs in the picture."""
+
+
+def leaks(cfg: DictConfig) -> None:
+    """Writes what was found into the folder of the run."""
+    folder, chosen = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().runtime.choices
+    cfg = validate(cfg)
+    data = FaceData(load_table(cfg.data), cfg.data, input_spec(cfg), cfg.seed)
+    leakage = find(data)
+    nobody = pd.DataFrame(columns=["identity", "splits", "images"])
+    leakage.pairs.to_csv(folder / "duplicates.csv", index=False)
+    (nobody if leakage.identities is None else leakage.identities).to_csv(folder / "identities.csv", index=False)
+    write_json(folder / "audit.json", {"images": len(data.table), **summary(leakage), "method": METHOD})
+    if len(leakage.pairs):
+        draw(leakage, data, folder / "pairs.png", title=f"data={chosen.data}: images that have a copy")
+    log.info("%s", describe(leakage))
+    log.info("Audit: %s", folder)
+
+
+def draw(leakage: Leakage, data: FaceData, path: Path, *, title: str) -> None:
+    """The first pairs side by side, those with different labels framed."""
+    file = dict(zip(data.table["path"], data.paths, strict=True))
+    label = data.table.set_index("path")["label"].to_dict() if "label" in data.table else {}
+    tiles = []
+    for pair in leakage.pairs.head(SHOWN).to_dict("records"):
+        for name, split in ((pair["path"], pair["split"]), (pair["other"], pair["other_split"])):
+            image = Image.fromarray(read(file[name], data.spec))
+            image.thumbnail((TILE, TILE))
+            caption = f"{split} {label.get(name, '')}\n{pair['kind']}\n{pair['similarity']:.3f}"
+            tiles.append(Tile(np.asarray(image), caption, framed=pair["conflict"]))
+    note = (
+        f"{min(SHOWN, len(leakage.pairs))} of {len(leakage.pairs):,} pairs, side by side; framed: their labels differ"
+    )
+    grid([tiles[start : start + 6] for start in range(0, len(tiles), 6)], path, title=title, note=note)

@@ -1,0 +1,55 @@
+"""Packed pixels: every image decoded and resized once, to one uint8 array that later runs find again."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from faceattr.data import array_cache
+from faceattr.data.array_cache import RowArray
+from faceattr.data.decode import InputSpec, read_many
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+def pack(
+    paths: list[str], spec: InputSpec, *, mode: str, workers: int | None
+) -> tuple[RowArray | np.ndarray | None, dict[int, str]]:
+    """Pixels of all `paths`, uint8 [N, height, width, 3], and why which rows are unreadable (those stay zero).
+
+    `mode`: `disk` keeps them in a file, `ram` decodes into memory, `off` only checks (None is returned: decode later),
+    `auto` is `disk` where there is room for it, else `off`. What was decided is logged.
+    """
+    shape = (len(paths), spec.height, spec.width, 3)
+    if mode in ("auto", "disk"):
+        try:
+            pixels, about = array_cache.get_or_create(
+                f"pixels-{key(paths, spec)}",
+                shape,
+                np.uint8,
+                lambda rows: {"bad": read_many(paths, spec, rows, workers=workers, label="Packing")},
+                what=f"Pixels of {len(paths)} images",
+            )
+            return pixels, {int(row): reason for row, reason in about["bad"].items()}
+        except array_cache.NoRoom as none:
+            if mode == "disk":
+                raise FaceattrError(f"data.pack=disk: {none}\nOr data.pack=off.") from None
+            log.warning("data.pack=auto: %s Images are decoded in every epoch", none)
+    if mode == "ram":
+        decoded = np.zeros(shape, np.uint8)
+        return decoded, read_many(paths, spec, decoded, workers=workers, label="Decoding")
+    return None, read_many(paths, spec, None, workers=workers, label="Checking images")
+
+
+def key(paths: list[str], spec: InputSpec) -> str:
+    """Changes with the input spec, the order of the images, and the size or date of any file."""
+    digest = hashlib.sha256(json.dumps([FORMAT, spec.height, spec.width, spec.interpolation]).encode())
+    for path in paths:
+        stat = Path(path).stat()
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:24]

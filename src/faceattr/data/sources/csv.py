@@ -1,0 +1,177 @@
+"""Any CSV with a row per image: a column of image names, a column of labels (classes by name, by a map, or a number
+that is cut into classes) or several columns of attributes, optionally a split and a group. The defaults read S0's
+`results.csv` (Gender: 0 is male)."""
+
+import io
+import logging
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root, file_names, is_image, listed_attributes
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+S0_LABELS = {"0": "male", "1": "female"}
+YES_OR_NO = {"1": 1, "true": 1, "yes": 1, "0": 0, "-1": 0, "false": 0, "no": 0}
+RESERVED = ("path", "label", "split", "group")
+
+
+def load(
+    root: str | Path,
+    *,
+    file: str = "results.csv",
+    image_column: str = "Filename",
+    label_column: str = "Gender",
+    attributes: Any = None,
+    label_map: dict | None = None,
+    bins: list | None = None,
+    classes: list[str] | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    image_dir: str | None = "images",
+) -> pd.DataFrame:
+    """A row per line of `root/file`; every column that is not used for path, label, split or group is kept by its name.
+
+    image_dir: below root; null where the image names are relative to root themselves.
+    label_map: value in the file → class; values are compared as text (0, "0" and 0.0 are the same), and one that is
+        not in the map stays as it is, so that the table's check can list it.
+    attributes: instead of labels, columns that say whether an image has something (multilabel): 1, true or yes; 0, -1, false or
+        no; empty where it is not known.
+    bins: right-open thresholds for a number: [30, 50] gives x < 30, 30 ≤ x < 50 and 50 ≤ x, named by `classes`.
+    classes: names in label order; else the order of label_map's values, else the labels sorted.
+
+    Raises FaceattrError: root, file, image_dir or a column missing; bins that do not fit classes; a non-number to cut; an
+    attribute that is neither yes nor no.
+    """
+    root = existing_root(root, f"{file} (data.file) and the images (data.image_dir)")
+    path = root / file
+    frame = read(path)
+    others = [str(name) for name in frame if name not in (image_column, split_column, group_column)]
+    has = listed_attributes(attributes, others, str(path))
+    if reserved := [name for name in has if name in RESERVED]:
+        raise FaceattrError(
+            f"data.attributes: {path} has a column {reserved[0]!r}, a name with a meaning here: rename it."
+        )
+    wanted = {"image": image_column, "label": label_column, "split": split_column, "group": group_column}
+    for key, column in wanted.items():
+        if has and key == "label":
+            continue
+        if column and column not in frame:
+            columns = ", ".join(map(str, frame))
+            raise FaceattrError(f"data.{key}_column={column}: {path} has no such column. Its columns: {columns}.")
+    if bins and label_map:
+        raise FaceattrError("data.bins and data.label_map exclude each other: set one of them to null.")
+    if label_column == "Gender" and set(classes or ()) <= set(S0_LABELS.values()):
+        label_map = label_map or S0_LABELS
+    names = {_plain(value): str(name) for value, name in (label_map or {}).items()}
+
+    table = pd.DataFrame({"path": _paths(root, image_dir or "", frame[image_column])})
+    if has:
+        table = table.join(_yes_or_no(path, frame[[image_column, *has]]))
+    else:
+        values = frame[label_column]
+        if bins:
+            labels = _cut(path, frame[image_column], values, bins, classes or [])
+        else:
+            labels = values.map(_plain).map(lambda value: names.get(value, value))
+        table["label"] = labels.mask(values == "")
+    if split_column:
+        split = frame[split_column].map(lambda name: SPLIT_ALIASES.get(name.lower(), name))
+        table["split"] = split.mask(split == "")
+    if group_column:
+        table["group"] = frame[group_column].mask(frame[group_column] == "")
+    used = {image_column, split_column, group_column} | (set(has) or (set() if bins else {label_column}))
+    table = table.join(_further(path, frame[[column for column in frame if column not in used]]))
+    found = has or list(dict.fromkeys(names.values())) or sorted(table["label"].dropna().unique())
+    kind = {"multilabel": True} if has else {"ordinal": bool(bins)}
+    table.attrs.update(classes=list(map(str, classes or found)), **kind)
+    return table
+
+
+def _yes_or_no(path: Path, cells: pd.DataFrame) -> pd.DataFrame:
+    """1, 0 or nan for the columns after the first, the images' names."""
+    images, cells = cells.iloc[:, 0], cells.iloc[:, 1:]
+    values = cells.map(lambda cell: YES_OR_NO.get(_plain(cell).lower()))
+    wrong = np.argwhere((values.isna() & (cells != "")).to_numpy())
+    if len(wrong):
+        shown = "; ".join(
+            f"row {row + 1} ({images.iloc[row]}): {cells.columns[c]}={cells.iat[row, c]!r}" for row, c in wrong[:5]
+        )
+        raise FaceattrError(f"{path}: {len(wrong):,} cells of data.attributes are neither 1 nor 0 nor empty: {shown}")
+    return values.astype(float)
+
+
+def decoded(path: Path) -> str:
+    """A text file's contents, in UTF-8, UTF-16 with its mark, or else latin-1."""
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
+    except UnicodeDecodeError:
+        log.info("%s is not UTF-8: read as latin-1", path)
+        return raw.decode("latin-1")
+
+
+def read(path: Path) -> pd.DataFrame:
+    """All cells as stripped text, so that an image "001" and a group "0007" stay what they are."""
+    if not path.is_file():
+        tables = ", ".join(sorted(file.name for file in path.parent.glob("*.csv")))
+        raise FaceattrError(f"data.file does not exist: {path}. Tables there: {tables or 'none'}.")
+    text = decoded(path)
+    separator = max(",;\t|", key=text.partition("\n")[0].count)
+    try:
+        frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
+    except ValueError as error:  # pandas' parser errors and "no columns" are both ValueErrors
+        raise FaceattrError(f"{path} is not a readable CSV: {error}") from error
+    frame.columns = frame.columns.str.strip()
+    return frame.fillna("").apply(lambda column: column.str.strip())
+
+
+def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
+    """Paths below root. A name without extension becomes the image of that name, where there is one."""
+    if not (root / folder).is_dir():
+        raise FaceattrError(f"data.image_dir does not exist: {root / folder}. Null: names relative to data.root.")
+    paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
+    bare = {path for path in paths if path and not is_image(path)}
+    parents = {posixpath.dirname(path) for path in bare}
+    files = [posixpath.join(parent, name) for parent in parents for name in filter(is_image, file_names(root / parent))]
+    whole: dict[str, str] = {}
+    for file in sorted(files):
+        stem = posixpath.splitext(file)[0]
+        if whole.setdefault(stem, file) != file and stem in bare:
+            raise FaceattrError(f"{stem!r} may be {whole[stem]} or {file} in {root}: give names with extension.")
+    return [whole.get(path, path) if path in bare else path for path in paths]
+
+
+def _plain(value: object) -> str:
+    """A raw label as text: 0, "0", 0.0 and " 0 " are the same."""
+    return re.sub(r"^(-?\d+)\.0*$", r"\1", str(value).strip())
+
+
+def _cut(path: Path, images: pd.Series, values: pd.Series, bins: list, classes: list[str]) -> pd.Series:
+    """Numbers → classes; an empty cell stays for the caller, any other non-number is an error that names its row."""
+    if len(classes) != len(bins) + 1 or sorted(set(bins)) != bins:
+        raise FaceattrError(
+            f"data.bins={bins} must be numbers that rise, and makes {len(bins) + 1} classes; data.classes names "
+            f"{len(classes)}: {classes}. E.g. data.bins=[30,50] data.classes=[young,middle,old]."
+        )
+    numbers = pd.to_numeric(values, errors="coerce")
+    wrong = np.flatnonzero((values != "") & ~np.isfinite(numbers))
+    if len(wrong):
+        rows = "; ".join(f"row {row + 1} ({images.iloc[row]}): {values.iloc[row]!r}" for row in wrong[:5])
+        raise FaceattrError(f"{path}: {len(wrong):,} of column {values.name!r} are not numbers to cut: {rows}")
+    return pd.Series(np.array(classes, dtype=object)[np.digitize(numbers, bins)], index=values.index)
+
+
+def _further(path: Path, columns: pd.DataFrame) -> pd.DataFrame:
+    """The other columns, as numbers where all cells are; a name with a meaning in the table gets `csv_` before it."""
+    if reserved := [name for name in columns if name in RESERVED]:
+        log.info("%s: not used, kept as csv_<name>: %s (data.split_column etc. say which to use)", path, reserved)
+    numbers = columns.apply(pd.to_numeric, errors="coerce")
+    numeric = [name for name in columns if (numbers[name].notna() == (columns[name] != "")).all()]
+    return columns.assign(**numbers[numeric]).rename(columns={name: f"csv_{name}" for name in reserved})

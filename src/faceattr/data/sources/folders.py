@@ -1,0 +1,84 @@
+"""Class folders: `root/<split>/<class>/…` or `root/<class>/…`, with split names in their usual spellings."""
+
+import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root, is_image
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+LAYOUT = "<split>/<class>/image files, or <class>/image files"
+
+
+def load(
+    root: str | Path, *, class_map: dict | None = None, split_map: dict | None = None, identity_file: str | None = None
+) -> pd.DataFrame:
+    """A row per image anywhere below a class folder; other files are ignored. Classes in order of the folders' names.
+
+    class_map: folder → class, e.g. {man: male, woman: female}; a folder that is not in it keeps its name.
+    split_map: further folder → split, e.g. {all: test}, or null where data.split=random is to split it; besides
+        train/training, val/valid/validation/dev and test/testing in any case. Next to split folders, every other folder
+        is ignored (logged).
+    identity_file: below root, an image's name and its identity a line, as CelebA's identity_CelebA.txt: makes groups.
+
+    Raises FaceattrError: root missing, no class folder there, a map that names a folder which is not there, an identity
+    file that is missing or lacks an image.
+    """
+    root = existing_root(root, LAYOUT)
+    splits = _splits(root, split_map or {})
+    rows = []
+    for top, split in (splits or {"": None}).items():
+        for folder in _subfolders(root / top):
+            files = [path for path in (root / top / folder).rglob("*") if is_image(path.name) and path.name[0] != "."]
+            rows += [(file.relative_to(root).as_posix(), folder, split) for file in files]
+    if not rows:
+        raise FaceattrError(f"data.root={root} has no images in class folders. Expected there: {LAYOUT}.")
+    table = pd.DataFrame(rows, columns=["path", "label", "split"])
+    folders = sorted(table["label"].unique())
+    names = dict(zip(folders, folders, strict=True)) | _checked("class_map", class_map or {}, folders)
+    table["label"] = table["label"].map(names)
+    if identity_file:
+        table["group"] = _identities(root / identity_file, table["path"])
+    table.attrs.update(classes=list(dict.fromkeys(names.values())), ordinal=False)
+    return table if splits else table.drop(columns="split")
+
+
+def _identities(file: Path, paths: pd.Series) -> pd.Series:
+    if not file.is_file():
+        raise FaceattrError(f"data.identity_file does not exist: {file}")
+    pairs = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    known = {pair[0]: pair[-1] for pair in pairs if len(pair) == 2}
+    found = paths.map(lambda path: known.get(path.rpartition("/")[2]))
+    if found.isna().any():
+        raise FaceattrError(
+            f"{file} has no identity of {found.isna().sum():,} images, e.g. {paths[found.isna()].iloc[0]}"
+        )
+    return found
+
+
+def _splits(root: Path, split_map: Mapping) -> dict[str, str | None]:
+    """Split folder → split; empty where `root` holds the class folders themselves."""
+    there = _subfolders(root)
+    usual = {name: SPLIT_ALIASES[name.lower()] for name in there if name.lower() in SPLIT_ALIASES}
+    splits: dict[str, str | None] = {**usual, **_checked("split_map", split_map, there)}
+    splits |= {str(name): None for name, split in split_map.items() if split is None}
+    ignored = [name for name in there if name not in splits]
+    if splits and ignored:
+        log.info("%s: ignored beside the split folders: %s (data.split_map={%s: …} uses it)", root, ignored, ignored[0])
+    return splits
+
+
+def _subfolders(folder: Path) -> list[str]:
+    """Names, sorted; without hidden ones and archive left-overs such as `__MACOSX`."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
+
+
+def _checked(key: str, mapping: Mapping, folders: Collection[str]) -> dict[str, str]:
+    unknown = [str(name) for name in mapping if name not in folders]
+    if unknown:
+        raise FaceattrError(f"data.{key} names {', '.join(unknown)}; the folders there: {', '.join(sorted(folders))}.")
+    return {folder: str(name) for folder, name in mapping.items()}

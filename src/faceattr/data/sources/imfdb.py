@@ -1,0 +1,20 @@
+"""IMFDB age classes, in the layout of the contest: `train.csv` with `ID,Class` and the frames in `Train/`."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from faceattr.data.sources import csv
+
+CLASSES = ["young", "middle", "old"]
+
+
+def load(root: str | Path, *, file: str = "train.csv", image_dir: str | None = "Train") -> pd.DataFrame:
+    """A row per line of `root/file`; YOUNG, MIDDLE and OLD become ordered classes in lower case. There is no split.
+
+    Raises FaceattrError: root, file, image_dir or a column missing.
+    """
+    table = csv.load(root, file=file, image_column="ID", label_column="Class", classes=CLASSES, image_dir=image_dir)
+    table["label"] = table["label"].str.lower()
+    table.attrs["ordinal"] = True
+    return table

@@ -1,0 +1,197 @@
+"""Sample faces, drawn by code: data to try everything on, with no download and nobody's likeness.
+
+`load` draws them once and finds them again later. `write` puts the same faces into the true on-disk layouts of the
+other sources, at any size, for tests and benchmarks: `python -m faceattr.data.sources.sample layout=celeba n=20000 out=DIR`.
+"""
+
+import logging
+import os
+import shutil
+import sys
+import threading
+import uuid
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import islice, repeat
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from tqdm import tqdm
+
+from faceattr.data.sources.layout import listed_attributes
+from faceattr.data.sources.portraits import AGES, GENDERS, draw, imagine, imagine_all
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+VERSION = 6  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
+CLASSES = {"gender": GENDERS, "age": list(AGES)}
+LAYOUTS = ["csv", "folders", "celeba", "imfdb"]
+SHOWN = ["group", "number", "gender", "age", "age_class", "skin_tone", "hair_length", "beard", "glasses", "smile"]
+POOL_FROM = 400  # pictures; fewer are drawn before a pool has started
+
+
+def load(
+    root: str,
+    *,
+    n: int = 2000,
+    attribute: str = "gender",
+    attributes: Any = None,
+    image_size: int = 128,
+    sample_seed: int = 0,
+    classes: list[str] | None = None,
+) -> pd.DataFrame:
+    """The table of `n` generated faces, `image_size` pixels square, drawn into a folder of `root` at first use.
+
+    `attribute` is `gender` (female, male) or `age` (young < 30 <= middle < 50 <= old). Several pictures share a
+    person, who is their `group`. `attributes` asks for several at once (multilabel) of `attributes_of`, such as
+    [Male, Smiling], or all; they are named as CelebA's. The further columns say what was drawn, for slicing results.
+    """
+    if attribute not in CLASSES:
+        raise FaceattrError(f"data.attribute={attribute!r} is not drawn; choose one of: {', '.join(CLASSES)}")
+    key = f"v{VERSION}_n{n}_size{image_size}_seed{sample_seed}"
+    folder = Path(root) / key
+    drawn = (folder / "faces.csv").is_file()
+    log.info("data=sample: %d GENERATED faces (by code, no photographs) %s %s", n, "from" if drawn else "into", folder)
+    if not drawn:
+        _generate("sample", folder, n, image_size, sample_seed)
+    table = pd.read_csv(folder / "faces.csv", dtype={"group": str}, keep_default_na=False)
+    table.insert(0, "path", f"{key}/" + table.pop("path"))
+    has = attributes_of(table)
+    if wanted := listed_attributes(attributes, has.columns.tolist(), "the sample faces"):
+        table = table.join(has[wanted].astype(float))
+        table.attrs.update(classes=wanted, multilabel=True)
+        return table
+    table.insert(1, "label", table["gender" if attribute == "gender" else "age_class"])
+    table.attrs.update(classes=list(classes or CLASSES[attribute]), ordinal=attribute == "age")
+    return table
+
+
+def attributes_of(faces: pd.DataFrame) -> pd.DataFrame:
+    """Which of some of CelebA's attributes each drawn face has, bool."""
+    has = {
+        "Eyeglasses": faces["glasses"] != "none",
+        "Male": faces["gender"] == "male",
+        "No_Beard": faces["beard"] == "none",
+        "Smiling": faces["smile"] > 0.35,
+        "Young": faces["age"] < 40,
+    }
+    return pd.DataFrame(has)
+
+
+def write(layout: str, out: str | Path, n: int = 2000, image_size: int = 128, sample_seed: int = 0) -> Path:
+    """Writes `n` generated faces in another source's on-disk layout into the new or empty folder `out`.
+
+    `layout` is one of csv, folders, celeba (its pictures are 178 wide and 218 high, whatever `image_size`), imfdb.
+    """
+    if layout not in LAYOUTS:
+        raise FaceattrError(f"layout={layout!r} is unknown; choose one of: {', '.join(LAYOUTS)}")
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FaceattrError(f"out={out} is not empty: give a new or an empty folder")
+    _generate(layout, out, n, image_size, sample_seed)
+    return out
+
+
+def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> None:
+    """Fills a draft beside `folder` that becomes it, whole, at the end. Who ends second keeps what the first made."""
+    for name, value, least in (("n", n, 1), ("image_size", image_size, 16), ("sample_seed", seed, 0)):
+        if value < least:
+            raise FaceattrError(f"{name}={value} is too small for the sample source: at least {least}")
+    faces = pd.DataFrame([{name: getattr(face, name) for name in SHOWN} for face in islice(imagine_all(seed), n)])
+    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        draft.mkdir(parents=True)
+        files = [draft / path for path in _lay_out(layout, faces.round(3), draft)]
+        draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size, image_size), seed)
+        if not folder.is_dir() or not any(folder.iterdir()):
+            draft.replace(folder)  # takes the place of an empty folder too
+    except OSError as error:
+        raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def draw_faces(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], seed: int) -> None:
+    """Draws every row of `faces` into its file, `size` = (width, height); in several processes where there are many.
+
+    Spawned ones, since a fork beside threads (torch, Lightning) can hang: scripts need `if __name__ == "__main__":`.
+    """
+    for folder in {file.parent for file in files}:
+        folder.mkdir(parents=True, exist_ok=True)
+    jobs = faces["group"].astype(int), faces["number"], files, repeat(size), repeat(seed)
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), get_context("spawn"), _leave_with_parent) as pool:
+        done = pool.map(_draw_file, *jobs, chunksize=32) if len(files) >= POOL_FROM else map(_draw_file, *jobs)
+        for _ in tqdm(done, "drawing sample faces", len(files), unit="image", disable=None):
+            pass
+
+
+def _draw_file(identity: int, number: int, file: Path, size: tuple[int, int], seed: int) -> None:
+    draw(imagine(identity, number, seed), *size).save(file, quality=92)
+
+
+def _leave_with_parent() -> None:
+    """A pool's processes outlive a killed parent; these do not."""
+
+    def watch() -> None:
+        if parent := parent_process():
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _lay_out(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
+    """Writes the index files of a layout into `root` and returns where in it each picture belongs."""
+    name, identity = pd.Series([f"{i:06d}.jpg" for i in range(1, len(faces) + 1)]), faces["group"].astype(int)
+    part = (identity // 2 % 7).map(lambda pair: pair if pair in (1, 2) else 0)  # 0 train, 1 val, 2 test; by identity
+    if layout == "sample":
+        faces.assign(path="images/" + name).to_csv(root / "faces.csv", index=False)
+        return "images/" + name
+    if layout == "csv":
+        index = {"Filename": name, "Gender": (faces["gender"] == "female").astype(int), "Age": faces["age"]}
+        pd.DataFrame(index).to_csv(root / "results.csv", index=False)
+        return "images/" + name
+    if layout == "folders":
+        return part.map({0: "Train", 1: "Validation", 2: "Test"}) + "/" + faces["gender"].str.title() + "/" + name
+    if layout == "imfdb":
+        pd.DataFrame({"ID": name, "Class": faces["age_class"].str.upper()}).to_csv(root / "train.csv", index=False)
+        return "Train/" + name
+    has = attributes_of(faces)
+    signs = has.map(lambda yes: " 1" if yes else "-1").agg(" ".join, axis=1)
+    for file, head, values in (
+        ("list_attr_celeba.txt", f"{len(faces)}\n{' '.join(map(str, has))}\n", signs),
+        ("list_eval_partition.txt", "", part.astype(str)),
+        ("identity_CelebA.txt", "", (identity + 1).astype(str)),
+    ):
+        (root / file).write_text(head + "\n".join(name + " " + values) + "\n", encoding="utf-8")
+    return "img_align_celeba/" + name
+
+
+@dataclass
+class Request:
+    layout: str = MISSING
+    out: str = MISSING
+    n: int = 2000
+    image_size: int = 128
+    sample_seed: int = 0
+
+
+def main(arguments: list[str]) -> int:
+    """`layout=… out=… [n=…] [image_size=…] [sample_seed=…]`: writes a layout; 1 and one line where it cannot."""
+    try:
+        request = OmegaConf.merge(OmegaConf.structured(Request), OmegaConf.from_cli(arguments))
+        out = write(**{str(key): value for key, value in request.items()})
+    except (FaceattrError, OmegaConfBaseException) as error:
+        print(f"{str(error).splitlines()[0]}. Usage: layout=… out=… n=… image_size=… sample_seed=…", file=sys.stderr)
+        return 1
+    print(f"{request.n} generated faces (drawn by code) in the layout of data={request.layout}: {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

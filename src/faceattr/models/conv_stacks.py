@@ -1,0 +1,107 @@
+"""Conv stacks as networks: small CNNs, VGG16, AlexNet. Builders take the plain keys of `conf/model/*.yaml`, `image_size` as
+[height, width] and `num_logits`. Layers are numbered as in torchvision's `features`, so that its weights fit by name.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from faceattr.errors import FaceattrError
+from faceattr.models.network import HeightNorm, Network, initialise, validate_choice
+
+
+def cnn(
+    *,
+    image_size: list,
+    num_logits: int,
+    head: dict,
+    blocks: list,
+    padding: str = "same",
+    norm: str | None = None,
+    norm_over: str = "channels",
+    init: str = "he",
+    pretrained_weights: str | None = None,
+) -> Network:
+    """A plain stack: blocks of 3x3 convs (their output channels are listed), each block ending in a 2x2 max-pool.
+
+    `norm` puts batch norm `before_relu`, `after_relu` or nowhere, `norm_over` channels or height (`HeightNorm`); `init` is
+    `he` or Keras's `glorot`.
+    `pretrained_weights` names torchvision's weights for the same stack (`VGG16_Weights.IMAGENET1K_V1`).
+    """
+    validate_choice("model.padding", padding, ("same", "valid"))
+    validate_choice("model.norm", norm, (None, "before_relu", "after_relu"))
+    validate_choice("model.norm_over", norm_over, ("channels", "height"))
+    if not blocks or not all(isinstance(block, Sequence) and block for block in blocks):
+        raise FaceattrError(f"model.blocks={blocks} must list each block's conv channels, such as [[32], [64, 64]]")
+    channels, rows, layers = 3, image_size[0], []
+    for block in blocks:
+        convs = []
+        for width in block:
+            rows -= 0 if padding == "same" else 2
+            over = rows if norm_over == "height" else None
+            convs += _conv(channels, width, padding=1 if padding == "same" else 0, norm=norm, rows=over)
+            channels = width
+        layers.append([*convs, nn.MaxPool2d(2)])
+        rows //= 2
+    return _stacked(layers, init, pretrained_weights, image_size=image_size, num_logits=num_logits, head=head)
+
+
+def alexnet(*, image_size: list, num_logits: int, head: dict) -> Network:
+    """AlexNet as in study S1: batch norm after each ReLU, the second conv 11x11, no pool after convs 2 to 4."""
+    layers = [
+        [*_conv(3, 96, kernel=11, stride=4, padding=0, norm="after_relu"), nn.MaxPool2d(2)],
+        _conv(96, 256, kernel=11, padding=5, norm="after_relu"),
+        _conv(256, 384, norm="after_relu"),
+        _conv(384, 384, norm="after_relu"),
+        [*_conv(384, 256, norm="after_relu"), nn.MaxPool2d(2)],
+    ]
+    return _stacked(layers, "glorot", image_size=image_size, num_logits=num_logits, head=head)
+
+
+def alexnet_imagenet(
+    *, image_size: list, num_logits: int, head: dict, pretrained_weights: str = "AlexNet_Weights.IMAGENET1K_V1"
+) -> Network:
+    """The conv part of torchvision's AlexNet, layer for layer; a stage per conv."""
+    layers = [
+        [*_conv(3, 64, kernel=11, stride=4, padding=2), nn.MaxPool2d(3, 2)],
+        [*_conv(64, 192, kernel=5, padding=2), nn.MaxPool2d(3, 2)],
+        _conv(192, 384),
+        _conv(384, 256),
+        [*_conv(256, 256), nn.MaxPool2d(3, 2)],
+    ]
+    return _stacked(layers, "he", pretrained_weights, image_size=image_size, num_logits=num_logits, head=head)
+
+
+def _conv(
+    channels: int,
+    width: int,
+    *,
+    kernel: int = 3,
+    stride: int = 1,
+    padding: int = 1,
+    norm: str | None = None,
+    rows: int | None = None,
+) -> list[nn.Module]:
+    """Conv, ReLU and, where `norm` has it, batch norm: over channels, or over height where the output's `rows` are given."""
+    conv, relu = nn.Conv2d(channels, width, kernel, stride, padding), nn.ReLU(inplace=True)
+    if norm is None:
+        return [conv, relu]
+    normed: nn.Module = nn.BatchNorm2d(width) if rows is None else HeightNorm(rows)
+    return [conv, normed, relu] if norm == "before_relu" else [conv, relu, normed]
+
+
+def _stacked(blocks: list[list[nn.Module]], init: str, published: str | None = None, **keys: Any) -> Network:
+    """Blocks of layers → a network with stages block1, …; layers are numbered on through the blocks.
+
+    Where ReLU meets max-pool the two change places: equal in value, a fraction of the work.
+    """
+    validate_choice("model.init", init, ("he", "glorot"))
+    for block in blocks:
+        if isinstance(block[-1], nn.MaxPool2d) and isinstance(block[-2], nn.ReLU):
+            block[-2:] = block[-1], block[-2]
+    numbered = [(f"block{number}", layer) for number, block in enumerate(blocks, 1) for layer in block]
+    features = nn.Sequential(*(layer for _, layer in numbered))
+    initialise(features, init)
+    stages = {str(index): stage for index, (stage, _) in enumerate(numbered)}
+    return Network(features, stages, published=f"torchvision/{published}" if published else "", **keys)

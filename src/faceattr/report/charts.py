@@ -1,0 +1,222 @@
+"""The charts of a run and of a sweep, each drawn once: into a picture of the run's folder, or with `svg` into its report.
+
+Drawn through matplotlib's object API, never pyplot: no display, safe in any process. Lines differ in dash and marker as
+well as in colour, so that the charts survive colour blindness and a black-and-white printer.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike
+
+File = str | Path | BinaryIO
+INK, MUTED, GRID = "#222222", "#616161", "#e4e4e4"
+STYLE: Any = {
+    **{"axes.edgecolor": GRID, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
+    **{"axes.titlelocation": "left", "axes.titlesize": 10, "axes.titlecolor": MUTED},
+    **{"axes.labelcolor": MUTED, "axes.labelsize": 9, "grid.color": GRID, "text.parse_math": False},
+    **{"xtick.color": GRID, "ytick.color": GRID, "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED},
+    **{"xtick.labelsize": 9, "ytick.labelsize": 9, "xtick.major.size": 0, "ytick.major.size": 0},
+    **{"figure.constrained_layout.use": True, "figure.facecolor": "white", "savefig.dpi": 150},
+}
+# Okabe and Ito's colours: told apart with every kind of colour blindness, vermilion and blue in grey too.
+BLUE, VERMILION = "#0072b2", "#d55e00"
+LINES: dict[str, dict[str, Any]] = {
+    "train": {"color": VERMILION, "linestyle": (0, (4, 2)), "marker": "s", "markersize": 3.5, "label": "train"},
+    "val": {"color": BLUE, "linewidth": 2.0, "marker": "o", "markersize": 4, "label": "validation"},
+}
+COLOURS = (BLUE, VERMILION, "#007a59", "#a3487c", INK, "#9a6a00")
+DASHES: Any = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))
+
+
+def svg(draw: Callable[[BinaryIO], None], name: str, words: str) -> Markup:
+    """What `draw` saves, as an element of an HTML page: the same bytes each time, text as text, no id but `<name>-…`.
+
+    `words` say what the chart shows to whom does not see it. `name` must be the page's only one.
+    """
+    file = BytesIO()
+    settings: Any = {"savefig.format": "svg", "svg.fonttype": "none", "svg.hashsalt": name}
+    with matplotlib.rc_context(settings):
+        draw(file)
+    drawn = file.getvalue().decode()
+    width, height = (float(side) for side in re.findall(r'viewBox="0 0 (\S+) (\S+)"', drawn)[0])
+    inside = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
+    inside = re.sub(r"(?s)<metadata>.*?</metadata>|<style.*?</style>|\n\s*", " ", inside)
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', inside))
+    inside = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", inside)
+    inside = re.sub(r'(url\(|href=")#', rf"\1#{name}-", inside)
+    opening = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" style="--w: {}">')
+    return opening.format(width, height, words, round(width)) + Markup(inside.strip())
+
+
+def panel_svg(draw: Callable[[Axes], None], name: str, words: str, height: float = 3.4) -> Markup:
+    """`svg` of one panel of `panels`."""
+    return svg(lambda file: panels(file, draw, height=height), name, words)
+
+
+@matplotlib.rc_context(STYLE)
+def panels(path: File, *drawn: Callable[[Axes], None], title: str = "", height: float = 3.4) -> None:
+    """Saves a figure of charts beside one another, under a legend of all their lines. The suffix of `path` decides the format."""
+    figure = _figure(4.5 * len(drawn), height + 0.3 * bool(title), title)
+    named: dict[str, Any] = {}
+    for axes, draw in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        draw(axes)
+        handles, labels = axes.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    if len(named) > 1 or len(drawn) > 1:
+        style: Any = {"ncols": 3, "frameon": False, "fontsize": 9, "handlelength": 3}
+        figure.legend(list(named.values()), list(named), loc="outside lower center", **style)
+    figure.savefig(path)
+
+
+def curves(history: pd.DataFrame, path: File, *, judged_epoch: int | None, title: str) -> None:
+    """Draws loss and accuracy over the epochs, train and validation, and marks the epoch whose checkpoint is judged.
+
+    `history` has a row per epoch with `epoch`, `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`; a value
+    that is missing leaves a gap in nothing but itself.
+    """
+    both = (
+        partial(curve, history=history, metric=metric, judged_epoch=judged_epoch) for metric in ("loss", "accuracy")
+    )
+    panels(path, *both, title=title)
+
+
+def curve(axes: Axes, history: pd.DataFrame, metric: str, judged_epoch: int | None) -> None:
+    """One of the two `curves`."""
+    axes.set(title=metric, xlabel="epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
+    axes.margins(x=0.03, y=0.12)
+    axes.grid(axis="y")
+    for split, style in LINES.items():
+        points = history[["epoch", f"{split}_{metric}"]].dropna()
+        crowded: dict[str, Any] = {"marker": ""} if len(points) > 25 else {}
+        axes.plot(points["epoch"], points[f"{split}_{metric}"], **(style | crowded))
+    best = history[history["epoch"] == judged_epoch][f"val_{metric}"].dropna()
+    if len(best):
+        _mark(axes, int(judged_epoch or 0), float(best.iloc[0]), below=metric == "accuracy")
+
+
+def _mark(axes: Axes, epoch: int, value: float, *, below: bool) -> None:
+    axes.axvline(epoch, color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
+    star: dict[str, Any] = {"color": INK, "markersize": 12, "markeredgecolor": "white", "zorder": 5}
+    axes.plot([epoch], [value], "*", label=f"judged epoch ({epoch})", **star)
+    late = epoch > sum(axes.get_xlim()) / 2
+    where: dict[str, Any] = {"xytext": (-7 if late else 7, -16 if below else 8), "ha": "right" if late else "left"}
+    style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9, "fontweight": "bold", "color": INK}
+    axes.annotate(f"{value:.3f}", (epoch, value), **where, **style)
+
+
+@matplotlib.rc_context(STYLE | {"axes.spines.left": False, "axes.spines.bottom": False})
+def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: str) -> None:
+    """Draws counts (rows: true class, columns: predicted) over a shade of their share of the row.
+
+    The shade and the percentages are of the true class, so the diagonal is the recall; it stands once more, exactly,
+    at the right. A class without images has no recall and shows a dash.
+    """
+    counts, k = np.asarray(matrix, dtype=np.int64), len(classes)
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    cell = float(np.interp(k, [2, 5, 10, 20], [1.25, 0.95, 0.7, 0.56]))  # inches
+    figure = _figure(max(k * cell, 2.4) + 2.6, max(k * cell, 1.8) + 1.5, title)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)  # the darkest blue stays legible under white text
+    right, images = int(np.trace(counts)), int(totals.sum())
+    axes.set(
+        xlabel="predicted", ylabel="true", title=f"accuracy {right / max(images, 1):.1%} ({right:,} of {images:,})"
+    )
+    long = max(map(len, classes)) * 0.085 > cell
+    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
+    axes.set_xticks(range(k), classes, color=INK, **turned)
+    axes.set_yticks(range(k), classes, color=INK)
+    recall = [f"{share:.1%} of {n:,}" if n else "– of 0" for share, n in zip(np.diag(shares), totals, strict=True)]
+    axes.secondary_yaxis("right").set_yticks(range(k), recall, color=INK)
+    axes.annotate("recall", (1, 1), (3.5, 6), xycoords="axes fraction", textcoords="offset points", color=MUTED)
+    size = float(np.interp(k, [2, 5, 10, 20], [12, 10, 7.5, 6.5]))
+    for (row, column), count in np.ndenumerate(counts):
+        share = shares[row, column]
+        text = f"{count:,}\n{share:.1%}" if count else "0"
+        colour = "white" if share > 0.78 else INK if count else MUTED
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
+    figure.savefig(path)
+
+
+def distances(axes: Axes, matrix: ArrayLike) -> None:
+    """Shares of the images by how many classes the prediction lies above the truth: for ordered classes."""
+    counts = np.asarray(matrix)
+    steps = np.arange(1 - len(counts), len(counts))
+    shares = np.array([np.trace(counts, offset=step) for step in steps]) / max(1, counts.sum())
+    styles: Any = ({"color": BLUE}, {"color": VERMILION, "hatch": "///"})
+    for chosen, style in zip((steps == 0, steps != 0), styles, strict=True):
+        bars = axes.bar(steps[chosen], shares[chosen], 0.75, edgecolor="white", linewidth=0, **style)
+        axes.bar_label(bars, fmt="{:.1%}", padding=2, fontsize=9, color=INK)
+    axes.set_xticks(steps, ["right" if step == 0 else f"{step:+d}".replace("-", "−") for step in steps], color=INK)
+    axes.set(xlabel="classes too low (−) or too high (+)", title="share of images")
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.margins(y=0.12)
+    axes.grid(axis="y")
+
+
+BARS = {"train": (VERMILION, ""), "val": (BLUE, "///"), "test": ("#999999", "...")}
+"""Colour and hatch of each split."""
+
+
+@matplotlib.rc_context(STYLE)
+def counts(images: pd.DataFrame, path: File, *, title: str) -> None:
+    """Draws the number of images of each class (index) in each split (columns)."""
+    k, splits = len(images), len(images.columns)
+    figure = _figure(5.0, 1.3 + 0.23 * k * (splits + 0.7), title)
+    axes = figure.add_subplot()
+    thick = 1 / (splits + 0.7)
+    for position, split in enumerate(images):
+        colour, hatch = BARS[str(split)]
+        label = f"{split} {images[split].sum():,}"
+        style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0, "label": label}
+        bars = axes.barh(np.arange(k) + (position - (splits - 1) / 2) * thick, images[split], thick * 0.9, **style)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8, color=INK)
+    axes.set_yticks(range(k), images.index.astype(str), color=INK)
+    axes.set(ylim=(k - 0.5, -0.5), xlabel="images")
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.margins(x=0.12)
+    axes.grid(axis="x")
+    figure.legend(loc="outside lower center", ncols=splits, frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def reliability_diagram(axes: Axes, bins: pd.DataFrame, ece: float) -> None:
+    """Accuracy against the predicted class's probability: on the diagonal probabilities mean what they say. A mark's area
+    is its share of the images."""
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=":")
+    axes.plot(bins["confidence"], bins["accuracy"], color=BLUE, linewidth=1)
+    sizes = 20 + 600 * bins["n"] / bins["n"].sum()
+    axes.scatter(bins["confidence"], bins["accuracy"], sizes, color=BLUE, alpha=0.7)
+    low = min(0.5, float(bins["confidence"].min()), float(bins["accuracy"].min()))
+    limits = (low - 0.04, 1.04)
+    axes.set(xlim=limits, ylim=limits, xlabel="probability of the predicted class", ylabel="accuracy")
+    axes.set_title(f"calibration error {ece:.3f}")
+    axes.grid()
+
+
+def coverage(axes: Axes, kept: pd.DataFrame) -> None:
+    """Accuracy against the share of images kept when the least certain are left out."""
+    axes.plot(kept["coverage"], kept["accuracy"], **(LINES["val"] | {"label": None}))
+    axes.set(xlim=(0, 1.02), xlabel="share of images kept, most certain first", ylabel="accuracy")
+    axes.set_title("accuracy without the least certain")
+    axes.grid()
+
+
+def _figure(width: float, height: float, title: str) -> Figure:
+    figure = Figure(figsize=(width, height))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=INK)
+    return figure

@@ -1,0 +1,131 @@
+"""What a run leaves behind while it trains: metrics.csv (a row per epoch), its checkpoints, and run.json."""
+
+import logging
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+
+log = logging.getLogger(__name__)
+
+
+SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_accuracy_low", "val_accuracy_high")
+
+
+class History(pl.Callback):
+    """A row per epoch, kept in the checkpoint too, so that a resumed run has them all.
+
+    `images_per_second` counts training only: from the epoch's start to its last step.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, Any]] = []
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._started, self._images = time.perf_counter(), 0
+        self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # the schedule steps before the end
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        batch = args[1]
+        self._images += len(batch[1]) * trainer.world_size
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            if pl_module.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._trained = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        row = {
+            "epoch": trainer.current_epoch,
+            **{name: found[name] for name in sorted(found, key=lambda name: (not name.startswith("train"), name))},
+            "lr": self._lr,
+            "seconds": time.perf_counter() - self._started,
+            "images_per_second": self._images / (self._trained - self._started),
+        }
+        self.rows = [old for old in self.rows if old["epoch"] < row["epoch"]] + [row]
+        if trainer.is_global_zero:
+            self.write()
+            log.info(
+                "epoch %2d/%d  train loss %.4f accuracy %.3f · val loss %.4f accuracy %.3f (%.3f–%.3f) · %.0f s, %.0f images/s",
+                row["epoch"],
+                (trainer.max_epochs or 0) - 1,
+                *(row.get(name, float("nan")) for name in SHOWN),
+                row["seconds"],
+                row["images_per_second"],
+            )
+
+    def write(self) -> None:
+        """metrics.csv as it stands."""
+        part = self.file.with_name(f".{self.file.name}.part")
+        pd.DataFrame(self.rows).to_csv(part, index=False)
+        part.replace(self.file)
+
+    @property
+    def steady_rate(self) -> float | None:
+        """Median images per second of the training epochs after the first (of the first, where it is the only one)."""
+        rates = [row["images_per_second"] for row in self.rows]
+        return statistics.median(rates[1:] or rates) if rates else None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class Checkpoints(ModelCheckpoint):
+    """`best.ckpt` by a monitored metric and `last.ckpt`, written at the boundaries of epochs only, the start included:
+    an interrupted run always has a `last.ckpt`, and resuming from one is exact."""
+
+    def __init__(self, folder: Path, monitor: str) -> None:
+        super().__init__(
+            folder,
+            filename="best",
+            monitor=monitor,
+            mode=monitor_mode(monitor),
+            auto_insert_metric_name=False,
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.file("last"))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        trainer.save_checkpoint(self.file("last"))  # Lightning's `save_last` writes only when the best one improved
+
+    def file(self, name: str) -> Path:
+        """`best` or `last` in the run's folder."""
+        return Path(str(self.dirpath)) / f"{name}.ckpt"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """A run's folder may have been moved since: its checkpoints are looked for where it is now."""
+        here = {str(self.file("best")): score for score in state_dict["best_k_models"].values()}
+        paths = {name: str(self.file("best")) for name in ("best_model_path", "kth_best_model_path") if here}
+        moved = {"dirpath": self.dirpath, "best_k_models": here}
+        super().load_state_dict({**state_dict, **paths, **moved})
+
+
+class Patience(EarlyStopping):
+    """Early stopping that says so, and whose patience a resumed run may change."""
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.stopped_epoch:
+            log.info("Stopped early: %s has not improved for %d epochs", self.monitor, self.wait_count)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
+
+def monitor_mode(monitor: str) -> str:
+    """Whether less or more of a metric is better."""
+    return "min" if monitor.endswith(("loss", "error")) else "max"

@@ -1,0 +1,163 @@
+"""The frozen prefix, kept: what no epoch changes is computed once for every image, and training goes on from there.
+
+Below the first trained module a network is a constant function of the image while augmentation is off. Its output is
+kept by `store`, in the run's precision; later epochs, seeds, jobs of a sweep and the run's own judgement start from it.
+With augmentation on, `finetune.views` outputs are kept of each training image, each of another augmentation.
+"""
+
+import hashlib
+import json
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+from tqdm import tqdm
+
+from faceattr.data import array_cache, pixel_cache
+from faceattr.data.array_cache import RowArray
+from faceattr.data.datamodule import FaceData, as_numpy
+from faceattr.models.freezing import Policy
+from faceattr.models.network import Network
+from faceattr.training.module import Classifier
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+
+
+def reason_disabled(cfg: DictConfig, network: Network, policy: Policy, augmented: bool) -> str | None:
+    """Why the output of the frozen stages is not to be kept in this run; None if it is."""
+    if cfg.finetune.cache == "off":
+        return "finetune.cache=off"
+    if not any(network.num_constant_layers(start) for _, start in policy.steps):
+        return "nothing is frozen that could be run apart"
+    if augmented and not cfg.finetune.views:
+        return "images are augmented; augment=none keeps it, finetune.views=K keeps K augmented views of each image"
+    if cfg.data.pack == "off":
+        return "data.pack=off keeps nothing"
+    if cfg.trainer.limit_batches:
+        return "trainer.limit_batches leaves out most images"
+    return None
+
+
+class FeatureCache(pl.Callback):
+    """Lets training, or judging, begin behind the frozen stages: `data` serves what they gave, the module runs the rest.
+
+    In training it follows the finetune policy from epoch to epoch. `about` says what was kept, for run.json.
+    """
+
+    def __init__(self, data: FaceData) -> None:
+        self.data = data
+        self.about: list[dict[str, Any]] = []
+        self._start: int | None = None
+        self._views: RowArray | None = None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        epoch, views = trainer.current_epoch, _views(pl_module)
+        self._begin_at(pl_module.policy.first_trainable_stage(epoch), trainer, pl_module, training=True)
+        if self._views is not None:  # another view of each image in every epoch
+            rows = self.data.rows("train")
+            picked = np.random.default_rng([pl_module.cfg.seed, epoch]).integers(views, size=len(rows))
+            self.data.images("train").serve(self._views, rows, np.arange(len(rows)) * views + picked)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        self._begin_at(pl_module.first_trainable_stage, trainer, pl_module, training=False)
+
+    def _begin_at(self, start: int, trainer: pl.Trainer, module: Classifier, *, training: bool) -> None:
+        if start == self._start:
+            return
+        self._start, self._views, module.begin = start, None, 0
+        cut, views, began = module.network.num_constant_layers(start), _views(module), time.perf_counter()
+        plain = ["val", "test"] if views else ["train", "val", "test"]
+        rows = np.sort(np.concatenate([self.data.rows(split) for split in plain]))
+        kept: RowArray | None = None
+        try:
+            if cut and views and training:
+                self._views = self._kept(self.data.rows("train"), trainer, module, cut, views)
+            if cut:
+                kept = self._kept(rows, trainer, module, cut, 0)
+                module.begin = cut
+        except array_cache.NoRoom as none:
+            self._views = None
+            log.warning("finetune.cache: %s The frozen stages run in every epoch", none)
+        for split in ("train", "val", "test"):
+            images = self.data.images(split)
+            if kept is None:
+                images.serve_pixels()
+            elif split in plain:
+                images.serve(kept, rows, np.arange(len(rows)))
+        if kept is not None:
+            self.about.append(
+                {
+                    "trained_from": module.network.stage_names[start],
+                    "files": [array.file.name for array in (kept, self._views) if array is not None],
+                    "seconds": round(time.perf_counter() - began, 2),
+                }
+            )
+
+    def _kept(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, cut: int, views: int) -> RowArray:
+        """What the first `cut` modules give for these rows of the table; with `views` so many of each, augmented."""
+        network, device = module.network, module.device
+        for name in network.layer_names[:cut]:
+            network.get_submodule(name).eval()
+        loader = self.data.in_order(rows)
+
+        def outputs(images: Tensor) -> Tensor:
+            found = network(module.scaled(images.to(device)), end=cut)
+            return (found.permute(0, 2, 3, 1) if found.ndim == 4 else found).contiguous().cpu()
+
+        def compute(kept: RowArray) -> dict[str, Any]:
+            rng = torch.Generator().manual_seed(module.cfg.seed)
+            count = len(rows) * max(1, views)
+            with tqdm(total=count, desc="Frozen stages", unit="img", disable=None, leave=False) as progress:
+                for view in range(max(1, views)):
+                    position = view
+                    for images, *_ in loader:
+                        found = outputs(module.augmentation(images.to(device), rng) if views else images)
+                        for output in as_numpy(found):
+                            kept[position] = output
+                            position += max(1, views)
+                        progress.update(len(images))
+            return {}
+
+        with torch.inference_mode(), trainer.precision_plugin.forward_context():
+            probe = as_numpy(outputs(next(iter(loader))[0][:1]))
+            of = f"{views} augmented views of {len(rows)} images" if views else f"{len(rows)} images"
+            name = f"prefix-{self._key(rows, trainer, module, cut, views)}"
+            shape = (len(rows) * max(1, views), *probe.shape[1:])
+            return array_cache.get_or_create(
+                name, shape, probe.dtype, compute, what=f"Output of the frozen stages for {of}"
+            )[0]
+
+    def _key(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, cut: int, views: int) -> str:
+        """Changes with whatever the outputs depend on: images, input, weights, precision, views, device, version."""
+        network, cfg = module.network, module.cfg
+        modules = {name: network.get_submodule(name) for name in network.layer_names[:cut]}
+        about = [
+            FORMAT,
+            torch.__version__,
+            module.device.type,
+            str(trainer.precision),
+            cfg.model.scaling,
+            [f"{name}: {part}" for name, part in modules.items()],
+            [views, cfg.seed, OmegaConf.to_container(cfg.augment)] if views else None,
+            pixel_cache.key([self.data.paths[row] for row in rows], self.data.spec),
+        ]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        for part in modules.values():
+            for name, tensor in part.state_dict().items():
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()[:24]
+
+
+def _views(module: Classifier) -> int:
+    """How many augmented views of each training image are kept; 0 without augmentation."""
+    return int(module.cfg.finetune.views or 0) if module.augmentation.active else 0

@@ -1,0 +1,79 @@
+"""From a checkpoint and images to a table of probabilities; `predict` is what predict.py runs."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from tqdm import tqdm
+
+from faceattr.data.datamodule import Batch
+from faceattr.data.decode import InputSpec, read_many
+from faceattr.models.task import Task
+from faceattr.training.module import Classifier
+from faceattr.training.trainer import build_trainer
+
+log = logging.getLogger(__name__)
+
+
+def probabilities(
+    model: Classifier, loader: DataLoader[Any], trainer_cfg: DictConfig, *callbacks: Callback
+) -> tuple[Tensor, Tensor]:
+    """Float32 [N, classes] and the row [N] of each, in the loader's order, without gradients, on the trainer's device."""
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    found = Collected()
+    trainer = build_trainer(trainer_cfg, single=True, callbacks=[*callbacks, found], **quiet)
+    trainer.predict(model, loader, return_predictions=False)
+    scores = np.frombuffer(found.scores, np.float32).reshape(-1, len(model.task.classes))
+    return torch.from_numpy(scores), torch.from_numpy(np.frombuffer(found.rows, np.int64))
+
+
+class Collected(Callback):
+    """Scores and rows of all batches in one piece of memory each: many small tensors kept between large ones that come and
+    go would keep the heap from using those again, several kilobytes an image."""
+
+    def __init__(self) -> None:
+        self.scores, self.rows = bytearray(), bytearray()
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+        scores, rows = outputs
+        self.scores += scores.numpy().tobytes()
+        self.rows += rows.numpy().tobytes()
+
+
+def to_frame(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:
+    """Columns path, predicted (a class; the attributes that are there, comma-separated), and a probability by each name."""
+    if task.multilabel:
+        predicted = [
+            ", ".join(name for name, has in zip(task.classes, row, strict=True) if has) for row in scores > 0.5
+        ]
+    else:
+        predicted = [task.classes[position] for position in scores.argmax(1).tolist()]
+    each = {f"probability_{name}": scores[:, position].numpy() for position, name in enumerate(task.classes)}
+    return pd.DataFrame({"path": paths.to_numpy(), "predicted": predicted} | each)
+
+
+class DecodedBatches(IterableDataset[Batch]):
+    """Image files as batches, decoded by threads as they are needed; what cannot be read is put into `bad`."""
+
+    def __init__(self, paths: list[str], spec: InputSpec, batch_size: int) -> None:
+        self.paths, self.spec, self.batch_size = paths, spec, batch_size
+        self.bad: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Batch]:
+        starts = range(0, len(self.paths), self.batch_size)
+        for start in tqdm(starts, desc="Predicting", unit="batch", disable=None, leave=False):
+            paths = self.paths[start : start + self.batch_size]
+            pixels = np.zeros((len(paths), self.spec.height, self.spec.width, 3), np.uint8)
+            bad = read_many(paths, self.spec, pixels, workers=None, label="", block=4)
+            self.bad |= {paths[row]: reason for row, reason in bad.items()}
+            good = np.setdiff1d(np.arange(len(paths)), list(bad))
+            if len(good):
+                images = torch.from_numpy(pixels[good]).permute(0, 3, 1, 2)
+                yield images, torch.full((len(good),), -1), torch.from_numpy(good + start)

@@ -1,0 +1,97 @@
+"""Where and in which precision to compute: the only place that looks at the hardware. Everything else is Lightning's."""
+
+import ctypes
+import logging
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig, OmegaConf
+
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+
+def build_trainer(cfg: DictConfig, *, single: bool = False, **more: Any) -> pl.Trainer:
+    """A Lightning trainer on the device and in the precision that the group `trainer` asks for.
+
+    `single` takes one of its devices: judging is done once, by one process.
+    Raises a FaceattrError where the device is not there; never goes on on another one.
+    """
+    for noisy in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")  # advice on choices made on purpose
+    if cfg.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+        raise FaceattrError(
+            f"trainer.accelerator={cfg.accelerator}: no CUDA device is visible here.\n"
+            "Use trainer=cpu, or trainer=auto for what there is."
+        )
+    on_cuda = torch.cuda.is_available() and cfg.accelerator != "cpu"
+    if on_cuda:
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    else:
+        keep_freed_memory()
+    flush_denormals()
+    try:
+        return pl.Trainer(
+            accelerator=cfg.accelerator,
+            devices=1 if single and not OmegaConf.is_list(cfg.devices) else cfg.devices[:1] if single else cfg.devices,
+            strategy="auto" if single else cfg.strategy,
+            precision=PRECISIONS[resolve_precision(cfg)],
+            deterministic="warn" if on_cuda else None,  # CPU kernels repeat themselves as they are
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # our sampler does it, and validation keeps every image once
+            **more,
+        )
+    except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
+        raise FaceattrError(f"trainer: {error}") from error
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc's malloc not to hand freed blocks back to the system.
+
+    By default every activation of a step is mapped, faulted in page by page and unmapped again, which on a CPU can take
+    more than half of the time of training a small network. Elsewhere than on glibc nothing is done.
+    """
+    try:
+        malloc_option = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    for option, value in ((-3, 1 << 30), (-1, (1 << 31) - 1), (-2, 1 << 28)):  # mmap and trim threshold, top pad
+        malloc_option(option, value)
+
+
+def flush_denormals() -> None:
+    """Numbers below 1e-38 become 0: the optimizer's state of a weight without gradient fades into them, and a CPU's square
+    root of them is many times slower. To reach every thread of OpenMP it has to come before the first parallel operation."""
+    torch.set_flush_denormal(True)
+
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+
+
+def resolve_precision(cfg: DictConfig) -> str:
+    """`32`, `bf16` or `16`. `auto`: bf16 where the device computes in it, fp16 on other CUDA devices, else float32."""
+    if cfg.precision != "auto":
+        return str(cfg.precision)
+    if cfg.accelerator != "cpu" and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
+    if cfg.accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
+        able = cpu_capabilities()
+        return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "32"
+    return "32"
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """Instruction sets and name of the CPU; empty with a torch that cannot tell yet (before 2.12 or so)."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
+
+
+def describe_device(used: pl.Trainer) -> str:
+    """The device by name: what a run stores."""
+    device = used.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_capabilities().get("cpu_name")
+    return f"{device.type} × {used.num_devices} ({name or 'unknown'})"

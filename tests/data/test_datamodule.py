@@ -1,0 +1,294 @@
+"""The data module: batches as documented, an order from (seed, epoch) alone, every image once, in every process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from faceattr.config import schema
+from faceattr.data import table
+from faceattr.data.datamodule import EpochSampler, FaceData
+from faceattr.data.decode import InputSpec, read
+from faceattr.data.load import load_table
+from faceattr.errors import FaceattrError
+from faceattr.models.task import Task
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+SPEC = InputSpec(5, 4, "bilinear", "unit")
+SPLITS = {"train": 23, "val": 6, "test": 4}
+
+
+def paint(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(0, 256, (8, 7, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """Class folders in splits; `man` is one image in four."""
+    for number, split in enumerate(split for split, n in SPLITS.items() for _ in range(n)):
+        paint(tmp_path / split / ("man" if number % 4 == 0 else "woman") / f"{number:02}.png", number)
+    return tmp_path
+
+
+def prepared(root: Path) -> pd.DataFrame:
+    files = sorted(root.rglob("*.png"))
+    found = pd.DataFrame(
+        {
+            "path": [file.relative_to(root).as_posix() for file in files],
+            "label": [file.parent.name for file in files],
+            "split": [file.parent.parent.name for file in files],
+            "extra": [int(file.stem) for file in files],
+        }
+    )
+    found.attrs.update(classes=["woman", "man"], ordinal=False)
+    return table.prepare(found, root)
+
+
+def faces(root: Path, seed: int = 0, **keys: object) -> FaceData:
+    keys = {"batch_size": 8, "workers": 0, "pack": "ram"} | keys
+    return FaceData(prepared(root), OmegaConf.structured(schema.Data(root=str(root), **keys)), SPEC, seed)
+
+
+def rows_of(loader: object) -> list[list[int]]:
+    return [batch[2].tolist() for batch in loader]
+
+
+def flat(lists: list[list[int]]) -> list[int]:
+    return [value for part in lists for value in part]
+
+
+@pytest.mark.parametrize("keys", [{"pack": "disk"}, {"pack": "ram"}, {"pack": "off"}, {"pack": "off", "workers": 2}])
+def test_batches_are_as_documented(root, keys):
+    data = faces(root, **keys)
+    batches = list(data.train_dataloader())
+    assert [len(rows) for _, _, rows in batches] == [8, 8, 7]
+    for images, targets, rows in batches:
+        assert images.shape == (len(rows), 3, SPEC.height, SPEC.width)
+        assert images.dtype == torch.uint8
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        assert targets.shape == rows.shape == (len(rows),)
+        assert targets.dtype == rows.dtype == torch.int64
+        for image, task, row in zip(images, targets, rows.tolist(), strict=True):
+            line = data.table.iloc[row]
+            assert (image.permute(1, 2, 0).numpy() == read(root / line.path, SPEC)).all()
+            assert data.table.attrs["classes"][task] == line.label == Path(line.path).parent.name
+
+
+def test_packed_and_decoded_batches_are_identical(root):
+    loaders = [faces(root, **keys).train_dataloader() for keys in ({"pack": "disk"}, {"pack": "off", "workers": 1})]
+    for packed, decoded in zip(*loaders, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(packed, decoded, strict=True))
+
+
+def test_a_batch_can_be_written_to(root):
+    """Not a view of the read-only pack."""
+    data = faces(root, pack="disk")
+    images = next(iter(data.val_dataloader()))[0]
+    images.zero_()
+    assert next(iter(data.val_dataloader()))[0].any()
+
+
+def order(size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[int]:
+    return list(EpochSampler(size, seed, weights, lambda: epoch))
+
+
+@pytest.mark.parametrize("weights", [None, np.linspace(1, 3, 40)])
+def test_the_order_depends_on_seed_and_epoch_only(weights):
+    first = order(40, 0, 0, weights)
+    torch.manual_seed(5)
+    np.random.seed(5)
+    assert order(40, 0, 0, weights) == first
+    others = [order(40, *pair, weights) for pair in ((0, 1), (1, 0), (1, 1))]
+    assert len({tuple(found) for found in (first, *others)}) == 4
+
+
+def test_every_epoch_covers_every_image_once():
+    for epoch in range(3):
+        assert sorted(order(40, 7, epoch)) == list(range(40))
+
+
+def test_the_order_leaves_the_global_generators_alone(root):
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
+    list(faces(root).train_dataloader())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.random.get_state()[1].tolist() == numpy_state
+
+
+class Seen(pl.LightningModule):
+    """Keeps the rows of each training epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.epochs: dict[int, list[int]] = {}
+
+    def training_step(self, batch: object, _: int) -> torch.Tensor:
+        self.epochs.setdefault(self.current_epoch, []).extend(batch[2].tolist())
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_lightnings_epoch_decides_the_order(root):
+    data, seen = faces(root, seed=3), Seen()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    pl.Trainer(max_epochs=2, enable_model_summary=False, **quiet).fit(seen, datamodule=data)
+    rows = data.rows("train")
+    assert seen.epochs == {epoch: rows[order(23, 3, epoch)].tolist() for epoch in (0, 1)}
+
+
+def test_the_balanced_sampler_draws_classes_equally_often(root):
+    data = faces(root, balance="sampler")
+    targets = [task for _ in range(3) for _, targets, _ in data.train_dataloader() for task in targets.tolist()]
+    assert len(targets) == 3 * SPLITS["train"]
+    loader = data.train_dataloader()
+    epochs = [order(23, 0, epoch, loader.sampler.weights) for epoch in range(60)]
+    labels = data.table["label"].cat.codes.to_numpy()[data.rows("train")]
+    assert labels.mean() < 0.3
+    assert labels[epochs].mean() == pytest.approx(0.5, abs=0.05)
+    shares = np.bincount(np.ravel(epochs), minlength=23) / np.size(epochs)
+    for code in (0, 1):  # within a class equally often too
+        assert shares[labels == code] == pytest.approx(0.5 / (labels == code).sum(), rel=0.35)
+
+
+def test_without_balance_the_sampler_has_no_weights(root):
+    assert faces(root).train_dataloader().sampler.weights is None
+    assert faces(root, balance="loss").train_dataloader().sampler.weights is None
+
+
+def test_a_last_batch_of_one_image_is_dropped_and_logged(root, caplog):
+    caplog.set_level("INFO")
+    assert [len(rows) for rows in rows_of(faces(root, batch_size=11).train_dataloader())] == [11, 11]
+    assert "The last training batch would hold one image: each epoch leaves a random one out" in caplog.text
+    caplog.clear()
+    assert [len(rows) for rows in rows_of(faces(root, batch_size=7).train_dataloader())] == [7, 7, 7, 2]
+    assert "leaves a random one out" not in caplog.text
+
+
+def test_validation_keeps_a_last_batch_of_one_image(root):
+    assert [len(rows) for rows in rows_of(faces(root, batch_size=5).val_dataloader())] == [5, 1]
+
+
+def test_validation_is_in_the_tables_order(root):
+    data = faces(root, batch_size=4)
+    for split, size in SPLITS.items():
+        found = flat(rows_of(data.split_dataloader(split)))
+        assert found == np.flatnonzero(data.table["split"] == split).tolist()
+        assert len(found) == size
+    assert flat(rows_of(data.val_dataloader())) == data.rows("val").tolist()
+    assert flat(rows_of(data.split_dataloader("all"))) == list(range(len(data.table)))
+
+
+@pytest.mark.parametrize("pack", ["ram", "off"])
+def test_rows_are_the_tables_after_bad_images_were_skipped(root, pack, caplog):
+    before = prepared(root)
+    broken = [0, 5, len(before) - 1]
+    for row in broken:
+        (root / before.path[row]).write_text("no image")
+    data = faces(root, pack=pack, on_bad_image="skip")
+    assert data.bad_images["path"].tolist() == before.path[broken].tolist()
+    assert data.bad_images["reason"].tolist() == ["not an image file"] * 3
+    assert data.table["path"].tolist() == before.path.drop(broken).tolist()
+    assert data.table.attrs == before.attrs
+    assert "Left out 3 unreadable images (data.on_bad_image=skip)" in caplog.text
+    seen = set()
+    for loader in (data.train_dataloader(), data.val_dataloader(), data.split_dataloader("test")):
+        for images, targets, rows in loader:
+            for image, task, row in zip(images, targets.tolist(), rows.tolist(), strict=True):
+                line = data.table.iloc[row]
+                assert (image.permute(1, 2, 0).numpy() == read(root / line.path, SPEC)).all()
+                assert data.table.attrs["classes"][task] == line.label
+                seen.add(row)
+    assert seen == set(range(len(before) - 3))
+
+
+def test_bad_images_are_an_error_that_lists_them(root):
+    files = sorted(root.rglob("*.png"))
+    for file in files[:7]:
+        file.write_text("no image")
+    named = (
+        f"7 of 33 images cannot be read: {files[0].relative_to(root)} .not an image file.; .*, …\n.*on_bad_image=skip"
+    )
+    with pytest.raises(FaceattrError, match=named):
+        faces(root)
+
+
+def test_a_split_that_only_held_bad_images_is_an_error(root):
+    for file in root.glob("val/*/*.png"):
+        file.write_text("no image")
+    data = faces(root, on_bad_image="skip")  # which evaluation may use, and training refuses
+    with pytest.raises(FaceattrError, match=r"Without the unreadable images(.|\n)*val"):
+        table.check_splits(data.table)
+
+
+@pytest.fixture
+def process_of() -> Iterator[object]:
+    """`process_of(rank, world)` makes this process that one of a group: torch's own fake backend."""
+
+    def join(rank: int, world: int) -> None:
+        leave()
+        dist.init_process_group("fake", rank=rank, world_size=world, store=FakeStore())
+
+    def leave() -> None:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    yield join
+    leave()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ddp_processes_cover_every_image(root, process_of, world):
+    data = faces(root, batch_size=4)
+    train, val = [], []
+    for rank in range(world):
+        process_of(rank, world)
+        train.append(flat(rows_of(data.train_dataloader())))
+        val.append(flat(rows_of(data.val_dataloader())))
+    assert len({len(rows) for rows in train}) == 1, "processes of unequal length wait for each other forever"
+    assert set(flat(train)) == set(data.rows("train").tolist())
+    assert len(flat(train)) - SPLITS["train"] < world
+    assert sorted(flat(val)) == data.rows("val").tolist()
+
+
+def test_ddp_drops_the_last_batch_by_what_a_process_holds(root, process_of):
+    """23 images, 12 a process: 11 leave one over; of the 23 together, 22 would."""
+    process_of(0, 2)
+    assert [len(rows) for rows in rows_of(faces(root, batch_size=11).train_dataloader())] == [11]
+    assert [len(rows) for rows in rows_of(faces(root, batch_size=22).train_dataloader())] == [12]
+
+
+def data_config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base=None):
+        return compose("data/folders", [f"++{override}" for override in overrides]).data
+
+
+def test_load_table_follows_the_config_and_the_checkpoints_classes(root):
+    cfg = data_config(f"data.root={root}", "data.seed=0")
+    own = load_table(cfg)
+    assert own.attrs["classes"] == ["man", "woman"]
+    assert own["split"].value_counts().to_dict() == SPLITS
+    turned = load_table(cfg, task=Task.from_config(["woman", "man"], ordinal=False, loss="auto"))
+    assert turned["label"].cat.categories.tolist() == ["woman", "man"]
+    assert (turned["label"].astype(str) == own["label"].astype(str)).all()
+
+
+def test_classes_of_a_checkpoint_that_the_data_lack_are_refused_with_both_lists(root):
+    message = r"The model tells apart old, young; these data hold man, woman\.\n.*data.class_map"
+    with pytest.raises(FaceattrError, match=message):
+        load_table(
+            data_config(f"data.root={root}", "data.seed=0"),
+            task=Task.from_config(["old", "young"], ordinal=False, loss="auto"),
+        )

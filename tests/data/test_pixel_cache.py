@@ -1,0 +1,240 @@
+"""Packed pixels: found again, never wrong, shared by processes, bounded on the disk."""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceattr.data.array_cache import RowArray, folder
+from faceattr.data.decode import InputSpec, read
+from faceattr.data.pixel_cache import pack
+from faceattr.errors import FaceattrError
+
+SPEC = InputSpec(8, 6, "bilinear", "unit")
+SIZE = 5 * 8 * 6 * 3
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("FACEATTR_CACHE_GB", raising=False)
+
+
+@pytest.fixture
+def photos(tmp_path) -> list[str]:
+    """Five noise images of several sizes."""
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for i, path in enumerate(paths):
+        rewrite(path, i)
+    return list(map(str, paths))
+
+
+def rewrite(path: str | Path, seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (12 + seed % 7, 11, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+
+
+def packs() -> list[str]:
+    return sorted(file.name for file in folder().glob("*.npy"))
+
+
+def whole(pixels: RowArray) -> np.ndarray:
+    return pixels[np.arange(len(pixels))]
+
+
+def one_by_one(paths: list[str], spec: InputSpec = SPEC) -> np.ndarray:
+    return np.stack([read(path, spec) for path in paths])
+
+
+def python(*code: str, **options: object) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, *code], text=True, stdout=subprocess.PIPE, env=os.environ, **options)
+
+
+def test_a_pack_is_found_again_and_nothing_decoded_again(photos, caplog):
+    caplog.set_level(logging.INFO)
+    first, _ = pack(photos, SPEC, mode="disk", workers=1)
+    assert isinstance(first, RowArray)
+    file = folder() / packs()[0]
+    written = file.stat().st_ino, file.read_bytes()
+    stat = Path(photos[0]).stat()
+    Path(photos[0]).write_bytes(bytes(stat.st_size))  # decoding it again would find it unreadable
+    os.utime(photos[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again, bad = pack(photos, SPEC, mode="auto", workers=1)
+    assert (whole(again) == whole(first)).all()
+    assert bad == {}
+    assert (file.stat().st_ino, file.read_bytes()) == written
+    assert [record.getMessage().split(" in ")[0] for record in caplog.records] == [
+        "Pixels of 5 images: kept",
+        "Pixels of 5 images: found",
+    ]
+
+
+def test_a_changed_image_a_new_order_or_another_spec_make_a_new_pack(photos):
+    pack(photos, SPEC, mode="disk", workers=1)
+    rewrite(photos[2], 9)
+    changed, _ = pack(photos, SPEC, mode="disk", workers=1)
+    assert (whole(changed) == one_by_one(photos)).all()
+    os.utime(photos[2], ns=(1, 1))  # the same size, another date
+    pack(photos, SPEC, mode="disk", workers=1)
+    assert len(packs()) == 3
+    rewrite(photos[2], 10)  # another size, the same date
+    os.utime(photos[2], ns=(1, 1))
+    resized, _ = pack(photos, SPEC, mode="disk", workers=1)
+    assert (whole(resized) == one_by_one(photos)).all()
+    turned, _ = pack(photos[::-1], SPEC, mode="disk", workers=1)
+    assert (whole(turned) == one_by_one(photos[::-1])).all()
+    for spec in (InputSpec(6, 8, "bilinear", "unit"), InputSpec(8, 6, "nearest", "unit")):
+        other, _ = pack(photos, spec, mode="disk", workers=1)
+        assert (whole(other) == one_by_one(photos, spec)).all()
+    assert len(packs()) == 7
+    pack(photos, InputSpec(8, 6, "bilinear", "imagenet"), mode="disk", workers=1)  # scaling comes after the pixels
+    assert len(packs()) == 7
+
+
+def test_all_modes_give_the_same_pixels_and_bad_rows(photos):
+    Path(photos[3]).write_text("no image")
+    found = {mode: pack(photos, SPEC, mode=mode, workers=2) for mode in ("disk", "ram", "auto", "off")}
+    packed, bad = found["disk"]
+    pixels = whole(packed)
+    assert list(bad) == [3]
+    assert all(reasons == bad for _, reasons in found.values())
+    assert found["off"][0] is None
+    assert not pixels[3].any()
+    kept = [0, 1, 2, 4]
+    assert (pixels[kept] == one_by_one([photos[row] for row in kept])).all()
+    assert (found["ram"][0] == pixels).all()
+    assert (whole(found["auto"][0]) == pixels).all()
+    assert isinstance(found["ram"][0], np.ndarray)
+    assert pack(photos, SPEC, mode="disk", workers=1)[1] == bad, "not found again"
+
+
+def test_ram_and_off_write_nothing(photos):
+    pack(photos, SPEC, mode="ram", workers=1)
+    pack(photos, SPEC, mode="off", workers=1)
+    assert not folder().exists()
+
+
+PACK_BIG = """
+import sys
+from faceattr.data.decode import InputSpec
+from faceattr.data.pixel_cache import pack
+pixels, bad = pack([sys.argv[1]] * int(sys.argv[2]), InputSpec(16, 16, "bilinear", "unit"), mode="disk", workers=1)
+import numpy as np
+print(pixels[np.arange(len(pixels))].sum(), len(bad))
+"""
+
+
+@pytest.fixture
+def big(tmp_path) -> Path:
+    """Takes a while to decode."""
+    Image.linear_gradient("L").resize((2000, 2000)).save(tmp_path / "big.png")
+    return tmp_path / "big.png"
+
+
+def test_an_interrupted_pack_is_never_used(big):
+    process = python("-c", PACK_BIG, str(big), "40")
+    deadline = time.monotonic() + 30
+    while not list(folder().glob("*.part")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    process.kill()
+    process.communicate()
+    (left,) = folder().glob("*.part")
+    assert packs() == [], "not killed in the middle"
+    spec = InputSpec(16, 16, "bilinear", "unit")
+    pixels, bad = pack([str(big)] * 40, spec, mode="disk", workers=2)
+    assert packs() == [f"{left.stem}.npy"]
+    assert not left.exists()
+    assert (whole(pixels) == read(big, spec)).all()
+    assert bad == {}
+
+
+def test_processes_that_pack_together_do_not_clash(big):
+    together = [python("-c", PACK_BIG, str(big), "8") for _ in range(2)]
+    said = [process.communicate(timeout=60)[0] for process in together]
+    assert [process.returncode for process in together] == [0, 0]
+    assert said[0] == said[1]
+    assert len(packs()) == 1
+    assert sorted(path.suffix for path in folder().iterdir()) == [".json", ".lock", ".npy"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "header", "empty", "scribbled", "no json", "half json"])
+def test_a_damaged_pack_is_made_again(photos, damage):
+    pack(photos, SPEC, mode="disk", workers=1)
+    file = folder() / packs()[0]
+    content = file.read_bytes()
+    about = file.with_suffix(".json")
+    if "json" in damage:
+        about.unlink() if damage == "no json" else about.write_text(about.read_text()[:9])
+    else:
+        file.write_bytes(content[: {"truncated": len(content) // 2, "header": 20, "empty": 0}.get(damage, -1)] + b"!")
+    pixels, bad = pack(photos, SPEC, mode="disk", workers=1)
+    assert (whole(pixels) == one_by_one(photos)).all()
+    assert bad == {}
+    assert file.read_bytes() == content
+
+
+def test_the_least_recently_used_packs_go_when_the_limit_is_passed(photos, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("FACEATTR_CACHE_GB", str(2.9 * SIZE / 1e9))
+
+    def packed(turn: int, used: int) -> str:
+        known = set(packs())
+        pack(photos[turn:] + photos[:turn], SPEC, mode="disk", workers=1)
+        (name,) = set(packs()) - known
+        os.utime(folder() / name, ns=(used, (folder() / name).stat().st_mtime_ns))
+        return name
+
+    first, second = packed(0, used=1000), packed(1, used=2000)
+    pack(photos, SPEC, mode="disk", workers=1)  # use the first again
+    third = packed(2, used=3000)
+    assert packs() == sorted([first, third])
+    assert not (folder() / second).with_suffix(".json").exists()
+    assert f"Removed {folder() / second}, the least recently used" in caplog.text
+
+
+def test_the_command_lists_and_clears(photos):
+    def run(*arguments: str) -> tuple[str, int]:
+        process = python("-m", "faceattr", "cache", *arguments, stderr=subprocess.STDOUT)
+        return process.communicate(timeout=60)[0], process.returncode
+
+    pack(photos, SPEC, mode="disk", workers=1)
+    (folder() / "pixels-0123.part").write_bytes(bytes(1000))  # of a process that was killed
+    name = packs()[0]
+    said, code = run()
+    assert code == 0
+    assert name in said and "5 rows" in said and f"1 arrays in {folder()}" in said
+    assert packs() == [name]
+    assert "usage" in run("everything")[0]
+    said, code = run("clear")
+    assert code == 0 and "all removed" in said
+    assert not folder().exists()
+
+
+def test_with_too_little_disk_auto_says_so_and_goes_off_and_disk_refuses(photos, monkeypatch, caplog):
+    usage = shutil.disk_usage(folder().parents[1])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + SIZE - 1))
+    assert pack(photos, SPEC, mode="auto", workers=1) == (None, {})
+    assert "data.pack=auto: Pixels of 5 images: 0.00 GB, and" in caplog.text
+    assert "decoded in every epoch" in caplog.text
+    with pytest.raises(
+        FaceattrError, match=r"data.pack=disk: .* has room for 0.00 .*FACEATTR_CACHE_GB.*\nOr data.pack=off"
+    ):
+        pack(photos, SPEC, mode="disk", workers=1)
+    assert packs() == []
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + SIZE))
+    assert pack(photos, SPEC, mode="auto", workers=1)[0] is not None
+
+
+def test_a_cache_folder_that_cannot_be_made_is_a_clear_error(photos, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(FaceattrError, match=r"Cannot write .*file.* FACEATTR_CACHE"):
+        pack(photos, SPEC, mode="disk", workers=1)

@@ -1,0 +1,265 @@
+"""The sample source: what is drawn depends on its numbers alone, is used only when whole, and fits every layout."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from faceattr.data.sources import sample
+from faceattr.data.sources.portraits import imagine
+from faceattr.errors import FaceattrError
+
+SIZE = 32  # pixels: the smallest that still shows a face
+
+
+def contents(root: Path, table: pd.DataFrame) -> list[bytes]:
+    return [(root / path).read_bytes() for path in table["path"]]
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "faceattr.data.sources.sample", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, timeout=120)
+
+
+def test_table_follows_the_contract(tmp_path: Path) -> None:
+    table = sample.load(str(tmp_path), n=60, image_size=SIZE)
+    assert list(table.columns[:3]) == ["path", "label", "group"]
+    assert table["path"].str.startswith(f"v{sample.VERSION}_n60_size{SIZE}_seed0/images/").all()
+    assert len(table) == table["path"].nunique() == 60
+    assert table.attrs == {"classes": ["female", "male"], "ordinal": False}
+    assert set(table["label"]) == {"female", "male"}
+    assert all(isinstance(group, str) for group in table["group"])
+    assert not table.isna().any().any()
+    with Image.open(tmp_path / table["path"][0]) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (SIZE, SIZE))
+
+
+def test_age_classes_are_ordered_and_fit_the_years(tmp_path: Path) -> None:
+    table = sample.load(str(tmp_path), n=60, image_size=SIZE, attribute="age")
+    assert table.attrs == {"classes": ["young", "middle", "old"], "ordinal": True}
+    years = pd.cut(table["age"], [0, 30, 50, 200], right=False, labels=["young", "middle", "old"])
+    assert (table["label"] == years).all()
+
+
+def test_users_classes_keep_their_order(tmp_path: Path) -> None:
+    table = sample.load(str(tmp_path), n=6, image_size=SIZE, classes=["male", "female"])
+    assert table.attrs["classes"] == ["male", "female"]
+
+
+def test_identities_have_several_pictures_of_one_person(tmp_path: Path) -> None:
+    table = sample.load(str(tmp_path), n=200, image_size=16)
+    whole = table.groupby("group").size().drop(table["group"].iloc[-1])  # the last may be cut off by n
+    assert whole.between(3, 6).all()
+    assert len(whole) > 30
+    assert (table.groupby("group")[["gender", "age", "beard", "skin_tone"]].nunique() == 1).all().all()
+    assert len(set(contents(tmp_path, table))) == 200
+
+
+def test_a_picture_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+    few = sample.load(str(tmp_path), n=10, image_size=SIZE)
+    many = sample.load(str(tmp_path), n=25, image_size=SIZE)
+    assert contents(tmp_path, few) == contents(tmp_path, many)[:10]
+    pd.testing.assert_frame_equal(few.drop(columns="path"), many.drop(columns="path")[:10])
+
+
+def test_seed_decides_the_pictures(tmp_path: Path) -> None:
+    one = sample.load(str(tmp_path / "a"), n=10, image_size=SIZE)
+    again = sample.load(str(tmp_path / "b"), n=10, image_size=SIZE)
+    other = sample.load(str(tmp_path / "b"), n=10, image_size=SIZE, sample_seed=1)
+    assert contents(tmp_path / "a", one) == contents(tmp_path / "b", again)
+    assert not set(contents(tmp_path / "a", one)) & set(contents(tmp_path / "b", other))
+
+
+def test_pool_draws_the_same_as_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = sample.load(str(tmp_path / "alone"), n=70, image_size=16)
+    monkeypatch.setattr(sample, "POOL_FROM", 0)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    pooled = sample.load(str(tmp_path / "pooled"), n=70, image_size=16)
+    assert contents(tmp_path / "alone", alone) == contents(tmp_path / "pooled", pooled)
+
+
+def test_faces_are_drawn_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    table = sample.load(str(tmp_path), n=6, image_size=SIZE)
+    drawn = {path: (tmp_path / path).stat().st_mtime_ns for path in table["path"]}
+    again = sample.load(str(tmp_path), n=6, image_size=SIZE, attribute="age")
+    assert drawn == {path: (tmp_path / path).stat().st_mtime_ns for path in again["path"]}
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "6 GENERATED faces" in first
+    assert f"into {tmp_path}" in first
+    assert "6 GENERATED faces" in second
+    assert f"from {tmp_path}" in second
+
+
+def test_what_an_interrupted_drawing_left_is_not_used(tmp_path: Path) -> None:
+    script = f"from faceattr.data.sources.sample import load; load({str(tmp_path)!r}, n=390, image_size=128)"
+    with subprocess.Popen([sys.executable, "-c", script]) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("**/*.jpg")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    left = [folder.name for folder in tmp_path.iterdir()]
+    assert len(left) == 1
+    assert left[0].startswith(".")
+    table = sample.load(str(tmp_path), n=390, image_size=128)
+    assert all((tmp_path / path).is_file() for path in table["path"])
+
+
+def test_a_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sample, "draw_faces", fail)
+    with pytest.raises(FaceattrError, match="No space left"):
+        sample.load(str(tmp_path), n=6, image_size=SIZE)
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_that_draw_at_once_do_not_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    draw_faces = sample.draw_faces
+
+    def overtaken(*arguments: Any) -> None:
+        """Draws, but lets another load of the same faces begin later and finish earlier."""
+        started.append(1)
+        if len(started) == 1:
+            sample.load(str(tmp_path), n=6, image_size=SIZE)
+        draw_faces(*arguments)
+
+    monkeypatch.setattr(sample, "draw_faces", overtaken)
+    table = sample.load(str(tmp_path), n=6, image_size=SIZE)
+    assert len(started) == 2
+    assert len(contents(tmp_path, table)) == 6
+    assert [folder.name for folder in tmp_path.iterdir()] == [f"v{sample.VERSION}_n6_size{SIZE}_seed0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"attribute": "hair"}, "gender, age"),
+        ({"n": 0}, "n=0"),
+        ({"image_size": 4}, "image_size=4"),
+        ({"sample_seed": -1}, "sample_seed=-1"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(FaceattrError, match=message):
+        sample.load(str(tmp_path), **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_features_overlap_between_the_genders() -> None:
+    people = [imagine(identity, 0, 0) for identity in range(600)]
+    for feature in ("jaw", "brow", "lips", "build"):
+        women, men = (
+            [getattr(one, feature) for one in people if one.gender == gender] for gender in ("female", "male")
+        )
+        assert np.mean(women) != pytest.approx(np.mean(men), abs=0.05)
+        assert max(min(women), min(men)) < min(np.mean(women), np.mean(men)) + 0.25
+        assert min(max(women), max(men)) > max(min(women), min(men))
+    assert {one.hair_length for one in people if one.gender == "male"} == {"none", "short", "medium", "long"}
+    assert any(one.hair_length == "short" for one in people if one.gender == "female")
+
+
+def test_csv_layout(tmp_path: Path) -> None:
+    out = sample.write("csv", tmp_path / "out", n=20, image_size=SIZE)
+    index = pd.read_csv(out / "results.csv")
+    assert list(index.columns) == ["Filename", "Gender", "Age"]
+    faces = sample.load(str(tmp_path / "cache"), n=20, image_size=SIZE)
+    assert index["Gender"].tolist() == [{"male": 0, "female": 1}[gender] for gender in faces["gender"]]
+    assert index["Age"].tolist() == faces["age"].tolist()
+    files = [(out / "images" / name).read_bytes() for name in index["Filename"]]
+    assert files == contents(tmp_path / "cache", faces)
+    assert sorted(p.name for p in out.iterdir()) == ["images", "results.csv"]
+
+
+def test_folders_layout(tmp_path: Path) -> None:
+    out = sample.write("folders", tmp_path / "out", n=60, image_size=SIZE)
+    files = sorted(out.rglob("*.jpg"), key=lambda file: file.name)
+    assert len(files) == 60
+    assert {file.relative_to(out).parts[0] for file in files} == {"Train", "Validation", "Test"}
+    faces = sample.load(str(tmp_path / "cache"), n=60, image_size=SIZE)
+    assert [file.parent.name.lower() for file in files] == faces["gender"].tolist()
+    split = pd.Series([file.parent.parent.name for file in files])
+    assert (split.groupby(faces["group"]).nunique() == 1).all()
+    assert (faces["gender"].groupby(split).nunique() == 2).all()
+
+
+def test_celeba_layout(tmp_path: Path) -> None:
+    out = sample.write("celeba", tmp_path / "out", n=60)
+    names = [f"{i:06d}.jpg" for i in range(1, 61)]
+    assert sorted(file.name for file in (out / "img_align_celeba").iterdir()) == names
+    with Image.open(out / "img_align_celeba" / names[0]) as picture:
+        assert picture.size == (178, 218)
+    count, header, *rows = (out / "list_attr_celeba.txt").read_text().splitlines()
+    assert count == "60"
+    attributes = pd.DataFrame([row.split()[1:] for row in rows], columns=header.split()).astype(int)
+    assert [row.split()[0] for row in rows] == names
+    assert set(attributes.to_numpy().ravel()) == {-1, 1}
+    faces = sample.load(str(tmp_path / "cache"), n=60, image_size=16)
+    assert ((attributes["Male"] == 1) == (faces["gender"] == "male")).all()
+    assert ((attributes["Eyeglasses"] == 1) == (faces["glasses"] != "none")).all()
+    part = pd.Series([int(line.split()[1]) for line in (out / "list_eval_partition.txt").read_text().splitlines()])
+    identity = pd.Series([int(line.split()[1]) for line in (out / "identity_CelebA.txt").read_text().splitlines()])
+    assert set(part) == {0, 1, 2}
+    assert (part.groupby(identity).nunique() == 1).all()
+    assert identity.nunique() == faces["group"].nunique()
+
+
+def test_imfdb_layout(tmp_path: Path) -> None:
+    out = sample.write("imfdb", tmp_path / "out", n=40, image_size=SIZE)
+    index = pd.read_csv(out / "train.csv")
+    assert list(index.columns) == ["ID", "Class"]
+    assert set(index["Class"]) == {"YOUNG", "MIDDLE", "OLD"}
+    assert sorted(file.name for file in (out / "Train").iterdir()) == index["ID"].tolist()
+
+
+def test_write_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(FaceattrError, match="not empty"):
+        sample.write("csv", tmp_path, n=3, image_size=SIZE)
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_write_takes_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert (sample.write("csv", tmp_path / "out", n=3, image_size=SIZE) / "results.csv").is_file()
+
+
+def test_command_line_writes_and_says_so(tmp_path: Path) -> None:
+    done = command("layout=imfdb", "n=12", "image_size=32", f"out={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert "12 generated faces" in done.stdout
+    assert str(tmp_path / "out") in done.stdout
+    assert len(list((tmp_path / "out" / "Train").iterdir())) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["layot=csv", "out=x"], "layot"),
+        (["layout=imdb", "out=x"], "csv, folders, celeba, imfdb"),
+        (["layout=csv"], "out. Usage: layout=… out=…"),
+        ([], "layout. Usage: layout=… out=…"),
+        (["layout=csv", "out=x", "n=many"], "many"),
+    ],
+)
+def test_command_line_errors_are_one_line(arguments: list[str], message: str) -> None:
+    done = command(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not Path("x").exists()
+
+
+def test_torch_is_not_imported() -> None:
+    script = "import sys, faceattr.data.sources.sample; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -1,0 +1,353 @@
+"""The contract: checks that name every problem at once, splits from the seed alone, draws and the fingerprint."""
+
+import logging
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from faceattr.data.sources import celeba, csv, imfdb
+from faceattr.data.table import fingerprint, prepare
+from faceattr.errors import FaceattrError
+
+CLASSES = ["female", "male"]
+
+
+def faces(root: Path, labels: list[str], **columns: list) -> pd.DataFrame:
+    """A source's table whose files are there."""
+    paths = [f"{i % 3}/{i:05d}.jpg" for i in range(len(labels))]
+    for folder in "012":
+        (root / folder).mkdir(exist_ok=True)
+    for path in paths:
+        (root / path).touch()
+    table = pd.DataFrame({"path": paths, "label": labels, **columns})
+    table.attrs.update(classes=CLASSES, ordinal=False)
+    return table
+
+
+def counts(table: pd.DataFrame) -> dict[tuple[str, str], int]:
+    return dict(table.groupby(["split", "label"], observed=True).size().items())  # type: ignore[arg-type]
+
+
+def random_groups(n: int, groups: int) -> tuple[list[str], list[str]]:
+    rng = np.random.default_rng(3)
+    group = (groups * rng.random(n) ** 2).astype(int)  # of very different sizes
+    return [CLASSES[g % 2] for g in group], [f"who{g}" for g in group]
+
+
+# the result --------------------------------------------------------------------------------------------------------
+
+
+def test_result_is_sorted_typed_and_described(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 20, age=list(range(40)))
+    ready = prepare(table, tmp_path)
+    assert ready["path"].is_monotonic_increasing
+    assert list(ready.index) == list(range(40))
+    assert list(ready.columns) == ["path", "label", "split", "age"]
+    assert list(ready["label"].cat.categories) == CLASSES
+    assert not ready["label"].cat.ordered
+    assert ready.attrs == {"classes": CLASSES, "ordinal": False, "multilabel": False}
+    assert table["path"].iloc[1] == "1/00001.jpg"  # the source's own is left as it was
+    back = ready.set_index("path").loc[table["path"]]
+    assert back["label"].astype(str).tolist() == table["label"].tolist()
+    assert back["age"].tolist() == table["age"].tolist()
+
+
+def test_classes_go_by_name_and_order(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 10)
+    table.attrs["ordinal"] = True
+    ready = prepare(table, tmp_path, classes=["male", "female"])
+    assert ready["label"].cat.codes[ready["label"] == "male"].unique().tolist() == [0]
+    assert ready["label"].cat.ordered
+    assert ready.attrs["classes"] == ["male", "female"]
+
+
+def test_paths_become_normal_and_relative(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 5, split=["train"] * 4 + ["val"] * 6)
+    expected = sorted(table["path"])
+    table.loc[0, "path"] = "./1/../0//00000.jpg"
+    table.loc[1, "path"] = str(tmp_path / "1/00001.jpg")
+    assert prepare(table, tmp_path)["path"].tolist() == expected
+
+
+def test_a_random_split_ignores_identities_says_so_and_leaves_placed_rows(tmp_path, caplog):
+    labels, group = ["male", "female"] * 50, [f"who{i % 7}" for i in range(100)]
+    placed = [None] * 80 + ["test"] * 20
+    table = faces(tmp_path, labels, split=placed, group=group)
+    ready = prepare(table, tmp_path, split="random", fractions={"train": 0.8, "val": 0.2, "test": 0})
+    assert counts(ready) == {(s, c): n for c in CLASSES for s, n in (("train", 32), ("val", 8), ("test", 10))}
+    assert set(ready["path"][ready["split"] == "test"]) == set(table["path"][80:])
+    assert "group" not in ready and "identity" in ready
+    assert "7 of 7 identities are in more than one split" in caplog.text
+    again = prepare(table, tmp_path, split="random", fractions={"train": 0.8, "val": 0.2, "test": 0}, seed=1)
+    assert fingerprint(again) != fingerprint(ready)
+    sized = prepare(table, tmp_path, split="random", per_class={"train": 20, "val": 5, "test": 4})
+    assert counts(sized) == {(s, c): n for c in CLASSES for s, n in (("train", 20), ("val", 5), ("test", 4))}
+
+
+def test_a_row_without_a_split_is_an_error_unless_the_split_is_random(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 5, split=["train"] * 2 + ["val"] * 2 + [None] * 6)
+    with pytest.raises(FaceattrError, match=r"split other than train, val, test \(6\)"):
+        prepare(table, tmp_path)
+    halves = {"train": 0.5, "val": 0.5}
+    assert prepare(table, tmp_path, split="random", fractions=halves)["split"].notna().all()
+
+
+# problems ----------------------------------------------------------------------------------------------------------
+
+
+def test_all_problems_are_listed_at_once_with_counts_and_examples(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 10, split=["train"] * 10 + ["val"] * 10, group=["a"] * 20)
+    table["path"] = table["path"].astype(object)
+    for row in range(7):
+        (tmp_path / table.loc[row, "path"]).unlink()
+    table.loc[7, "path"] = table.loc[8, "path"]
+    table.loc[9, "path"] = "../outside.jpg"
+    table.loc[10, "path"] = "/elsewhere/1.jpg"
+    table.loc[11, "path"] = None
+    table.loc[12, "label"] = "Male"
+    table.loc[13, "label"] = None
+    table.loc[14, "split"] = "holdout"
+    table.loc[15, "split"] = None
+    with pytest.raises(FaceattrError) as error:
+        prepare(table, tmp_path, classes=["female", "male", "other"])
+    assert str(error.value).splitlines()[1:] == [
+        "- rows without a path (1)",
+        "- path that leaves data.root (2): ../outside.jpg, /elsewhere/1.jpg",
+        "- missing file (7): 0/00000.jpg, 0/00003.jpg, 0/00006.jpg, 1/00001.jpg, 1/00004.jpg, …",
+        "- duplicate path (1): 2/00008.jpg",
+        "- split other than train, val, test (2): 0/00015.jpg: none, 2/00014.jpg: holdout",
+        "- no label (1): 1/00013.jpg",
+        "- label outside data.classes [female, male, other], namely Male (1): 0/00012.jpg: Male",
+        "- class absent from train (1): other",
+        "- group in two splits (data.split=identity makes a split without) (1): a (train and val)",
+    ]
+
+
+@pytest.mark.parametrize("classes", [["male"], ["male", "male", "female"]])
+def test_classes_must_be_two_and_distinct(tmp_path, classes):
+    table = faces(tmp_path, ["male"] * 4, split=["train", "val"] * 2)
+    with pytest.raises(FaceattrError, match=r"data\.classes=\[male.*at least two classes"):
+        prepare(table, tmp_path, classes=classes)
+
+
+@pytest.mark.parametrize(("splits", "empty"), [(["train", "test"], "val"), (["val", "test"], "train")])
+def test_empty_split(tmp_path, splits, empty):
+    table = faces(tmp_path, ["male", "male", "female", "female"], split=splits * 2)
+    with pytest.raises(FaceattrError, match=rf"empty split \(1\): {empty}$"):
+        prepare(table, tmp_path)
+
+
+def test_empty_table(tmp_path):
+    with pytest.raises(FaceattrError, match="is empty"):
+        prepare(faces(tmp_path, []), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"split": "identity"}, r"data\.split=identity needs a group"),
+        ({"fractions": {"train": 0.8, "val": 0.2, "test": 0.15}}, "sum to 1 .here 1.15"),
+        ({"fractions": {"train": 1.0}}, "train and val need a share"),
+        ({"fractions": {"train": 1.2, "val": -0.2}}, "train and val need a share"),
+        ({"fractions": {"train": 0.5, "val": 0.3, "dev": 0.2}}, "train and val need a share"),
+        ({"per_class": {"training": 3}}, r"data\.per_class=\{'training': 3\}"),
+        ({"per_class": {"train": -3}}, r"data\.per_class"),
+        ({"per_class": {"train": 2}}, r"empty split \(1\): val"),
+    ],
+)
+def test_settings_that_do_not_fit(tmp_path, keys, message):
+    with pytest.raises(FaceattrError, match=message):
+        prepare(faces(tmp_path, ["male", "female"] * 4), tmp_path, **keys)
+
+
+def test_without_split_nothing_is_made_or_needed(tmp_path):
+    table = faces(tmp_path, ["male"] * 4)
+    assert "split" not in prepare(table, tmp_path, split=None)
+    own = prepare(table.assign(split=["test"] * 4, group=["a"] * 4), tmp_path, split=None)
+    assert own["split"].tolist() == ["test"] * 4
+    (tmp_path / table["path"][2]).unlink()
+    with pytest.raises(FaceattrError, match=r"missing file \(1\): 2/00002\.jpg"):
+        prepare(table, tmp_path, split=None)
+
+
+# splits ------------------------------------------------------------------------------------------------------------
+
+
+def test_own_split_is_stratified(tmp_path):
+    ready = prepare(faces(tmp_path, ["male"] * 200 + ["female"] * 100), tmp_path)
+    assert counts(ready) == {
+        ("train", "male"): 140,
+        ("val", "male"): 30,
+        ("test", "male"): 30,
+        ("train", "female"): 70,
+        ("val", "female"): 15,
+        ("test", "female"): 15,
+    }
+    two = prepare(faces(tmp_path, ["male", "female"] * 50), tmp_path, fractions={"train": 0.8, "val": 0.2, "test": 0})
+    assert two["split"].value_counts().to_dict() == {"train": 80, "val": 20}
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("keys", [{}, {"max_images": 50}, {"per_class": {"train": 20, "val": 10}}])
+def test_split_depends_on_the_seed_and_not_on_the_order_of_rows_or_the_global_rng(tmp_path, grouped, keys):
+    labels, group = random_groups(200, 60)
+    table = faces(tmp_path, labels, **({"group": group} if grouped else {}))
+    np.random.seed(1)
+    first = prepare(table, tmp_path, **keys)
+    assert np.random.get_state()[1][0] == 1, "the global generator was touched"
+    shuffled = table.sample(frac=1, random_state=5)
+    shuffled.attrs = table.attrs
+    pd.testing.assert_frame_equal(first, prepare(shuffled, tmp_path, **keys))
+    pd.testing.assert_frame_equal(first, prepare(table, tmp_path, seed=0, **keys))
+    assert fingerprint(first) != fingerprint(prepare(table, tmp_path, seed=1, **keys))
+
+
+@pytest.mark.parametrize("split", ["auto", "identity"])
+def test_whole_groups_stay_together_near_the_fractions(tmp_path, split):
+    labels, group = random_groups(3000, 300)
+    ready = prepare(faces(tmp_path, labels, group=group), tmp_path, split=split)
+    assert ready.groupby("group")["split"].nunique().max() == 1
+    share = ready.groupby("label", observed=True)["split"].value_counts(normalize=True)
+    for label in CLASSES:
+        assert share[label]["train"] == pytest.approx(0.7, abs=0.03)
+        assert share[label]["val"] == pytest.approx(0.15, abs=0.03)
+        assert share[label]["test"] == pytest.approx(0.15, abs=0.03)
+
+
+def test_images_without_a_group_are_groups_of_their_own(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 50, group=["a"] * 10 + [None] * 90)
+    ready = prepare(table, tmp_path)
+    assert ready["split"].value_counts().to_dict() == pytest.approx({"train": 70, "val": 15, "test": 15}, abs=1)
+    assert ready[ready["group"] == "a"]["split"].nunique() == 1
+
+
+def test_the_split_of_the_source_is_kept_and_identity_ignores_it(tmp_path):
+    labels, group = random_groups(100, 30)
+    given = ["train", "train", "val", "test"] * 25
+    table = faces(tmp_path, labels, split=given)
+    ready = prepare(table, tmp_path).set_index("path")["split"]
+    assert ready[table["path"]].tolist() == given
+    with pytest.raises(FaceattrError, match="group in two splits"):
+        prepare(table.assign(group=group), tmp_path)
+    ours = prepare(table.assign(group=group), tmp_path, split="identity")
+    assert ours.groupby("group")["split"].nunique().max() == 1
+
+
+def test_the_split_of_an_image_does_not_depend_on_max_images(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 100)
+    whole = prepare(table, tmp_path).set_index("path")["split"]
+    small = prepare(table, tmp_path, max_images=40)
+    assert small["split"].tolist() == whole[small["path"]].tolist()
+
+
+# draws -------------------------------------------------------------------------------------------------------------
+
+
+def test_per_class_fills_train_first_and_says_which_class_runs_out(tmp_path, caplog):
+    table = faces(tmp_path, ["male"] * 100 + ["female"] * 55)
+    with caplog.at_level(logging.INFO):
+        ready = prepare(table, tmp_path, per_class={"val": 20, "train": 40})
+    expected = {("train", "male"): 40, ("train", "female"): 40, ("val", "male"): 20, ("val", "female"): 15}
+    assert counts(ready) == expected
+    assert [r.message for r in caplog.records if "runs out" in r.message] == [
+        "data.per_class: a class runs out: val has 15 of 20 female"
+    ]
+
+
+def test_per_class_draws_within_the_split_of_the_source(tmp_path, caplog):
+    given = ["train"] * 60 + ["val"] * 20 + ["test"] * 20
+    table = faces(tmp_path, ["male", "female", "male", "male"] * 25, split=given)
+    with caplog.at_level(logging.INFO):
+        ready = prepare(table, tmp_path, per_class={"train": 10, "val": 5})
+    assert "without the split test" in caplog.text
+    assert counts(ready) == {(s, c): n for s, n in (("train", 10), ("val", 5)) for c in CLASSES}
+    assert set(ready["path"][ready["split"] == "train"]) <= set(table["path"][:60])
+
+
+def test_per_class_keeps_groups_together(tmp_path):
+    labels, group = random_groups(2000, 300)
+    ready = prepare(faces(tmp_path, labels, group=group), tmp_path, per_class={"train": 300, "val": 100})
+    assert counts(ready) == {(s, c): n for s, n in (("train", 300), ("val", 100)) for c in CLASSES}
+    assert ready.groupby("group")["split"].nunique().max() == 1
+
+
+def test_max_images_keeps_the_shares_of_labels_and_splits(tmp_path, caplog):
+    table = faces(tmp_path, ["male"] * 200 + ["female"] * 100)
+    with caplog.at_level(logging.INFO):
+        ready = prepare(table, tmp_path, max_images=60)
+    males = {("train", "male"): 28, ("val", "male"): 6, ("test", "male"): 6}
+    assert counts(ready) == males | {(split, "female"): n // 2 for (split, _), n in males.items()}
+    assert "60 of 300 images" in caplog.text
+    assert [len(prepare(table, tmp_path, max_images=n)) for n in (59, 61)] == [59, 61]
+    few = prepare(faces(tmp_path, ["male"] * 94 + ["female"] * 6), tmp_path, split=None, max_images=10)
+    assert few["label"].value_counts().to_dict() == {"male": 9, "female": 1}
+    assert len(prepare(table, tmp_path, max_images=1000)) == 300
+    assert len(prepare(table, tmp_path, split=None, max_images=7)) == 7
+
+
+# fingerprint -------------------------------------------------------------------------------------------------------
+
+
+def test_fingerprint_follows_the_contents_alone(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 20, group=[str(i // 2) for i in range(40)])
+    ready = prepare(table, tmp_path)
+    print_ = fingerprint(ready)
+    assert len(print_) == 16
+    assert int(print_, 16) >= 0
+    assert fingerprint(ready[ready.columns[::-1]]) == print_
+    assert fingerprint(ready.sample(frac=1, random_state=0)) == print_
+    assert fingerprint(ready.assign(age=1)) == print_
+    other = tmp_path / "other"
+    other.mkdir()
+    assert fingerprint(prepare(faces(other, ["male", "female"] * 20, group=table["group"].tolist()), other)) == print_
+    changed = [
+        ready.iloc[1:],
+        ready.assign(path=ready["path"].replace("0/00000.jpg", "0/x.jpg")),
+        ready.assign(split=ready["split"].replace("test", "val")),
+        ready.assign(group=ready["group"].replace("0", "1")),
+        ready.drop(columns="group"),
+        ready.assign(label=ready["label"].cat.rename_categories({"male": "man"})),
+        ready.assign(label=ready["label"].cat.reorder_categories(["male", "female"])),
+        ready.assign(label=ready["label"].array[::-1]),
+    ]
+    assert len({print_, *map(fingerprint, changed)}) == len(changed) + 1
+
+
+# real data and size ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("per_class", [None, {"train": 1600, "val": 800}])
+def test_faces_through_imfdb_and_through_csv_are_the_same(shared, per_class):
+    root = shared("data", "faces")
+    one = prepare(imfdb.load(root), root, per_class=per_class)
+    ages = {"label_column": "age", "bins": [30, 50], "classes": ["young", "middle", "old"]}
+    table = csv.load(root, file="faces.csv", image_column="file", image_dir=None, **ages)
+    two = prepare(table, root, per_class=per_class)
+    pd.testing.assert_frame_equal(one, two[one.columns])
+    assert fingerprint(one) == fingerprint(two)
+    if per_class:
+        sizes = {"train": [1600, 1600, 1600], "val": [800, 800, 796]}
+        assert {
+            split: one["label"][one["split"] == split].value_counts(sort=False).tolist() for split in sizes
+        } == sizes
+
+
+def test_real_celeba_by_identity(shared):
+    root = shared("data", "celeba")
+    ready = prepare(celeba.load(root), root, split="identity")
+    assert ready.groupby("group")["split"].nunique().max() == 1
+    assert ready["split"].value_counts(normalize=True)["train"] == pytest.approx(0.7, abs=0.02)
+
+
+def test_ten_thousand_groups_take_seconds(tmp_path):
+    paths = pd.Series(range(200_000)).map("images/{:06d}.jpg".format)
+    group = np.random.default_rng(0).integers(0, 10_000, len(paths))
+    table = pd.DataFrame({"path": paths, "label": np.array(CLASSES)[group % 2], "group": group.astype(str)})
+    table.attrs.update(classes=CLASSES)
+    start = time.perf_counter()
+    with pytest.raises(FaceattrError, match=r"missing file \(200,000\)"):
+        prepare(table, tmp_path)
+    assert time.perf_counter() - start < 20  # about two seconds; loops over images would take minutes

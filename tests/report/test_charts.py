@@ -1,0 +1,214 @@
+"""The pictures of a run: what they say (read from SVG, where text stays text), and that they are written whole."""
+
+import re
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from faceattr.report import charts, ranking, sweep
+from faceattr.report.charts import confusion, counts, curves
+from faceattr.report.ranking import Ranked
+
+
+def history(epochs: int) -> pd.DataFrame:
+    steps = np.arange(epochs)
+    return pd.DataFrame(
+        {
+            "epoch": steps + 1,
+            "train_loss": 0.7 * 0.9**steps,
+            "train_accuracy": 0.6 + 0.01 * steps,
+            "val_loss": 0.8 * 0.9**steps,
+            "val_accuracy": 0.55 + 0.0111 * steps,
+            "lr": 1e-3,
+        }
+    )
+
+
+def texts(svg: Path) -> list[str]:
+    return [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture(autouse=True)
+def text_stays_text():
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        yield
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 60])
+def test_curves_is_a_picture_of_both_metrics(tmp_path, epochs):
+    curves(history(epochs), tmp_path / "curves.png", judged_epoch=1, title="sample_cnn_full")
+    with Image.open(tmp_path / "curves.png") as image:
+        image.load()
+        assert image.width > 1000 and image.width > 2 * image.height
+        assert np.asarray(image.convert("L")).std() > 5
+    curves(history(epochs), tmp_path / "curves.svg", judged_epoch=1, title="sample_cnn_full")
+    shown = texts(tmp_path / "curves.svg")
+    assert {"sample_cnn_full", "loss", "accuracy", "train", "validation", "epoch"} <= set(shown)
+
+
+def test_curves_marks_the_judged_epoch_and_its_values(tmp_path):
+    curves(history(10), tmp_path / "curves.svg", judged_epoch=7, title="run")
+    shown = texts(tmp_path / "curves.svg")
+    assert {"judged epoch (7)", "0.617", f"{0.8 * 0.9**6:.3f}"} <= set(shown)
+    curves(history(10), tmp_path / "unmarked.svg", judged_epoch=None, title="run")
+    assert not any("best" in text for text in texts(tmp_path / "unmarked.svg"))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 5, 23])
+def test_epoch_ticks_are_epochs(tmp_path, epochs):
+    curves(history(epochs), tmp_path / "curves.svg", judged_epoch=None, title="run")
+    shown = texts(tmp_path / "curves.svg")
+    ticks = shown[: shown.index("epoch")]
+    assert ticks and all(tick.isdigit() for tick in ticks)
+
+
+def test_the_two_lines_differ_without_colour(tmp_path):
+    curves(history(10), tmp_path / "curves.svg", judged_epoch=None, title="run")
+    lines = re.findall(r'style="fill: none; stroke-dasharray: ([\d., ]+)[^"]*stroke: #d55e00', _svg(tmp_path))
+    assert lines, "the train line is not dashed"
+    assert not re.search(r'stroke-dasharray: [^"]*stroke: #0072b2', _svg(tmp_path)), "the validation line is not solid"
+
+
+def _svg(folder: Path) -> str:
+    return (folder / "curves.svg").read_text(encoding="utf-8")
+
+
+def test_missing_values_leave_the_rest_of_the_curve(tmp_path):
+    frame = history(5)
+    frame.loc[2, "val_accuracy"] = np.nan
+    curves(frame, tmp_path / "curves.svg", judged_epoch=3, title="run")
+    shown = texts(tmp_path / "curves.svg")
+    assert f"{0.8 * 0.9**2:.3f}" in shown and "nan" not in shown
+    assert not {"0.0", "0.00"} & set(shown), "a value that is missing is not a zero"
+
+
+def test_confusion_shows_counts_row_percentages_and_recall(tmp_path):
+    confusion([[9412, 402], [611, 9575]], ["female", "male"], tmp_path / "confusion.svg", title="celeba: test")
+    shown = texts(tmp_path / "confusion.svg")
+    assert {"9,412", "402", "611", "9,575", "95.9%", "4.1%", "6.0%", "94.0%"} <= set(shown)
+    assert {"95.9% of 9,814", "94.0% of 10,186", "recall", "true", "predicted"} <= set(shown)
+    assert {"celeba: test", "accuracy 94.9% (18,987 of 20,000)"} <= set(shown)
+    assert shown.count("female") == shown.count("male") == 2
+
+
+def test_rows_are_the_true_classes(tmp_path):
+    confusion([[3, 1], [0, 4]], ["young", "old"], tmp_path / "confusion.svg", title="t")
+    assert "75.0% of 4" in texts(tmp_path / "confusion.svg") and "100.0% of 4" in texts(tmp_path / "confusion.svg")
+
+
+def test_a_class_without_images_has_no_recall(tmp_path):
+    with np.errstate(all="raise"):
+        confusion([[5, 0], [0, 0]], ["female", "male"], tmp_path / "confusion.svg", title="t")
+    assert "– of 0" in texts(tmp_path / "confusion.svg")
+    confusion(np.zeros((2, 2)), ["female", "male"], tmp_path / "empty.png", title="t")
+
+
+@pytest.mark.parametrize("classes", [2, 20])
+def test_confusion_grows_with_its_classes(tmp_path, classes):
+    matrix = np.random.default_rng(0).integers(0, 2000, (classes, classes))
+    confusion(matrix, [f"class number {i}" for i in range(classes)], tmp_path / "confusion.png", title="t")
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert image.height / classes > 75  # pixels per row: two lines of text of a legible size
+
+
+def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
+    confusion(np.eye(2), [r"$\no", "$$"], tmp_path / "confusion.svg", title=r"$\x$ run")
+    assert {r"$\no", "$$", r"$\x$ run"} <= set(texts(tmp_path / "confusion.svg"))
+
+
+def test_neither_pyplot_nor_torch_is_loaded():
+    code = "import sys, faceattr.report.charts; sys.exit(bool({'matplotlib.pyplot', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_counts_shows_every_number_and_tells_splits_apart_without_colour(tmp_path):
+    table = pd.DataFrame({"train": [1680, 7], "val": [360, 3], "test": [0, 12]}, index=["young", r"$\old"])
+    counts(table, tmp_path / "counts.svg", title="imfdb: images")
+    shown = texts(tmp_path / "counts.svg")
+    assert {"1,680", "360", "0", "7", "3", "12", "young", r"$\old", "imfdb: images"} <= set(shown)
+    assert {"train 1,687", "val 363", "test 12"} <= set(shown)
+    hatched = set(re.findall(r"fill: url\(#(\w+)\)", (tmp_path / "counts.svg").read_text(encoding="utf-8")))
+    assert len(hatched) == 2, "val and test have a hatch each, train none"
+
+
+def drawn(folder: Path, *panels) -> list[str]:
+    """The texts of a figure of these panels."""
+    charts.panels(folder / "panels.svg", *panels)
+    return texts(folder / "panels.svg")
+
+
+def test_an_svg_of_a_page_is_named_told_in_words_and_leaves_the_page_alone():
+    one, same, other = (
+        charts.svg(
+            lambda file: counts(pd.DataFrame({"train": [3], "val": [1]}, index=["a<b"]), file, title=""),
+            name,
+            'a "b" <c>',
+        )
+        for name in ("one", "one", "other")
+    )
+    assert one == same and one.startswith("<svg viewBox=") and one.endswith("</svg>") and ">a&lt;b<" in one
+    assert 'role="img" aria-label="a &#34;b&#34; &lt;c&gt;"' in one
+    ids = [set(re.findall(r'\bid="([^"]+)"', text)) for text in (one, other)]
+    assert ids[0] and ids[1] and not ids[0] & ids[1], "two charts of a page share no id"
+    assert set(re.findall(r"url\(#([^)]+)\)", one)) <= ids[0] and all(name.startswith("one-") for name in ids[0])
+    assert not re.search(r"<style|<metadata|<\?xml|http", one)
+
+
+def test_curves_of_thresholds_agree_with_scikit_learn():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    positive = rng.random(2000) < 0.3
+    for decimals in (1, 6):  # with many ties, and with more points than are drawn
+        scores = (positive + rng.normal(0, 1, 2000)).round(decimals)
+        one = Ranked("a", scores, positive, scores > 0.5)
+        x, y = one.curve(roc=True)
+        assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(positive, scores), abs=1e-3) and len(x) <= 501
+        recall, precision = one.curve(roc=False)
+        area = np.sum(np.diff(recall) * precision[1:])
+        assert area == pytest.approx(average_precision_score(positive, scores), abs=5e-3)
+        said, right = scores > 0.5, (scores > 0.5) & positive
+        assert one.point(said, roc=False) == pytest.approx((right.sum() / positive.sum(), right.sum() / said.sum()))
+        false = (said & ~positive).sum() / (~positive).sum()
+        assert one.point(said, roc=True) == pytest.approx((false, right.sum() / positive.sum()))
+    assert one.point(np.zeros(2000, bool), roc=False) == pytest.approx((0, np.nan), nan_ok=True), "never predicted"
+
+
+def test_rankings_name_their_classes_and_the_chosen_threshold(tmp_path):
+    scores, positive = np.array([0.9, 0.8, 0.3, 0.1]), np.array([True, False, True, False])
+    ranked = [
+        Ranked(name, scores, positive, scores > 0.5, 0.2 if name == "$old" else None) for name in ("young", "$old")
+    ]
+    shown = drawn(tmp_path, *(partial(ranking.ranking, ranked=ranked, roc=roc) for roc in (True, False)))
+    assert {"ROC", "precision and recall", "false positive rate", "young", "$old", "chosen threshold"} <= set(shown)
+    svg = (tmp_path / "panels.svg").read_text()
+    assert len(set(re.findall(r"stroke-dasharray: ([^;]+);", svg))) >= 2, "lines differ in dash"
+
+
+def test_errors_by_distance_are_signed_shares(tmp_path):
+    shown = drawn(tmp_path, partial(charts.distances, matrix=[[5, 2, 0], [1, 6, 1], [3, 0, 2]]))
+    assert [text for text in shown if "." in text] == ["65.0%", "15.0%", "5.0%", "15.0%", "0.0%"], (
+        "in order, right first"
+    )
+    assert [text for text in shown if re.fullmatch(r"right|[+−]\d", text)] == ["−2", "−1", "right", "+1", "+2"]
+    assert drawn(tmp_path, partial(charts.distances, matrix=np.zeros((3, 3)))).count("0.0%") == 5
+
+
+def test_a_key_of_a_sweep_is_values_below_one_another_or_an_axis_of_numbers(tmp_path):
+    jobs = pd.DataFrame(
+        [("vgg16", 0.9, "0"), ("cnn", 0.8, "0"), ("cnn", 0.82, "1")], columns=["value", "accuracy", "seed"]
+    )
+    shown = drawn(tmp_path, partial(sweep.by_value, key="model", jobs=jobs))
+    assert {"model", "vgg16", "cnn", "seed 0", "seed 1", "validation accuracy"} <= set(shown)
+    rates = pd.DataFrame({"value": ["0.1", "0.01", "0.001"], "accuracy": [0.7, 0.9, 0.8], "seed": ""})
+    shown = drawn(tmp_path, partial(sweep.by_value, key="optim.lr", jobs=rates))
+    assert shown.index("0.001") < shown.index("0.01") < shown.index("0.1"), "numbers in their order"
+    many = pd.DataFrame({"value": [f"{10**-x:.6f}" for x in np.linspace(1, 5, 12)], "accuracy": 0.9, "seed": "0"})
+    assert "0.100000" not in drawn(tmp_path, partial(sweep.by_value, key="optim.lr", jobs=many))

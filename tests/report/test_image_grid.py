@@ -1,0 +1,264 @@
+"""Pictures made of images: what a gallery shows is what was predicted, of images that nobody picked out."""
+
+import logging
+import re
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from pictures import places
+from PIL import Image
+from programs import ROOT, quick, tiny_run
+
+from faceattr.commands.evaluate import evaluate_split
+from faceattr.config.validate import validate
+from faceattr.data.datamodule import FaceData
+from faceattr.data.decode import InputSpec, read
+from faceattr.data.load import load_table
+from faceattr.data.sources import sample
+from faceattr.models import gradcam
+from faceattr.models.network import Network
+from faceattr.report.image_grid import SIDE, Chosen, Tile, chosen, gallery, grid, tiles
+from faceattr.training.module import Classifier, Task, build_network, input_spec, load
+
+SPEC = InputSpec(32, 32, "bilinear", "unit")
+INK = [0x22, 0x22, 0x22]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    return tiny_run(tmp_path_factory.mktemp("galleries") / "run", "trainer.max_epochs=1", "data.n=120")
+
+
+def texts(svg: Path) -> list[str]:
+    return [text.strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg.read_text(encoding="utf-8"))]
+
+
+def drawn(picture: Path) -> np.ndarray:
+    with Image.open(picture) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_every_evaluation_has_its_gallery(run, cache, split):
+    rows = pd.read_csv(run / f"predictions_{split}.csv")
+    assert (
+        12 <= len(rows) <= 24 and rows["predicted"].ne(rows["true"]).any() and rows["predicted"].eq(rows["true"]).any()
+    )
+    picture = drawn(run / f"gallery_{split}.png")
+    for row in rows.itertuples():
+        ((y, x),) = places(run / f"gallery_{split}.png", read(cache / "sample" / str(row.path), SPEC))
+        framed = [picture[y + 64, x - 3].tolist(), picture[y - 3, x + 64].tolist(), picture[y + 130, x + 64].tolist()]
+        assert framed == [INK if row.predicted != row.true else [255, 255, 255]] * 3, row.path
+
+
+def test_evaluate_draws_the_same_picture(run):
+    ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "hydra.run.dir=out", cwd=run.parent)
+    assert ended.code == 0 and ended.err == "", ended.err
+    assert (run.parent / "out" / "gallery_test.png").read_bytes() == (run / "gallery_test.png").read_bytes()
+
+
+class Decoded(list[str]):
+    """Files that remember which were asked for."""
+
+    def __getitem__(self, position):
+        self.asked = [*getattr(self, "asked", []), position]
+        return super().__getitem__(position)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> list[str]:
+    folder = sample.write("csv", tmp_path_factory.mktemp("data") / "csv", n=100, image_size=224)
+    return [str(file) for file in sorted(folder.rglob("*.jpg"))]
+
+
+def predictions(n: int, right: float) -> pd.DataFrame:
+    """The probability of image i is its own: 50 + i/100 per cent."""
+    hit = np.random.default_rng(1).random(n) < right
+    frame = pd.DataFrame(
+        {"path": [f"{i}.jpg" for i in range(n)], "true": "a$b", "predicted": np.where(hit, "a$b", "old")}
+    )
+    high = 0.5 + np.arange(n) / 10_000
+    return frame.assign(
+        **{"probability_a$b": np.where(hit, high, 1 - high), "probability_old": np.where(hit, 1 - high, high)}
+    )
+
+
+def test_a_random_draw_whatever_was_predicted(faces, tmp_path):
+    files = Decoded(faces * 40)
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        asked = []
+        for right in (0.7, 0.2):
+            frame, files.asked = predictions(4000, right), []
+            gallery(frame, files, SPEC, tmp_path / "gallery.svg", title="run: test images")
+            asked.append(files.asked)
+            chosen = frame.iloc[files.asked]
+            hits = chosen["predicted"] == chosen["true"]
+            percent = [f"{0.5 + i / 10_000:.1%}" for i in files.asked]
+            expected = [f"{'✓ a$b' if hit else '✗ old'} {p}" for hit, p in zip(hits, percent, strict=True)]
+            shown = texts(tmp_path / "gallery.svg")
+            assert [text for text in shown if text[0] in "✓✗"] == expected
+            assert shown.count("true: a$b") == (~hits).sum() > 0
+            assert shown[0] == "run: test images, a random draw of 24 of 4,000"
+            assert f"{hits.sum()} right (✓), {(~hits).sum()} wrong (✗, framed)" in shown[1]
+    assert asked[0] == asked[1] and len(set(asked[0])) == 24
+    assert min(asked[0]) < 1000 and max(asked[0]) > 3000, "not from all of it"
+
+
+def test_large_inputs_stay_below_a_megabyte(faces, tmp_path):
+    spec = InputSpec(224, 224, "bilinear", "imagenet")
+    gallery(predictions(100, 0.5), faces, spec, tmp_path / "gallery.png", title="t")
+    assert 50_000 < (tmp_path / "gallery.png").stat().st_size < 1_000_000
+
+
+def test_fewer_images_than_the_draw_are_all_shown(faces, tmp_path):
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        gallery(predictions(3, 1.0), faces, SPEC, tmp_path / "gallery.svg", title="run: val images")
+    assert texts(tmp_path / "gallery.svg")[0] == "run: val images, all 3"
+
+
+def test_a_gallery_of_attributes(faces, tmp_path):
+    frame = pd.DataFrame(
+        {"path": ["0.jpg", "1.jpg", "2.jpg"], "predicted": ["Male, Young", "Male, Young", "Young"]}
+        | {"true_Male": [1, 0, 1], "probability_Male": [0.9, 0.6, 0.4]}
+        | {"true_Young": [np.nan, 0, 0], "probability_Young": [0.9, 0.9, 0.7]}
+        | {"true_true_x": [0, 1, 0], "probability_true_x": [0.5, 0.3, 0.4]}
+    )
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        gallery(frame, faces, SPEC, tmp_path / "gallery.svg", title="run: val images")
+    shown = texts(tmp_path / "gallery.svg")
+    assert shown[1] == "Known attributes told right: 1 right (✓), 2 wrong (✗, framed)"
+    assert shown[2:] == [
+        "✓ 2 of 2 right",
+        *("✗ 0 of 3 right", "wrong: Young", "wrong: true_x"),
+        *("✗ 1 of 3 right", "wrong: Young", "wrong: Male"),
+    ]
+
+
+def probabilities(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return draw.dirichlet((1, 1, 1), n).astype(np.float32), draw.integers(0, 3, n)
+
+
+def test_the_images_to_explain():
+    scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.3, 0.7], [0.51, 0.49]])
+    found = chosen(scores, np.array([0, 0, 1, 0, 1]))
+    assert found["fixed sample"] == [Chosen(0, 0), Chosen(1, 1), Chosen(2, 1), Chosen(3, 1), Chosen(4, 0)]
+    assert found["wrong and certain"] == [Chosen(1, 1), Chosen(3, 1), Chosen(4, 0)]
+    assert found["least certain"] == [Chosen(4, 0), Chosen(2, 1), Chosen(3, 1), Chosen(1, 1), Chosen(0, 0)]
+    assert chosen(scores, scores.argmax(1))["wrong and certain"] == []
+
+
+def test_the_attributes_to_explain():
+    scores = np.array([[0.9, 0.4, 0.5], [0.05, 0.97, 0.2], [0.3, 0.6, 0.8]])
+    truth = np.array([[0, 1, np.nan], [0, 1, 0], [np.nan, np.nan, np.nan]])
+    found = chosen(scores, truth)
+    assert found["fixed sample"] == [Chosen(0, 0), Chosen(1, 1)], "the one that is certain"
+    assert found["wrong and certain"] == [Chosen(0, 0)]
+    assert found["least certain"] == [Chosen(0, 1), Chosen(1, 2)], "what is not known was asked"
+    rng = np.random.default_rng(0)
+    hard = np.column_stack((rng.uniform(0.4, 0.6, 200), rng.uniform(0.9, 1, 200)))  # all of the first is harder
+    for group in chosen(hard, (rng.random((200, 2)) < 0.5).astype(float)).values():
+        assert {choice.column for choice in group} == {0, 1}, "one attribute only is shown"
+
+
+def test_the_same_sample_for_every_model():
+    one, other = (chosen(*probabilities(500, seed)) for seed in (1, 2))
+    positions = [choice.position for choice in one["fixed sample"]]
+    assert positions == [choice.position for choice in other["fixed sample"]] == sorted(set(positions))
+    assert min(positions) < 150 and max(positions) > 350, "not from all of it"
+    assert [len(group) for group in (*one.values(), *other.values())] == [12] * 6
+    assert one["least certain"] != other["least certain"]
+
+
+def judged(run: Path, cache: Path) -> dict:
+    model, _ = load(str(run / "checkpoints" / "best.ckpt"))
+    rows = pd.read_csv(run / "predictions_test.csv")
+    scores = rows[[f"probability_{name}" for name in model.task.classes]].to_numpy()
+    truth = rows["true"].map(model.task.classes.index).to_numpy()
+    files = [str(cache / "sample" / path) for path in rows["path"]]
+    return {"model": model, "scores": scores, "truth": truth, "paths": rows["path"].tolist(), "files": files}
+
+
+def test_images_with_what_the_model_looks_at(run, cache, tmp_path):
+    of = judged(run, cache)
+    found, wanted = tiles(**of), chosen(of["scores"], of["truth"])
+    assert list(found) == list(wanted)
+    heats = []
+    for name, group in found.items():
+        for tile, (row, column) in zip(group, wanted[name], strict=True):
+            classes = of["model"].task.classes
+            assert (tile.path, tile.true) == (of["paths"][row], classes[of["truth"][row]])
+            assert tile.predicted == tile.explained == classes[column] and tile.probability == of["scores"][row, column]
+            assert tile.right == (column == of["truth"][row])
+            pixels = read(of["files"][row], SPEC)
+            assert tile.pixels.shape == tile.overlay.shape == (SIDE, SIDE, 3)
+            np.testing.assert_array_equal(tile.pixels[2::5, 2::5], pixels)
+            image = torch.tensor(pixels).permute(2, 0, 1)[None]
+            heats.append(of["model"].explain(image, torch.tensor([column]))[0])
+            expected = gradcam.overlay(tile.pixels, cv2.resize(heats[-1], (SIDE, SIDE)))
+            assert np.abs(tile.overlay.astype(int) - expected).mean() < 0.5
+    assert np.any(heats)
+
+
+def test_an_attribute_that_is_not_there(run, cache, tmp_path):
+    of = judged(run, cache) | {"truth": np.tile([1.0, 0.0], (len(judged(run, cache)["scores"]), 1))}
+    of["scores"] = np.tile([0.1, 0.3], (len(of["scores"]), 1))
+    one, other = of["model"].task.classes
+    found = tiles(**of)
+    worst, least = found["wrong and certain"][0], found["least certain"][0]
+    assert worst[3:] == (one, f"not {one}", 0.9, False, one)
+    assert least[3:] == (f"not {other}", f"not {other}", 0.7, True, other)
+
+
+def test_images_are_shown_of_a_network_that_cannot_be_explained(run, cache, tmp_path, caplog):
+    of = judged(run, cache)
+    features = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
+    of["model"].network = Network(features, {"0": "flat", "1": "flat"}, [32, 32], of["model"].task.num_logits, {})
+    gone = chosen(of["scores"], of["truth"])["fixed sample"][0].position
+    of["files"][gone] = str(tmp_path / "gone.jpg")
+    found = tiles(**of)
+    assert [tile.overlay for group in found.values() for tile in group] == [None] * sum(map(len, found.values()))
+    assert len(found["fixed sample"]) == 11 and of["paths"][gone] not in [t.path for g in found.values() for t in g]
+    assert "No Grad-CAM" in caplog.text and f"{of['paths'][gone]} cannot be read" in caplog.text
+
+
+def test_a_gallery_that_fails_does_not_lose_the_evaluation(tmp_path, caplog):
+    root = sample.write("csv", tmp_path / "data", n=30, image_size=32)
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        tiny = ["name=run", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32"]
+        cfg = validate(compose("train", ["data=csv", f"data.root={root}", "data.pack=ram", *tiny]))
+    table = load_table(cfg.data)
+    task = Task.from_config(table.attrs["classes"], ordinal=False, loss="auto")
+    model = Classifier(cfg, build_network(cfg, task), task)
+    data = FaceData(table, cfg.data, input_spec(cfg))
+    gone, there = table["path"][table["split"] == "test"].iloc[:2]
+    kept = read(root / there, SPEC)
+    (root / gone).unlink()
+    with caplog.at_level(logging.WARNING):
+        found = evaluate_split(model, data, "test", cfg, tmp_path).found
+    assert f"gallery_test.png: {gone} cannot be read" in caplog.text
+    assert (tmp_path / "test_metrics.json").exists() and len(pd.read_csv(tmp_path / "predictions_test.csv")) == found[
+        "n"
+    ]
+    grey = np.full((32, 32, 3), 0xBB, np.uint8)
+    assert len(places(tmp_path / "gallery_test.png", grey)) == len(places(tmp_path / "gallery_test.png", kept)) == 1
+    (tmp_path / "gallery_val.png").mkdir()  # now it cannot be written at all
+    with pytest.raises(IsADirectoryError):
+        evaluate_split(model, data, "val", cfg, tmp_path)
+    assert (tmp_path / "val_metrics.json").exists() and (tmp_path / "predictions_val.csv").exists()
+
+
+@pytest.mark.parametrize(("side", "zoom"), [(20, 6), (64, 2), (100, 1), (150, 1)])
+def test_tiles_are_drawn_to_the_pixel(tmp_path, side, zoom):
+    tiles = [Tile(np.random.default_rng(i).integers(0, 256, (side, side - 7, 3), dtype=np.uint8)) for i in range(5)]
+    grid([tiles[:3], tiles[3:]], tmp_path / "grid.png", title="t", note="n", names=["one", "two"])
+    found = [places(tmp_path / "grid.png", tile.pixels) for tile in tiles]
+    assert [len(place) for place in found] == [1] * 5
+    (top, left), (_, second), (below, _) = found[0][0], found[1][0], found[3][0]
+    assert second - left == zoom * (side - 7) + 20 and below - top == zoom * side + 20

@@ -1,0 +1,144 @@
+"""Checkpoints: none is lost while another is written, and what is not one of ours gets one clear line."""
+
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from faceattr.errors import FaceattrError
+from faceattr.training import checkpoint
+from faceattr.training.checkpoint import AtomicCheckpointIO, read, read_description
+
+DESCRIBED = {"format": checkpoint.FORMAT, "version": "1.0", "classes": ["woman", "man"]}
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """The kernel refuses further bytes, as it does on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def content(size: int = 10) -> dict[str, object]:
+    return {"state_dict": {"weight": torch.arange(size)}, checkpoint.KEY: DESCRIBED}
+
+
+def save(path: Path, size: int = 10) -> None:
+    AtomicCheckpointIO().save_checkpoint(content(size), path)
+
+
+def test_what_was_saved_is_read(tmp_path):
+    save(tmp_path / "new" / "last.ckpt")
+    found = read(tmp_path / "new" / "last.ckpt")
+    assert torch.equal(found["state_dict"]["weight"], torch.arange(10))
+    assert read_description(tmp_path / "new" / "last.ckpt") == DESCRIBED
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "last.ckpt")
+    assert read_description("~/last.ckpt") == DESCRIBED
+
+
+def test_a_failed_write_leaves_the_previous_checkpoint_and_no_part(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save(path)
+    before = path.read_bytes()
+    message = r"Cannot write .*last.ckpt: File too large. The previous last.ckpt is whole."
+    with files_no_larger_than(100_000), pytest.raises(FaceattrError, match=message):
+        save(path, size=1_000_000)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_first_write_leaves_nothing(tmp_path):
+    with files_no_larger_than(1000), pytest.raises(FaceattrError, match="There was none before"):
+        save(tmp_path / "best.ckpt", size=1_000_000)
+    assert list(tmp_path.iterdir()) == []
+
+
+class Stopped:
+    """What an interrupt in the middle of pickling looks like."""
+
+    def __reduce__(self) -> object:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_write_leaves_the_previous_checkpoint_and_no_part(tmp_path):
+    path = tmp_path / "last.ckpt"
+    save(path)
+    with pytest.raises(KeyboardInterrupt):
+        AtomicCheckpointIO().save_checkpoint({**content(), "stop": Stopped()}, path)
+    assert read_description(path) == DESCRIBED
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_never_sees_half_a_checkpoint(tmp_path):
+    """The new file takes the old one's name; who has the old one open keeps reading it."""
+    path = tmp_path / "last.ckpt"
+    save(path)
+    old = read(path)["state_dict"]["weight"]  # memory-mapped
+    inode = path.stat().st_ino
+    save(path, size=20)
+    assert path.stat().st_ino != inode
+    assert torch.equal(old, torch.arange(10))
+    assert len(read(path)["state_dict"]["weight"]) == 20
+
+
+def write(path: Path, what: str) -> None:
+    if what == "empty":
+        path.touch()
+    elif what == "text":
+        path.write_text("epoch,val_loss\n0,0.7\n")
+    elif what == "folder":
+        path.mkdir()
+    elif what == "truncated":
+        save(path)
+        path.write_bytes(path.read_bytes()[:-500])
+    elif what == "code":
+        torch.save({checkpoint.KEY: DESCRIBED, "hook": Path("x")}, path)  # needs more than plain containers
+    elif what == "weights":
+        torch.save({"features.0.weight": torch.zeros(2)}, path)
+    elif what == "tensor":
+        torch.save(torch.zeros(3), path)
+    elif what == "foreign":
+        torch.save({"state_dict": {}, checkpoint.KEY: "something else"}, path)
+    elif what == "older":
+        torch.save(content() | {checkpoint.KEY: {"format": 0, "version": "0.0.1"}}, path)
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("missing", "there is no such file"),
+        ("folder", "there is no such file"),
+        ("empty", "truncated, or not a PyTorch checkpoint"),
+        ("text", "truncated, or not a PyTorch checkpoint"),
+        ("truncated", "truncated, or not a PyTorch checkpoint"),
+        ("code", "truncated, or not a PyTorch checkpoint"),
+        ("weights", "not a faceattr checkpoint. To start from its weights instead: python train.py model.weights="),
+        ("tensor", "not a faceattr checkpoint"),
+        ("foreign", "not a faceattr checkpoint"),
+        ("older", r"format 0, written by faceattr 0.0.1; this version reads format \d+"),
+    ],
+)
+def test_what_cannot_be_read_gets_one_clear_line(tmp_path, what, message):
+    path = tmp_path / "x.ckpt"
+    write(path, what)
+    with pytest.raises(FaceattrError, match=message) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"ckpt={path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_former_file_format_of_torch_is_read(tmp_path):
+    torch.save(content(), tmp_path / "x.ckpt", _use_new_zipfile_serialization=False)
+    assert read_description(tmp_path / "x.ckpt") == DESCRIBED

@@ -1,0 +1,83 @@
+"""What `input=` of predict.py may be: lists in the encodings and shapes that people have; and memory that stays flat."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from programs import ROOT
+
+from faceattr.commands.predict import image_files
+from faceattr.errors import FaceattrError
+
+
+@pytest.mark.parametrize("text", ["path\nä.jpg\nb.jpg\n", "id;Filename\n1;ä.jpg\n2;b.jpg\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
+def test_a_csv_of_one_column_or_more_in_any_encoding(tmp_path: Path, text: str, encoding: str):
+    (tmp_path / "list.csv").write_text(text, encoding=encoding)
+    assert image_files(str(tmp_path / "list.csv")) == [str(tmp_path / name) for name in ("ä.jpg", "b.jpg")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "latin-1"])
+def test_a_list_file_in_any_encoding(tmp_path: Path, encoding: str):
+    (tmp_path / "list.txt").write_text("ä.jpg\n\n b.jpg \n", encoding=encoding)
+    assert image_files(str(tmp_path / "list.txt")) == [str(tmp_path / name) for name in ("ä.jpg", "b.jpg")]
+
+
+def test_a_csv_without_a_path_column_lists_its_columns(tmp_path: Path):
+    (tmp_path / "list.csv").write_text("name,age\na,3\n", encoding="utf-8")
+    with pytest.raises(FaceattrError, match="Columns there: name, age"):
+        image_files(str(tmp_path / "list.csv"))
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from faceattr.training.module import build_network
+from faceattr.config.validate import validate
+from faceattr.training.inference import probabilities
+from faceattr.training.module import Classifier
+from faceattr.models.task import Task
+
+
+def anonymous() -> float:
+    # MB of memory that is no file's
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) / 1e3
+
+
+class Batches(torch.utils.data.IterableDataset):
+    def __init__(self, count):
+        self.count = count
+
+    def __iter__(self):
+        for first in range(0, 32 * self.count, 32):
+            yield torch.zeros(32, 3, 32, 32, dtype=torch.uint8), torch.zeros(32).long(), torch.arange(first, first + 32)
+
+
+with initialize_config_dir(sys.argv[1], version_base="1.3"):
+    given = ["name=x", "model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", "trainer=cpu"]
+    cfg = validate(compose("train", given))
+task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
+model = Classifier(cfg, build_network(cfg, task), task)
+for count in (10, 1000):
+    before = anonymous()
+    scores, rows = probabilities(model, torch.utils.data.DataLoader(Batches(count), batch_size=None), cfg.trainer)
+    assert len(scores) == 32 * count and rows.tolist() == list(range(32 * count))
+print(anonymous() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path):
+    """Of 32,000 images no more than their scores and rows is kept: about half a megabyte."""
+    (tmp_path / "growth.py").write_text(GROWTH)
+    grown = subprocess.run(
+        [sys.executable, "growth.py", str(ROOT / "conf")], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert grown.returncode == 0, grown.stderr
+    assert float(grown.stdout.splitlines()[-1]) < 30

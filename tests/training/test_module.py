@@ -1,0 +1,297 @@
+"""The LightningModule: losses and probabilities of each kind of task, schedules, and a checkpoint that is enough."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from faceattr.config.validate import validate
+from faceattr.data.datamodule import Batch
+from faceattr.data.decode import SCALINGS, InputSpec
+from faceattr.errors import FaceattrError
+from faceattr.models.task import Task
+from faceattr.training import checkpoint
+from faceattr.training.checkpoint import AtomicCheckpointIO
+from faceattr.training.module import Classifier, build_network, input_spec, load
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+GENDER = ["woman", "man"]
+AGES = ["young", "middle", "old"]
+TINY = ("model=cnn", "model.image_size=[16,12]", "model.blocks=[[4],[6]]")
+
+
+def run_config(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base=None):
+        return validate(
+            compose("train", ["name=test", "data=folders", "data.root=.", "trainer=cpu", *TINY, *overrides])
+        )
+
+
+def build(
+    *overrides: str, classes: list[str] = GENDER, ordinal: bool = False, weights: Tensor | None = None
+) -> Classifier:
+    torch.manual_seed(0)
+    cfg = run_config(*overrides)
+    task = Task.from_config(classes, ordinal=ordinal, loss=cfg.loss)
+    return Classifier(cfg, build_network(cfg, task), task, weights)
+
+
+def batch(size: int = 6, classes: int = 2) -> Batch:
+    images = torch.randint(0, 256, (size, 16, 12, 3), generator=torch.Generator().manual_seed(0))
+    return images.to(torch.uint8).permute(0, 3, 1, 2), torch.arange(size) % classes, torch.arange(size)
+
+
+def trainer(**keys: object) -> pl.Trainer:
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    return pl.Trainer(
+        accelerator="cpu",
+        enable_checkpointing=False,
+        plugins=[AtomicCheckpointIO()],
+        **(quiet | {"max_epochs": 1} | keys),
+    )
+
+
+def loader(batches: list[Batch]) -> torch.utils.data.DataLoader[Batch]:
+    return torch.utils.data.DataLoader(batches, batch_size=None)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ordinal", "loss", "kind", "num_logits"),
+    [
+        (GENDER, False, "auto", "binary", 1),
+        (GENDER, False, "bce", "binary", 1),
+        (GENDER, False, "ce", "binary", 2),
+        (GENDER, True, "auto", "binary", 1),
+        (AGES, True, "auto", "ordinal", 3),
+        (AGES, False, "ce", "multiclass", 3),
+    ],
+)
+def test_the_target_decides_outputs_and_probabilities(classes, ordinal, loss, kind, num_logits):
+    model = build(f"loss={loss}", classes=classes, ordinal=ordinal).eval()
+    assert (model.task.kind, model.task.num_logits) == (kind, num_logits)
+    logits = model(batch()[0])
+    assert logits.shape == (6, num_logits)
+    probabilities = model.task.probabilities(logits)
+    assert probabilities.shape == (6, len(classes))
+    assert torch.allclose(probabilities.sum(1), torch.ones(6))
+
+
+def test_one_logit_stands_for_the_last_class():
+    task = Task.from_config(GENDER, ordinal=False, loss="bce")
+    logits = torch.tensor([[-3.0], [0.5]])
+    assert torch.allclose(task.probabilities(logits)[:, 1], logits[:, 0].sigmoid())
+    losses = task.losses(logits, torch.tensor([0, 1]))
+    assert torch.allclose(losses, -torch.stack([(1 - logits[0, 0].sigmoid()).log(), logits[1, 0].sigmoid().log()]))
+
+
+def test_one_logit_and_two_agree():
+    """Two logits (0, x) say what one logit x says."""
+    one, two = (Task.from_config(GENDER, ordinal=False, loss=loss) for loss in ("bce", "ce"))
+    x, truth = torch.randn(8, 1), torch.arange(8) % 2
+    both = torch.cat((torch.zeros(8, 1), x), 1)
+    assert torch.allclose(one.probabilities(x), two.probabilities(both), atol=1e-6)
+    assert torch.allclose(one.losses(x, truth), two.losses(both, truth), atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["bce", "ce"])
+def test_losses_and_probabilities_are_float32_whatever_the_precision(loss):
+    task = Task.from_config(GENDER, ordinal=False, loss=loss)
+    logits = torch.randn(4, task.num_logits, dtype=torch.bfloat16)
+    assert task.losses(logits, torch.tensor([0, 1, 0, 1])).dtype == torch.float32
+    assert task.probabilities(logits).dtype == torch.float32
+
+
+def test_bce_for_more_than_two_classes_is_refused():
+    with pytest.raises(
+        FaceattrError, match=r"loss=bce needs two classes; there are 3: young, middle, old. Use loss=ce"
+    ):
+        Task.from_config(AGES, ordinal=True, loss="bce")
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_pixels_are_scaled_as_the_model_says(scaling):
+    model = build(f"model.scaling={scaling}").eval()
+    seen: list[Tensor] = []
+    model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = batch()[0]
+    model(images)
+    values = images.double()
+    unit = values / 255
+    expected = {
+        "unit": unit,
+        "imagenet": (unit - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
+        "caffe": values - torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1),
+    }[scaling]
+    assert torch.allclose(seen[0].double(), expected, atol=1e-4)
+    assert seen[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_training_mode_leaves_frozen_stages_in_evaluation():
+    model = build("finetune=last_block")
+    for before in (True, False):
+        model.train(before)
+        model.train()
+        modes = {name: module.training for name, module in model.network.named_modules() if not list(module.children())}
+        assert modes == {name: model.network.stage_of(name) in ("block2", "head") for name in modes}
+    model.eval()
+    assert not any(module.training for module in model.modules())
+
+
+def test_frozen_stages_have_no_gradient_from_the_start():
+    model = build("finetune=frozen")
+    assert {model.network.stage_of(n) for n, p in model.network.named_parameters() if p.requires_grad} == {"head"}
+
+
+def rates(*overrides: str, epochs: int = 8) -> list[float]:
+    """The head's learning rate in each epoch of a real fit, relative to optim.lr."""
+    model = build("optim=sgd", "optim.lr=0.5", f"trainer.max_epochs={epochs}", *overrides)
+    seen: list[float] = []
+
+    class Keep(pl.Callback):
+        def on_train_batch_start(self, fitting: pl.Trainer, *_: object) -> None:
+            seen.append(fitting.optimizers[0].param_groups[-1]["lr"] / 0.5)
+
+    trainer(max_epochs=epochs, callbacks=[Keep()], limit_val_batches=0).fit(model, loader([batch()]))
+    return seen
+
+
+def test_a_constant_schedule_is_constant():
+    assert rates("optim.schedule=constant") == [1.0] * 8
+
+
+def test_a_cosine_schedule_falls_from_one_towards_zero():
+    found = rates("optim.schedule=cosine")
+    assert found == pytest.approx([(1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(8)])
+
+
+def test_warmup_rises_to_the_full_rate_then_the_schedule_begins():
+    assert rates("optim.schedule=constant", "optim.warmup_epochs=3") == pytest.approx([0.25, 0.5, 0.75] + [1.0] * 5)
+    found = rates("optim.schedule=cosine", "optim.warmup_epochs=3")
+    assert found[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert found[4:] == pytest.approx([(1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(1, 5)])
+
+
+def test_a_stages_rate_falls_by_lr_decay():
+    groups = build("finetune.lr_decay=0.1", "optim.lr=0.01").configure_optimizers()["optimizer"].param_groups
+    assert [group["lr"] for group in groups] == pytest.approx([0.0001, 0.001, 0.01])
+
+
+class Losses(pl.Callback):
+    """The loss that each training step returned."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, fitting: pl.Trainer, module: pl.LightningModule, outputs: Any, *_: object) -> None:
+        self.seen.append(float(outputs["loss"]))
+
+
+def step_loss(weights: Tensor | None) -> tuple[float, float]:
+    """The loss that is minimised and the one that is logged, of the first step."""
+    model = build("model.head.input_dropout=0", "optim.lr=1e-9", "augment=none", weights=weights)
+    losses = Losses()
+    fitting = trainer(callbacks=[losses])
+    fitting.fit(model, loader([batch(8)]), loader([batch(8)]))
+    return losses.seen[0], float(fitting.callback_metrics["train_loss"])
+
+
+def test_class_weights_multiply_the_loss_of_their_images():
+    plain, logged = step_loss(None)
+    doubled, same = step_loss(torch.tensor([2.0, 2.0]))
+    assert plain == logged == same  # what is reported stays comparable
+    assert doubled == pytest.approx(2 * plain)
+    women, men = (step_loss(torch.tensor(weights))[0] for weights in ([1.0, 0.0], [0.0, 1.0]))
+    assert women > 0 and men > 0
+    assert women + men == pytest.approx(plain)
+    assert step_loss(torch.tensor([0.5, 1.5]))[0] == pytest.approx(0.5 * women + 1.5 * men)
+
+
+def test_an_epochs_randomness_comes_from_seed_and_epoch_only():
+    def fit(seed: int, state: int) -> list[float]:
+        model = build("augment=light", "model.head.input_dropout=0.5", f"seed={seed}")
+        torch.manual_seed(state)
+        losses = Losses()
+        trainer(callbacks=[losses], limit_val_batches=0, max_epochs=2).fit(model, loader([batch(), batch()]))
+        return losses.seen
+
+    first = fit(0, state=1)
+    assert fit(0, state=2) == first
+    assert fit(3, state=1) != first
+    assert first[0] != first[1]
+
+
+def test_validation_is_judged_on_all_images_at_once(tmp_path):
+    model = build(classes=AGES, ordinal=True)
+    fitting = trainer()
+    batches = [batch(5, 3), batch(2, 3)]
+    fitting.fit(model, loader([batch()]), loader(batches))
+    found = fitting.callback_metrics
+    model.eval()
+    truth = torch.cat([targets for _, targets, _ in batches])
+    with torch.no_grad():
+        logits = torch.cat([model(images) for images, _, _ in batches])
+    assert float(found["val_accuracy"]) == pytest.approx(float((logits.argmax(1) == truth).float().mean()))
+    assert float(found["val_loss"]) == pytest.approx(float(model.task.losses(logits, truth).mean()), rel=1e-5)
+    assert {"val_balanced_accuracy", "val_average_precision", "val_auroc", "val_f1"} <= set(found)
+
+
+@pytest.fixture
+def trained(tmp_path) -> tuple[Classifier, Path]:
+    """A classifier after two epochs with batch norm statistics of its own, and its checkpoint."""
+    model = build("loss=ce", "finetune=last_block", "model.scaling=imagenet")
+    model.about = {"fingerprint": "0123456789abcdef", "weights": "random"}
+    fitting = trainer(max_epochs=2)
+    fitting.fit(model, loader([batch(), batch(4)]), loader([batch()]))
+    fitting.save_checkpoint(tmp_path / "last.ckpt")
+    return model, tmp_path / "last.ckpt"
+
+
+def test_a_loaded_classifier_is_bit_equal_to_the_saved(trained):
+    model, path = trained
+    loaded, described = load(str(path))
+    assert not loaded.training
+    assert loaded.task == model.task
+    assert input_spec(loaded.cfg) == InputSpec(16, 12, "bilinear", "imagenet")
+    assert described["fingerprint"] == "0123456789abcdef"
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(batch()[0]), model(batch()[0]))
+    saved = model.state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_a_checkpoint_needs_no_code_to_load(trained):
+    content = torch.load(trained[1], weights_only=True)
+    described = content[checkpoint.KEY]
+    assert json.loads(json.dumps(described)) == described
+    assert described["classes"] == GENDER
+    assert described["ordinal"] is False
+    assert described["weights"] == "random"
+    assert OmegaConf.create(described["config"]) == trained[0].cfg
+    assert set(content["state_dict"]) == {f"network.{name}" for name in trained[0].network.state_dict()}
+
+
+def test_weights_that_do_not_fit_their_own_config_are_refused(trained):
+    content = torch.load(trained[1], weights_only=True)
+    content[checkpoint.KEY]["config"]["model"]["blocks"] = [[4], [7]]
+    torch.save(content, trained[1])
+    with pytest.raises(FaceattrError, match="its weights do not fit its own config; the file is damaged"):
+        load(str(trained[1]))
+
+
+def test_predictions_keep_their_rows(trained):
+    model, _ = trained
+    rows = torch.tensor([7, 3, 9, 1, 0, 4])
+    images, targets, _ = batch()
+    scores, found = trainer().predict(model, loader([(images, targets, rows)]))[0]
+    assert torch.equal(found, rows)
+    assert scores.dtype == torch.float32
+    assert scores.shape == (6, 2)
