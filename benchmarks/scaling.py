@@ -114,7 +114,7 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
         if kept:
             inputs = network(images.bfloat16(), 0, begin)
         else:
-            images = augment.relight(augment.warp(images, matrices), factors)  # on CUDA too: torch
+            images = augment.relight_by_torch(augment.warp_by_torch(images, matrices), factors)  # on CUDA too: torch
             inputs = ((images.float() - 1.0) / 1.0).bfloat16()  # as the classifier scales, and autocast's copy
     with Count() as step, saved_tensors_hooks(note, lambda tensor: tensor):
         loss = network(inputs, begin).float().mean()

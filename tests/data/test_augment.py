@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from faceattr.data import augment
-from faceattr.data.augment import Augmentation, relight, warp
+from faceattr.data.augment import Augmentation
 
 PRESETS = sorted((Path(__file__).resolve().parents[2] / "conf" / "augment").glob("*.yaml"))
 HEIGHT, WIDTH = 24, 18
@@ -30,6 +30,14 @@ def batch(size: int = 3, height: int = HEIGHT, width: int = WIDTH) -> Tensor:
     """Noise, as the data module gives it: uint8 [B, 3, H, W], channels last in memory."""
     values = torch.randint(0, 256, (size, height, width, 3), generator=torch.Generator().manual_seed(0))
     return values.to(torch.uint8).permute(0, 3, 1, 2)
+
+
+def warp(images: Tensor, matrices: np.ndarray) -> Tensor:
+    return augment.warp_by_opencv(images, matrices)
+
+
+def relight(images: Tensor, factors: np.ndarray) -> Tensor:
+    return augment.relight_by_opencv(images, factors)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -248,3 +256,22 @@ def test_every_device_changes_pixels_alike():
     for one, other in pairs:
         assert one.dtype == other.dtype and one.stride() == other.stride()
         assert (one.int() - other.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("names", [("rotation", "flip"), ("brightness", "contrast"), tuple(RANGES)], ids="+".join)
+def test_change_with_one_tensor_of_parameters_does_what_the_cpu_does(names):
+    """What a device runs, and a CUDA graph replays: the same draws, everything in one call."""
+    augmentation, images = Augmentation({name: RANGES[name] for name in names}), batch(16, 60, 50)
+    parameters = augmentation.parameters(images, seeded(5))
+    assert parameters.shape == (16, 8) and parameters.dtype == torch.float32
+    changed, expected = augmentation.change(images, parameters), augmentation(images, seeded(5))
+    assert changed.dtype == torch.uint8 and changed.is_contiguous(memory_format=torch.channels_last)
+    away = (changed.int() - expected.int()).abs()
+    assert away.max() <= 2 and (away > 1).float().mean() < 1e-3  # each of the two steps rounds for itself
+
+
+def test_change_leaves_pixels_alone_where_no_range_is_set():
+    images = batch()
+    augmentation = Augmentation({"randaugment_ops": 2, "randaugment_magnitude": 9})
+    assert augmentation.change(images, augmentation.parameters(images, seeded())) is images
+    assert not augmentation.capturable and Augmentation(RANGES).capturable

@@ -2,7 +2,8 @@
 
 All parameters are drawn per image in `draw`, on the CPU from a generator of their own, so that a seed means the same
 changes on every device. Ranges are the keys of conf/augment/*.yaml. Pixels are changed by OpenCV where they lie in host
-memory (several times as fast there as `grid_sample`), by torch elsewhere: equal within one level of 255.
+memory (several times as fast there as `grid_sample`), by torch elsewhere: equal within one level of 255. The torch part
+takes its parameters as one tensor and never waits for the device, so that it can be captured in a CUDA graph.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 
 FACTORS = ("brightness", "contrast")
 
@@ -30,15 +31,37 @@ class Augmentation:
         """`generator` is a CPU generator; the batch may lie anywhere."""
         if not self.active:
             return images
-        matrices, factors = self.draw(len(images), images.shape[2], images.shape[3], generator)
         with torch.autocast(images.device.type, enabled=False):  # coordinates in bf16 would be off by a pixel and more
+            if images.device.type == "cpu":
+                matrices, factors = self.draw(len(images), images.shape[2], images.shape[3], generator)
+                images = warp_by_opencv(images, matrices) if self.warps else images
+                images = relight_by_opencv(images, factors) if self.lights else images
+            else:
+                images = self.change(images, self.parameters(images, generator).to(images.device, non_blocking=True))
+            return self._randaugment(images, generator) if self.ranges.get("randaugment_ops") else images
+
+    @property
+    def capturable(self) -> bool:
+        """Whether `change` does all of it: RandAugment decides image by image on the host."""
+        return not self.ranges.get("randaugment_ops")
+
+    def parameters(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """What `change` takes for this batch: float32 [B, 8] on the CPU, drawn as `draw` does."""
+        height, width = images.shape[2:]
+        matrices, factors = self.draw(len(images), height, width, generator)
+        return torch.cat((_sampling(matrices, height, width).flatten(1), torch.from_numpy(factors).float()), 1)
+
+    def change(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Warp and light of uint8 images [B, 3, H, W] by `parameters` [B, 8], both on one device."""
+        if not (self.warps or self.lights):
+            return images
+        with torch.autocast(images.device.type, enabled=False):
+            values = images.float()
             if self.warps:
-                images = warp(images, matrices)
+                values = _sample(values, parameters[:, :6].view(-1, 2, 3))
             if self.lights:
-                images = relight(images, factors)
-            if self.ranges.get("randaugment_ops"):
-                images = self._randaugment(images, generator)
-        return images
+                values = _relight(values, parameters[:, 6:])
+            return values.to(torch.uint8, memory_format=torch.channels_last)
 
     def draw(self, batch: int, height: int, width: int, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Per image a matrix [B, 2, 3] from output to input coordinates (pixels about the centre), and [B, 2] factors.
@@ -79,17 +102,8 @@ class Augmentation:
             return torch.stack([policy(image) for image in images]).contiguous(memory_format=torch.channels_last)
 
 
-def warp(images: Tensor, matrices: np.ndarray) -> Tensor:
-    """Images [B, 3, H, W] sampled bilinearly at matrix · (row, column, 1) about the centre; borders repeat the edge."""
-    return (warp_by_opencv if images.device.type == "cpu" else warp_by_torch)(images, matrices)
-
-
-def relight(images: Tensor, factors: np.ndarray) -> Tensor:
-    """Images [B, 3, H, W] with each image's brightness and contrast (about its mean) multiplied by `factors` [B, 2]."""
-    return (relight_by_opencv if images.device.type == "cpu" else relight_by_torch)(images, factors)
-
-
 def warp_by_opencv(images: Tensor, matrices: np.ndarray) -> Tensor:
+    """Images [B, 3, H, W] sampled bilinearly at matrix · (row, column, 1) about the centre; borders repeat the edge."""
     import cv2  # 0.2 s, which only training on a CPU has to spend
 
     height, width = images.shape[2:]
@@ -104,6 +118,7 @@ def warp_by_opencv(images: Tensor, matrices: np.ndarray) -> Tensor:
 
 
 def relight_by_opencv(images: Tensor, factors: np.ndarray) -> Tensor:
+    """Images [B, 3, H, W] with each image's brightness and contrast (about its mean) multiplied by `factors` [B, 2]."""
     import cv2
 
     before, after = _in_and_out(images)
@@ -120,20 +135,38 @@ def _in_and_out(images: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def warp_by_torch(images: Tensor, matrices: np.ndarray) -> Tensor:
-    down, across = ((size - 1) / 2 for size in images.shape[2:])
-    # affine_grid's coordinates: (x, y), each from -1 to 1 between the centres of the corner pixels
-    (yy, yx, ty), (xy, xx, tx) = matrices.transpose(1, 2, 0)
-    rows = np.array(((xx, xy * down / across, tx / across), (yx * across / down, yy, ty / down))).transpose(2, 0, 1)
-    theta = torch.from_numpy(rows).float().to(images.device, non_blocking=True)
-    grid = affine_grid(theta, list(images.shape), align_corners=True)
-    warped = grid_sample(images.float(), grid, padding_mode="border", align_corners=True)
-    return warped.round_().to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    """What `warp_by_opencv` does, on any device."""
+    sampling = _sampling(matrices, *images.shape[2:]).to(images.device, non_blocking=True)
+    return _sample(images.float(), sampling).to(torch.uint8, memory_format=torch.channels_last)
 
 
 def relight_by_torch(images: Tensor, factors: np.ndarray) -> Tensor:
-    brightness, contrast = (
-        torch.from_numpy(f).float().to(images.device, non_blocking=True).view(-1, 1, 1, 1) for f in factors.T.copy()
-    )
-    values = images.float() * brightness
-    mean = values.mean((1, 2, 3), keepdim=True)
-    return ((values - mean) * contrast + mean).round_().clamp_(0, 255).to(torch.uint8)
+    """What `relight_by_opencv` does, on any device."""
+    tensor = torch.from_numpy(factors).float().to(images.device, non_blocking=True)
+    return _relight(images.float(), tensor).to(torch.uint8)
+
+
+def _sampling(matrices: np.ndarray, height: int, width: int) -> Tensor:
+    """`matrices` [B, 2, 3] in the coordinates of `grid_sample`, float32 [B, 2, 3]: (x, y), each from -1 to 1 between the
+    centres of the corner pixels."""
+    down, across = (height - 1) / 2, (width - 1) / 2
+    (yy, yx, ty), (xy, xx, tx) = matrices.transpose(1, 2, 0)
+    rows = np.array(((xx, xy * down / across, tx / across), (yx * across / down, yy, ty / down)))
+    return torch.from_numpy(rows.transpose(2, 0, 1).copy()).float()
+
+
+def _sample(values: Tensor, sampling: Tensor) -> Tensor:
+    """Whole levels, float32 [B, 3, H, W]. The grid is a sum of a part per row and one per column: one addition of its size,
+    where `affine_grid` multiplies matrices (nearly three times as long as the sampling itself on an H200)."""
+    y, x = (torch.linspace(-1, 1, size, device=values.device) for size in values.shape[2:])
+    by_column = sampling[:, None, :, 0] * x[:, None]
+    by_row = sampling[:, None, :, 1] * y[:, None] + sampling[:, None, :, 2]
+    grid = by_row[:, :, None] + by_column[:, None]
+    return grid_sample(values, grid, padding_mode="border", align_corners=True).round_()
+
+
+def _relight(values: Tensor, factors: Tensor) -> Tensor:
+    """Whole levels, float32 [B, 3, H, W]: brightness first, then contrast about the mean."""
+    brightness, contrast = factors.view(-1, 2, 1, 1, 1).unbind(1)
+    mean = values.mean((1, 2, 3), keepdim=True) * brightness
+    return torch.addcmul(mean * (1 - contrast), values, brightness * contrast).round_().clamp_(0, 255)
