@@ -12,11 +12,13 @@ import torch.distributed as dist
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from pytorch_lightning.utilities import move_data_to_device
+from torch.distributed.utils import _recursive_to
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from faceattr.config import schema
 from faceattr.data import table
-from faceattr.data.datamodule import EpochSampler, FaceData
+from faceattr.data.datamodule import Batch, EpochSampler, FaceData
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.load import load_table
 from faceattr.errors import FaceattrError
@@ -61,7 +63,7 @@ def faces(root: Path, seed: int = 0, **keys: object) -> FaceData:
 
 
 def rows_of(loader: object) -> list[list[int]]:
-    return [batch[2].tolist() for batch in loader]
+    return [batch.rows.tolist() for batch in loader]
 
 
 def flat(lists: list[list[int]]) -> list[int]:
@@ -72,8 +74,9 @@ def flat(lists: list[list[int]]) -> list[int]:
 def test_batches_are_as_documented(root, keys):
     data = faces(root, **keys)
     batches = list(data.train_dataloader())
-    assert [len(rows) for _, _, rows in batches] == [8, 8, 7]
-    for images, targets, rows in batches:
+    assert [len(rows) for _, _, rows, _ in batches] == [8, 8, 7]
+    for images, targets, rows, layers_applied in batches:
+        assert layers_applied == 0
         assert images.shape == (len(rows), 3, SPEC.height, SPEC.width)
         assert images.dtype == torch.uint8
         assert images.is_contiguous(memory_format=torch.channels_last)
@@ -88,15 +91,42 @@ def test_batches_are_as_documented(root, keys):
 def test_packed_and_decoded_batches_are_identical(root):
     loaders = [faces(root, **keys).train_dataloader() for keys in ({"pack": "disk"}, {"pack": "off", "workers": 1})]
     for packed, decoded in zip(*loaders, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(packed, decoded, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(packed[:3], decoded[:3], strict=True))
 
 
 def test_a_batch_can_be_written_to(root):
     """Not a view of the read-only pack."""
     data = faces(root, pack="disk")
-    images = next(iter(data.val_dataloader()))[0]
+    images = next(iter(data.val_dataloader())).inputs
     images.zero_()
-    assert next(iter(data.val_dataloader()))[0].any()
+    assert next(iter(data.val_dataloader())).inputs.any()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batch_stays_a_batch_through_collation_workers_and_transfer(workers):
+    sent = Batch(torch.zeros(2, 5, dtype=torch.bfloat16), torch.tensor([0, 1]), torch.tensor([7, 3]), 4)
+    (batch,) = torch.utils.data.DataLoader([sent], batch_size=None, num_workers=workers)
+    moved = move_data_to_device(batch, torch.device("meta"))
+    (in_ddp,) = _recursive_to(batch, torch.device("meta"), False)
+    for found in (batch, moved, in_ddp):
+        assert isinstance(found, Batch)
+        assert found.layers_applied == 4
+        assert found.inputs.shape == (2, 5)
+        assert found.inputs.dtype == torch.bfloat16
+    assert moved.rows.is_meta and in_ddp.rows.is_meta
+
+
+def test_images_serve_stored_outputs_and_say_how_many_layers_were_applied(root):
+    data = faces(root)
+    rows, images = data.rows("val"), data.images("val")
+    images.serve(np.arange(12, dtype=np.float32).reshape(6, 2), rows, np.arange(6)[::-1], 3)  # type: ignore[arg-type]
+    (batch,) = data.val_dataloader()
+    assert batch.layers_applied == 3
+    assert batch.inputs.tolist() == [[10, 11], [8, 9], [6, 7], [4, 5], [2, 3], [0, 1]]
+    images.serve_pixels()
+    (batch,) = data.val_dataloader()
+    assert batch.layers_applied == 0
+    assert batch.inputs.dtype == torch.uint8
 
 
 def order(size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -> list[int]:
@@ -133,8 +163,8 @@ class Seen(pl.LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.epochs: dict[int, list[int]] = {}
 
-    def training_step(self, batch: object, _: int) -> torch.Tensor:
-        self.epochs.setdefault(self.current_epoch, []).extend(batch[2].tolist())
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
+        self.epochs.setdefault(self.current_epoch, []).extend(batch.rows.tolist())
         return self.weight.sum()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -151,7 +181,7 @@ def test_lightnings_epoch_decides_the_order(root):
 
 def test_the_balanced_sampler_draws_classes_equally_often(root):
     data = faces(root, balance="sampler")
-    targets = [task for _ in range(3) for _, targets, _ in data.train_dataloader() for task in targets.tolist()]
+    targets = [task for _ in range(3) for _, targets, *_ in data.train_dataloader() for task in targets.tolist()]
     assert len(targets) == 3 * SPLITS["train"]
     loader = data.train_dataloader()
     epochs = [order(23, 0, epoch, loader.sampler.weights) for epoch in range(60)]
@@ -205,7 +235,7 @@ def test_rows_are_the_tables_after_bad_images_were_skipped(root, pack, caplog):
     assert "Left out 3 unreadable images (data.on_bad_image=skip)" in caplog.text
     seen = set()
     for loader in (data.train_dataloader(), data.val_dataloader(), data.split_dataloader("test")):
-        for images, targets, rows in loader:
+        for images, targets, rows, _ in loader:
             for image, task, row in zip(images, targets.tolist(), rows.tolist(), strict=True):
                 line = data.table.iloc[row]
                 assert (image.permute(1, 2, 0).numpy() == read(root / line.path, SPEC)).all()

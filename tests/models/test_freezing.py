@@ -146,7 +146,7 @@ def batches(size: tuple[int, int], count: int = 2) -> list[Batch]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 6, *size, 3), generator=generator).to(torch.uint8).permute(0, 1, 4, 2, 3)
     targets = torch.tensor([0, 1, 1, 0, 1, 0])
-    return [(images[i], targets, torch.arange(6) + 6 * i) for i in range(count)]
+    return [Batch(images[i], targets, torch.arange(6) + 6 * i) for i in range(count)]
 
 
 def fit(model: Classifier, epochs: int = 1) -> None:

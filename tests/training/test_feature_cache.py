@@ -62,11 +62,13 @@ class Steps(pl.Callback):
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.shapes: list[tuple[int, ...]] = []
+        self.layers_applied: list[int] = []
         self.validation: list[float] = []
 
     def on_train_batch_end(self, fitting, module, outputs, batch, index) -> None:
         self.losses.append(float(outputs["loss"]))
-        self.shapes.append(tuple(batch[0].shape[1:]))
+        self.shapes.append(tuple(batch.inputs.shape[1:]))
+        self.layers_applied.append(batch.layers_applied)
 
     def on_train_epoch_end(self, fitting, module) -> None:
         self.validation.append(float(fitting.callback_metrics["val_loss"]))
@@ -116,9 +118,9 @@ def test_training_is_the_same_with_the_prefix_kept(policy, precision, close):
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
 def test_training_is_the_same_on_cuda(precision):
     cfg = composed("finetune=last_block", *BN, "trainer=gpu", f"trainer.precision={precision}")
-    apart, model, *_ = fit(cfg, keep=True)
+    apart, *_ = fit(cfg, keep=True)
     whole, *_ = fit(cfg, keep=False)
-    assert model.begin > 0
+    assert min(apart.layers_applied) > 0
     assert apart.losses == pytest.approx(whole.losses, abs=1e-4 if precision == "32" else 2e-2)
 
 
@@ -158,7 +160,6 @@ def test_a_single_changed_weight_or_statistic_makes_a_new_one():
         trainer.callbacks.append(FeatureCache(data))
         apart = torch.cat([found for found, _ in trainer.predict(model, data.split_dataloader("val"))])
         assert len(files()) == count, name
-        model.begin = 0
         data.images("val").serve_pixels()
         trainer.callbacks.pop()
         whole = torch.cat([found for found, _ in trainer.predict(model, data.split_dataloader("val"))])
@@ -173,9 +174,9 @@ def test_views_are_augmented_and_drawn_anew_in_each_epoch():
     images = data.images("train")
     kept = images._inputs[np.arange(3 * len(images))].reshape(len(images), 3, -1)
     assert len(kept) == len(data.rows("train"))
-    plain = torch.cat([model.scaled(batch[0]) for batch in data.in_order(data.rows("train"))])
+    plain = torch.cat([model.scaled(batch.inputs) for batch in data.in_order(data.rows("train"))])
     with torch.inference_mode():
-        bare = model.network(plain, end=model.begin).numpy()
+        bare = model.network(plain, end=steps.layers_applied[0]).numpy()
     assert not np.isclose(kept, bare[:, None], atol=1e-4).all(2).any(), "an augmented view equals the plain image"
     assert not np.isclose(kept[:, 0], kept[:, 1], atol=1e-4).all(1).any()
     assert np.corrcoef(kept.mean(1).ravel(), bare.ravel())[0, 1] > 0.9, "views belong to other images"
@@ -183,6 +184,18 @@ def test_views_are_augmented_and_drawn_anew_in_each_epoch():
     assert set(drawn) == {0, 1, 2}
     whole, *_ = fit(cfg, keep=False)
     assert steps.validation[0] == pytest.approx(whole.validation[0], abs=0.1)
+
+
+def test_training_images_are_predicted_from_pixels_after_training_on_views():
+    """Views are for training: a prediction of a training image is of the image itself."""
+    cfg = composed("finetune=frozen", "finetune.views=2", "augment=light")
+    _, model, data, _ = fit(cfg, keep=True, epochs=1)
+    behind = model.network.num_constant_layers(model.first_trainable_stage)
+    for split, layers_applied in (("train", 0), ("val", behind)):
+        trainer = build_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer.callbacks.append(FeatureCache(data))
+        trainer.predict(model, data.split_dataloader(split))
+        assert next(iter(data.split_dataloader(split))).layers_applied == layers_applied
 
 
 def test_where_there_is_no_room_it_says_so_and_trains_on(monkeypatch, caplog):

@@ -39,6 +39,7 @@ from hydra import compose, initialize_config_dir
 
 from faceattr.training.module import build_network
 from faceattr.config.validate import validate
+from faceattr.data.datamodule import Batch
 from faceattr.training.inference import probabilities
 from faceattr.training.module import Classifier
 from faceattr.models.task import Task
@@ -56,7 +57,8 @@ class Batches(torch.utils.data.IterableDataset):
 
     def __iter__(self):
         for first in range(0, 32 * self.count, 32):
-            yield torch.zeros(32, 3, 32, 32, dtype=torch.uint8), torch.zeros(32).long(), torch.arange(first, first + 32)
+            rows = torch.arange(first, first + 32)
+            yield Batch(torch.zeros(32, 3, 32, 32, dtype=torch.uint8), torch.zeros(32).long(), rows)
 
 
 with initialize_config_dir(sys.argv[1], version_base="1.3"):

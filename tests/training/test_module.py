@@ -45,7 +45,7 @@ def build(
 
 def batch(size: int = 6, classes: int = 2) -> Batch:
     images = torch.randint(0, 256, (size, 16, 12, 3), generator=torch.Generator().manual_seed(0))
-    return images.to(torch.uint8).permute(0, 3, 1, 2), torch.arange(size) % classes, torch.arange(size)
+    return Batch(images.to(torch.uint8).permute(0, 3, 1, 2), torch.arange(size) % classes, torch.arange(size))
 
 
 def trainer(**keys: object) -> pl.Trainer:
@@ -235,9 +235,9 @@ def test_validation_is_judged_on_all_images_at_once(tmp_path):
     fitting.fit(model, loader([batch()]), loader(batches))
     found = fitting.callback_metrics
     model.eval()
-    truth = torch.cat([targets for _, targets, _ in batches])
+    truth = torch.cat([batch.targets for batch in batches])
     with torch.no_grad():
-        logits = torch.cat([model(images) for images, _, _ in batches])
+        logits = torch.cat([model(batch.inputs) for batch in batches])
     assert float(found["val_accuracy"]) == pytest.approx(float((logits.argmax(1) == truth).float().mean()))
     assert float(found["val_loss"]) == pytest.approx(float(model.task.losses(logits, truth).mean()), rel=1e-5)
     assert {"val_balanced_accuracy", "val_average_precision", "val_auroc", "val_f1"} <= set(found)
@@ -290,8 +290,7 @@ def test_weights_that_do_not_fit_their_own_config_are_refused(trained):
 def test_predictions_keep_their_rows(trained):
     model, _ = trained
     rows = torch.tensor([7, 3, 9, 1, 0, 4])
-    images, targets, _ = batch()
-    scores, found = trainer().predict(model, loader([(images, targets, rows)]))[0]
+    scores, found = trainer().predict(model, loader([batch()._replace(rows=rows)]))[0]
     assert torch.equal(found, rows)
     assert scores.dtype == torch.float32
     assert scores.shape == (6, 2)

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from faceattr.config import schema
 from faceattr.config.validate import validate
+from faceattr.data.datamodule import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier, build_network
@@ -80,7 +81,7 @@ def two_steps(precision: str, accelerator: str) -> tuple[pl.Trainer, Classifier]
     task = Task.from_config(["woman", "man"], ordinal=False, loss="auto")
     model = Classifier(cfg, build_network(cfg, task), task)
     images = torch.randint(0, 256, (2, 8, 32, 24, 3)).to(torch.uint8).permute(0, 1, 4, 2, 3)
-    batches = [(images[i], torch.arange(8) % 2, torch.arange(8)) for i in range(2)]
+    batches = [Batch(images[i], torch.arange(8) % 2, torch.arange(8)) for i in range(2)]
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
     made = build_trainer(cfg.trainer, max_epochs=1, num_sanity_val_steps=0, **QUIET)
     made.fit(model, loader, loader)

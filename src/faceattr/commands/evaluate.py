@@ -139,7 +139,7 @@ def _slice(
     """Writes slices_<split>.csv; returns it."""
     rows = data.table.iloc[data.rows(split)].reset_index(drop=True)
     if wanted is None or set(wanted) & set(slices.MEASURED):
-        pixels = (batch[0].permute(0, 2, 3, 1).numpy() for batch in data.in_order(data.rows(split)))
+        pixels = (batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(data.rows(split)))
         measured = slices.measure(pixels, files)
         rows = rows.join(measured[[name for name in measured if name not in rows]])
     table = slices.slices(slices.cuts_of(rows, wanted), model.task, scores, truth)

@@ -286,7 +286,7 @@ def samples(data: FaceData, seed: int, most: int = 8) -> dict[str, list[np.ndarr
     for name, there in table.members(data.table).items():
         rows = np.intersect1d(np.flatnonzero(there), data.rows("train"))
         drawn = np.sort(rng.permutation(rows)[:most])
-        found[name] = [image for batch in data.in_order(drawn) for image in batch[0].permute(0, 2, 3, 1).numpy()]
+        found[name] = [image for batch in data.in_order(drawn) for image in batch.inputs.permute(0, 2, 3, 1).numpy()]
     return found
 
 

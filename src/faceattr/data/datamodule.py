@@ -1,4 +1,4 @@
-"""The one LightningDataModule: a table of images becomes batches of (pixels, target, row).
+"""The one LightningDataModule: a table of images becomes batches.
 
 A batch is one gather from the packed pixels; where those are switched off, worker processes decode instead, to the same
 tensors. Augmentation and scaling happen in the classifier, on its device.
@@ -7,7 +7,7 @@ tensors. Augmentation and scaling happen in the classifier, on its device.
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,16 +26,24 @@ from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
 
-Batch = tuple[Tensor, Tensor, Tensor]
-"""uint8 images [B, 3, H, W] (channels last in memory), the truth (int64 [B], -1: none, or float32 [B, attributes]), int64 row
-numbers [B].
 
-Where the output of the frozen stages is kept, it comes in place of the images: [B, C, H, W] or [B, F], in its precision.
-"""
+class Batch(NamedTuple):
+    """B images of a table, and how far the network has processed them already.
+
+    `inputs`: uint8 pixels [B, 3, H, W], channels last in memory, where `layers_applied` is 0. Else the output of the first
+    `layers_applied` of the network's `layer_names`, [B, C, H, W] or [B, F], in the precision in which it was computed.
+    `targets`: class positions, int64 [B] (-1: not known), or attributes, float32 [B, attributes] (nan: not known).
+    `rows`: int64 [B], positions in the table.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    rows: Tensor
+    layers_applied: int = 0
 
 
 class ImageSet(Dataset[Batch]):
-    """RowArray of a table as batches: indexed with a list of positions, it returns a whole `Batch`.
+    """Rows of a table as batches: indexed with a list of positions, it returns a whole `Batch`.
 
     `paths`, `targets` and `packed` (where in `pixels` an image lies) have an entry for each row of the table.
     """
@@ -51,15 +59,18 @@ class ImageSet(Dataset[Batch]):
     ) -> None:
         self.paths, self.targets, self.spec, self.rows = paths, targets, spec, rows
         self._pixels, self._packed = pixels, packed
-        self._inputs, self._at = pixels, packed
+        self._inputs, self._layers_applied, self._at = pixels, 0, packed
 
-    def serve(self, kept: RowArray, rows: np.ndarray, at: np.ndarray) -> None:
-        """From now on give `kept[at]` for these rows of the table, in place of pixels."""
-        self._inputs, self._at = kept, np.full(len(self.paths), -1)
+    def serve(self, outputs: RowArray, rows: np.ndarray, at: np.ndarray, layers_applied: int) -> None:
+        """From now on give `outputs[at]` for these rows of the table: what the network's first `layers_applied` layers gave."""
+        self._inputs, self._layers_applied = outputs, layers_applied
+        self._at = np.full(len(self.paths), -1)
         self._at[rows] = at
 
     def serve_pixels(self) -> None:
-        self._inputs, self._at = self._pixels, self._packed
+        """From now on give pixels."""
+        self._inputs, self._layers_applied = self._pixels, 0
+        self._at = self._packed
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -71,7 +82,7 @@ class ImageSet(Dataset[Batch]):
         else:
             inputs = torch.from_numpy(np.stack([read(self.paths[row], self.spec) for row in rows]))
         inputs = inputs.permute(0, 3, 1, 2) if inputs.ndim == 4 else inputs
-        return inputs, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows)
+        return Batch(inputs, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows), self._layers_applied)
 
 
 def as_numpy(tensor: Tensor) -> np.ndarray:

@@ -113,8 +113,8 @@ def _hashes(data: FaceData) -> np.ndarray:
 
 def _thumbnails(data: FaceData, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Batches of grey images, uint8 [B, SIDE, SIDE]."""
-    for images, _, _ in data.in_order(rows):
-        grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images.permute(0, 2, 3, 1).numpy())
+    for batch in data.in_order(rows):
+        grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in batch.inputs.permute(0, 2, 3, 1).numpy())
         yield np.stack([cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in grey])
 
 

@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
+from faceattr.data.datamodule import Batch
+
 log = logging.getLogger(__name__)
 
 
@@ -32,8 +34,8 @@ class History(pl.Callback):
         self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # the schedule steps before the end
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        batch = args[1]
-        self._images += len(batch[1]) * trainer.world_size
+        batch: Batch = args[1]
+        self._images += len(batch.rows) * trainer.world_size
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize()

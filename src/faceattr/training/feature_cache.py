@@ -1,8 +1,8 @@
-"""The frozen prefix, kept: what no epoch changes is computed once for every image, and training goes on from there.
+"""The output of the frozen stages: computed once for every image, stored by `array_cache`, and served in place of pixels.
 
-Below the first trained module a network is a constant function of the image while augmentation is off. Its output is
-kept by `store`, in the run's precision; later epochs, seeds, jobs of a sweep and the run's own judgement start from it.
-With augmentation on, `finetune.views` outputs are kept of each training image, each of another augmentation.
+Below the first trained layer a network is a constant function of the image while augmentation is off. Its output has the
+run's precision; later epochs, seeds, jobs of a sweep and the run's own evaluation start from it. With augmentation on,
+`finetune.views` outputs are stored of each training image, each of another augmentation.
 """
 
 import hashlib
@@ -46,100 +46,103 @@ def reason_disabled(cfg: DictConfig, network: Network, policy: Policy, augmented
 
 
 class FeatureCache(pl.Callback):
-    """Lets training, or judging, begin behind the frozen stages: `data` serves what they gave, the module runs the rest.
+    """Lets training and prediction begin behind the frozen stages: `data` serves their output, the module runs the rest.
 
-    In training it follows the finetune policy from epoch to epoch. `about` says what was kept, for run.json.
+    In training it follows the finetune policy from epoch to epoch. `about` lists what was stored, for run.json.
     """
 
     def __init__(self, data: FaceData) -> None:
         self.data = data
         self.about: list[dict[str, Any]] = []
         self._start: int | None = None
+        self._num_layers = 0
         self._views: RowArray | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        epoch, views = trainer.current_epoch, _views(pl_module)
-        self._begin_at(pl_module.policy.first_trainable_stage(epoch), trainer, pl_module, training=True)
+        epoch, views = trainer.current_epoch, _num_views(pl_module)
+        self._serve(pl_module.policy.first_trainable_stage(epoch), trainer, pl_module, training=True)
         if self._views is not None:  # another view of each image in every epoch
             rows = self.data.rows("train")
-            picked = np.random.default_rng([pl_module.cfg.seed, epoch]).integers(views, size=len(rows))
-            self.data.images("train").serve(self._views, rows, np.arange(len(rows)) * views + picked)
+            view = np.random.default_rng([pl_module.cfg.seed, epoch]).integers(views, size=len(rows))
+            self.data.images("train").serve(self._views, rows, np.arange(len(rows)) * views + view, self._num_layers)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        self._begin_at(pl_module.first_trainable_stage, trainer, pl_module, training=False)
+        self._serve(pl_module.first_trainable_stage, trainer, pl_module, training=False)
 
-    def _begin_at(self, start: int, trainer: pl.Trainer, module: Classifier, *, training: bool) -> None:
+    def _serve(self, start: int, trainer: pl.Trainer, module: Classifier, *, training: bool) -> None:
+        """Every split of `data` from the stage `start` on; training images whose views are to be drawn stay pixels here."""
         if start == self._start:
             return
-        self._start, self._views, module.begin = start, None, 0
-        cut, views, began = module.network.num_constant_layers(start), _views(module), time.perf_counter()
-        plain = ["val", "test"] if views else ["train", "val", "test"]
-        rows = np.sort(np.concatenate([self.data.rows(split) for split in plain]))
-        kept: RowArray | None = None
+        self._start, self._views, began = start, None, time.perf_counter()
+        num_layers, views = module.network.num_constant_layers(start), _num_views(module)
+        self._num_layers = num_layers
+        splits = ["val", "test"] if views else ["train", "val", "test"]
+        rows = np.sort(np.concatenate([self.data.rows(split) for split in splits]))
+        outputs: RowArray | None = None
         try:
-            if cut and views and training:
-                self._views = self._kept(self.data.rows("train"), trainer, module, cut, views)
-            if cut:
-                kept = self._kept(rows, trainer, module, cut, 0)
-                module.begin = cut
+            if num_layers and views and training:
+                self._views = self._outputs(self.data.rows("train"), trainer, module, num_layers, views)
+            if num_layers:
+                outputs = self._outputs(rows, trainer, module, num_layers, 0)
         except array_cache.NoRoom as none:
             self._views = None
             log.warning("finetune.cache: %s The frozen stages run in every epoch", none)
         for split in ("train", "val", "test"):
-            images = self.data.images(split)
-            if kept is None:
-                images.serve_pixels()
-            elif split in plain:
-                images.serve(kept, rows, np.arange(len(rows)))
-        if kept is not None:
+            if outputs is None or split not in splits:
+                self.data.images(split).serve_pixels()
+            else:
+                self.data.images(split).serve(outputs, rows, np.arange(len(rows)), num_layers)
+        if outputs is not None:
             self.about.append(
                 {
                     "trained_from": module.network.stage_names[start],
-                    "files": [array.file.name for array in (kept, self._views) if array is not None],
+                    "files": [array.file.name for array in (outputs, self._views) if array is not None],
                     "seconds": round(time.perf_counter() - began, 2),
                 }
             )
 
-    def _kept(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, cut: int, views: int) -> RowArray:
-        """What the first `cut` modules give for these rows of the table; with `views` so many of each, augmented."""
+    def _outputs(
+        self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, num_layers: int, views: int
+    ) -> RowArray:
+        """What the first `num_layers` layers give for these rows of the table; with `views` so many of each, augmented."""
         network, device = module.network, module.device
-        for name in network.layer_names[:cut]:
+        for name in network.layer_names[:num_layers]:
             network.get_submodule(name).eval()
         loader = self.data.in_order(rows)
 
-        def outputs(images: Tensor) -> Tensor:
-            found = network(module.scaled(images.to(device)), end=cut)
-            return (found.permute(0, 2, 3, 1) if found.ndim == 4 else found).contiguous().cpu()
+        def run_layers(images: Tensor) -> Tensor:
+            output = network(module.scaled(images.to(device)), end=num_layers)
+            return (output.permute(0, 2, 3, 1) if output.ndim == 4 else output).contiguous().cpu()
 
-        def compute(kept: RowArray) -> dict[str, Any]:
+        def compute(stored: RowArray) -> dict[str, Any]:
             rng = torch.Generator().manual_seed(module.cfg.seed)
             count = len(rows) * max(1, views)
             with tqdm(total=count, desc="Frozen stages", unit="img", disable=None, leave=False) as progress:
                 for view in range(max(1, views)):
                     position = view
-                    for images, *_ in loader:
-                        found = outputs(module.augmentation(images.to(device), rng) if views else images)
-                        for output in as_numpy(found):
-                            kept[position] = output
+                    for batch in loader:
+                        images = module.augmentation(batch.inputs.to(device), rng) if views else batch.inputs
+                        for output in as_numpy(run_layers(images)):
+                            stored[position] = output
                             position += max(1, views)
                         progress.update(len(images))
             return {}
 
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            probe = as_numpy(outputs(next(iter(loader))[0][:1]))
+            probe = as_numpy(run_layers(next(iter(loader)).inputs[:1]))
             of = f"{views} augmented views of {len(rows)} images" if views else f"{len(rows)} images"
-            name = f"prefix-{self._key(rows, trainer, module, cut, views)}"
+            name = f"prefix-{self._key(rows, trainer, module, num_layers, views)}"
             shape = (len(rows) * max(1, views), *probe.shape[1:])
             return array_cache.get_or_create(
                 name, shape, probe.dtype, compute, what=f"Output of the frozen stages for {of}"
             )[0]
 
-    def _key(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, cut: int, views: int) -> str:
+    def _key(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, num_layers: int, views: int) -> str:
         """Changes with whatever the outputs depend on: images, input, weights, precision, views, device, version."""
         network, cfg = module.network, module.cfg
-        modules = {name: network.get_submodule(name) for name in network.layer_names[:cut]}
+        modules = {name: network.get_submodule(name) for name in network.layer_names[:num_layers]}
         about = [
             FORMAT,
             torch.__version__,
@@ -158,6 +161,6 @@ class FeatureCache(pl.Callback):
         return digest.hexdigest()[:24]
 
 
-def _views(module: Classifier) -> int:
-    """How many augmented views of each training image are kept; 0 without augmentation."""
+def _num_views(module: Classifier) -> int:
+    """How many augmented views of each training image are stored; 0 without augmentation."""
     return int(module.cfg.finetune.views or 0) if module.augmentation.active else 0

@@ -76,4 +76,4 @@ class DecodedBatches(IterableDataset[Batch]):
             good = np.setdiff1d(np.arange(len(paths)), list(bad))
             if len(good):
                 images = torch.from_numpy(pixels[good]).permute(0, 3, 1, 2)
-                yield images, torch.full((len(good),), -1), torch.from_numpy(good + start)
+                yield Batch(images, torch.full((len(good),), -1), torch.from_numpy(good + start))

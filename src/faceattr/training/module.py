@@ -31,8 +31,8 @@ from faceattr.training.trainer import resolve_precision
 class Classifier(pl.LightningModule):
     """`cfg` is the whole run's config; `about` is added to the checkpoint's description (fingerprint, weights).
 
-    `class_weights` are factors of the training loss, as `Task.losses` takes them (None: equally). `start` is the lowest stage
-    that is trained in this epoch; `begin` counts the modules of the network's chain whose output comes in place of images.
+    `class_weights` are factors of the training loss, as `Task.losses` takes them (None: equally).
+    `first_trainable_stage` is that of the current epoch.
     """
 
     def __init__(
@@ -58,7 +58,6 @@ class Classifier(pl.LightningModule):
         self._seen_rows = 0
         self._sums: Tensor | None = None
         self.first_trainable_stage = self.policy.first_trainable_stage(0)
-        self.begin = 0
         freezing.freeze(self.network, self.first_trainable_stage)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -69,9 +68,11 @@ class Classifier(pl.LightningModule):
         """What the network takes: float32, as `model.scaling` says."""
         return images.float().sub_(self.mean).div_(self.std)
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Logits [B, outputs] of a batch as the data module serves it: images, or what `network.layer_names[:begin]` gave."""
-        return self.network(inputs, begin=self.begin) if self.begin else self(inputs)
+    def logits(self, batch: Batch) -> Tensor:
+        """Logits [B, outputs]: the network runs the layers that were not yet applied."""
+        if batch.layers_applied:
+            return self.network(batch.inputs, begin=batch.layers_applied)
+        return self(batch.inputs)
 
     def train(self, mode: bool = True) -> "Classifier":
         """Frozen stages stay in evaluation mode, whoever asks: Lightning calls this after each validation too."""
@@ -89,8 +90,9 @@ class Classifier(pl.LightningModule):
         self._augment_rng = torch.Generator().manual_seed(seed + self.global_rank)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        inputs, targets, _rows = batch
-        logits = self.logits(inputs if self.begin else self.augmentation(inputs, self._augment_rng))
+        if not batch.layers_applied:
+            batch = batch._replace(inputs=self.augmentation(batch.inputs, self._augment_rng))
+        logits, targets = self.logits(batch), batch.targets
         losses = self.task.losses(logits, targets)
         with torch.no_grad():
             right = self.task.correct(self.task.probabilities(logits), targets)
@@ -99,8 +101,7 @@ class Classifier(pl.LightningModule):
         return (losses if self.class_weights is None else self.task.losses(logits, targets, self.class_weights)).mean()
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        inputs, targets, rows = batch
-        logits = self.logits(inputs)
+        logits, targets, rows = self.logits(batch), batch.targets, batch.rows
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
         found = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
         used = self._seen_rows + len(found)
@@ -156,8 +157,7 @@ class Classifier(pl.LightningModule):
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
         """Probabilities [B, classes] and the table rows [B] they belong to."""
-        inputs, _targets, rows = batch
-        return self.task.probabilities(self.logits(inputs), self.temperature).cpu(), rows.cpu()
+        return self.task.probabilities(self.logits(batch), self.temperature).cpu(), batch.rows.cpu()
 
     def explain(self, images: Tensor, classes: Tensor) -> np.ndarray:
         """Grad-CAM, float32 [B, H, W] from 0 to 1, of uint8 images [B, 3, H, W]: what speaks for `classes` [B]."""
@@ -240,5 +240,5 @@ def load(path: str) -> tuple[Classifier, dict[str, Any]]:
     except (RuntimeError, KeyError) as error:
         raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
     classifier.temperature = described.get("temperature", 1.0)
-    classifier.start = classifier.policy.first_trainable_stage(described["epoch"])
+    classifier.first_trainable_stage = classifier.policy.first_trainable_stage(described["epoch"])
     return classifier.eval(), described
