@@ -173,7 +173,7 @@ def test_a_run_is_told_with_intervals_in_words_that_a_sceptic_accepts(run):
         "rare: a",
     ):
         assert part in read.text, part
-    assert f"python evaluate.py ckpt={run.parent / 'checkpoints' / 'best.ckpt'}" in read.text
+    assert f"faceattr evaluate ckpt={run.parent / 'checkpoints' / 'best.ckpt'}" in read.text
     assert "At epoch 2, which is judged: val 0.750" in read.labels and "false positive rate" in read.labels
     assert "✗ female 90.0% true: male Grad-CAM: for male ✓ male 90.0% ✗" in read.text
     assert {"a%20%231%25.png", "checkpoints/best.ckpt"} <= set(read.all("href")), "names are quoted"

@@ -124,7 +124,7 @@ def write(path: Path, what: str) -> None:
         ("text", "truncated, or not a PyTorch checkpoint"),
         ("truncated", "truncated, or not a PyTorch checkpoint"),
         ("code", "truncated, or not a PyTorch checkpoint"),
-        ("weights", "not a faceattr checkpoint. To start from its weights instead: python train.py model.weights="),
+        ("weights", "not a faceattr checkpoint. To start from its weights instead: faceattr train model.weights="),
         ("tensor", "not a faceattr checkpoint"),
         ("foreign", "not a faceattr checkpoint"),
         ("older", r"format 0, written by faceattr 0.0.1; this version reads format \d+"),

@@ -1,129 +1,149 @@
-"""Around Hydra: what `ckpt=…` on a command line means, and how an error is shown (as one message, exit code 1)."""
+"""The command line: `faceattr <command> …`, and the scripts train.py, evaluate.py and predict.py for three of the commands.
 
+Every command but `cache` is a Hydra app over conf/. Errors that the user can mend are shown as one message, exit code 1.
+"""
+
+import difflib
 import logging
 import os
 import pkgutil
-import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
+from hydra import version as hydra_version
+from hydra._internal.utils import _run_hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
-from faceattr.config import schema
-from faceattr.config.schema import SCHEMAS
-from faceattr.config.validate import unknown_key
+from faceattr.commands.checkpoint_options import add_checkpoint_options
+from faceattr.commands.error_message import error_message
+from faceattr.commands.hydra_app import config_folder, hydra_parser
+from faceattr.config.command_line import typed
 from faceattr.errors import FaceattrError
 
-TRACEBACK = os.environ.get("HYDRA_FULL_ERROR") == "1"
-"""The user wants to see where an error came from."""
+
+@dataclass(frozen=True)
+class Command:
+    """`config`: the file of conf/ that it is composed from; `function`: what it runs; `own_folder`: see `OWN_FOLDER`."""
+
+    summary: str
+    config: str
+    function: str
+    own_folder: str | None = None
 
 
-def register_checkpoint_options(program: str) -> None:
-    """Where the command line has `ckpt=…`, offer the groups that the checkpoint stores as Hydra options `checkpoint`.
-
-    For `train` this is what resuming means: the run's own config, in its own folder, with the command line on top.
-    For `evaluate` and `predict` the checkpoint's data and device are the defaults of conf/evaluate.yaml.
-    """
-    given = dict(arg.split("=", 1) for arg in sys.argv[1:] if "=" in arg and not arg.startswith("-"))
-    ckpt = given.get("ckpt", "").strip("'\"")
-    if not ckpt or ckpt in ("null", "None"):
-        if program != "train" and not {"--help", "-h", "--cfg", "-c", "--info"} & set(sys.argv):
-            raise FaceattrError(f"ckpt is not given: python {program}.py ckpt=…/checkpoints/best.ckpt")
-        stored: dict[str, Any] = {}
-    elif program == "train" and ("-m" in sys.argv or "--multirun" in sys.argv):
-        raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")
-    else:
-        from faceattr.training.checkpoint import read_description
-
-        stored = read_description(ckpt)["config"]
-    store = ConfigStore.instance()
-    groups = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
-    for group in groups if stored or program != "train" else ():
-        store.store(group=group, name="checkpoint", node=OmegaConf.create(stored.get(group) or {}))
-    if program == "train" and stored:
-        resumed = dict.fromkeys(groups, "checkpoint") | {key: _quoted(stored[key]) for key in ("seed", "loss", "name")}
-        resumed |= {f"evaluate.{key}": _quoted(value) for key, value in (stored.get("evaluate") or {}).items()}
-        checkpoints = Path(ckpt).expanduser().absolute().parent
-        if checkpoints.name == "checkpoints" and "hydra.run.dir" not in given:  # the run's own folder, its .hydra kept
-            resumed |= {"hydra.run.dir": _quoted(checkpoints.parent), "hydra.output_subdir": "null"}
-        beside = next(i for i, arg in enumerate(sys.argv) if arg.startswith("ckpt="))
-        sys.argv[beside:beside] = [f"{key}={value}" for key, value in resumed.items() if key not in given]
+COMMANDS = {
+    "train": Command("train a classifier, and evaluate it", "train", "faceattr.commands.train:train"),
+    "evaluate": Command("evaluate a checkpoint: ckpt=…", "evaluate", "faceattr.commands.evaluate:evaluate"),
+    "predict": Command("predict images: ckpt=… input=…", "predict", "faceattr.commands.predict:predict"),
+    "preview": Command(
+        "show the images, splits and augmentation that a training run would get",
+        "train",
+        "faceattr.commands.preview:preview",
+        "${hydra:runtime.choices.data}_${hydra:runtime.choices.augment}",
+    ),
+    "leaks": Command(
+        "find copies of images, and people, in two splits",
+        "train",
+        "faceattr.commands.leaks:leaks",
+        "${hydra:runtime.choices.data}",
+    ),
+}
+"""The Hydra apps. Those with an `own_folder` take the keys of `train`, look at one configuration, and write into
+outputs/<command>/<own_folder>/<date_time>."""
+CACHE_SUMMARY = "list the decoded images and features kept between runs; cache clear removes them"
 
 
-def _quoted(value: Any) -> str:
-    """A value as Hydra's command line takes it."""
-    if isinstance(value, list):
-        return f"[{','.join(map(_quoted, value))}]"
-    if value is None or isinstance(value, int | float):
-        return "null" if value is None else str(value)
-    return "'" + str(value).replace("'", r"\'") + "'"
+def main(command: str | None = None) -> None:
+    """Run the command of the command line: the first argument, or `command` (train.py calls `main("train")`)."""
+    arguments = sys.argv[1:]
+    if command is None:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(overview())
+            raise SystemExit(0 if arguments else 1)
+        command = arguments.pop(0)
+    if command == "cache":
+        from faceattr.commands.cache import cache
+
+        return cache(arguments)
+    if command not in COMMANDS:
+        sys.exit(f"Error: faceattr {command}: no such command.{_nearest(command)}\nCommands: {', '.join(_names())}")
+    run(command, arguments)
+
+
+def overview() -> str:
+    """What `faceattr --help` prints."""
+    summaries = {name: command.summary for name, command in COMMANDS.items()} | {"cache": CACHE_SUMMARY}
+    return "\n".join(
+        [
+            "usage: faceattr <command> [key=value …]",
+            "",
+            *(f"  {name:<9} {summary}" for name, summary in summaries.items()),
+            "",
+            "faceattr <command> --help lists the config groups and keys of a command.",
+        ]
+    )
+
+
+def _names() -> tuple[str, ...]:
+    return (*COMMANDS, "cache")
+
+
+def _nearest(command: str) -> str:
+    near = difflib.get_close_matches(command, _names(), n=1)
+    return f" Did you mean {near[0]}?" if near else ""
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Run `command` through Hydra with `arguments` as a user types them. `sys.argv` stays as it is: DDP starts it again."""
+    program, function = COMMANDS[command].config, COMMANDS[command].function
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that errors are shown in one place
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # OpenMP's idle threads give their core back sooner
+
+    def task(cfg: DictConfig) -> Any:
+        with one_clear_error(program, arguments, show_traceback):
+            return pkgutil.resolve_name(function)(cfg)  # torch is imported only once the config is composed
+
+    with one_clear_error(program, arguments, show_traceback):
+        hydra_arguments = add_own_options(command, arguments)
+        hydra_version.setbase("1.3")
+        parser = hydra_parser()
+        _run_hydra(parser.parse_args(hydra_arguments), parser, task, str(config_folder()), program)
+
+
+def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:
+    """`arguments` after what this command adds to them: the config of its checkpoint, its own folder. The user's win."""
+    given = add_checkpoint_options(command, arguments)
+    if (own_folder := COMMANDS[command].own_folder) is None:
+        return given
+    if {"-m", "--multirun"} & set(given):
+        raise FaceattrError(f"{command} looks at one configuration. Leave out -m.")
+    folder = f"outputs/{command}/{own_folder}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"
+    own = ["hydra.mode=RUN", f"hydra.run.dir={folder}", f"hydra.job.name={command}"]
+    first = next((place for place, argument in enumerate(given) if "=" in argument), len(given))
+    return [*given[:first], *own, *given[first:]]  # beside the user's: argparse wants overrides in one place
 
 
 @contextmanager
-def one_clear_error(program: str) -> Iterator[None]:
-    """Turn every error that the user can mend into its message and exit code 1; HYDRA_FULL_ERROR=1 shows the traceback."""
+def one_clear_error(program: str, arguments: Sequence[str], show_traceback: bool) -> Iterator[None]:
+    """Turn every error that the user can mend into its message and exit code 1."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
         _remove_empty_run()
-        message = _message(error, program)
-        if TRACEBACK or message is None:
+        message = error_message(error, program, arguments)
+        if show_traceback or message is None:
             raise
         sys.stderr.write(f"Error: {message}\n")
         raise SystemExit(1) from None
-
-
-def _message(error: BaseException, program: str) -> str | None:
-    """One to three lines for the user, or None where the error is ours and its traceback is wanted."""
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, FaceattrError):
-        return str(error)
-    text = f"{error}\n{error.__cause__ or ''}"
-    if unknown := re.search(r"Could not override '([^']+)'", text):
-        return unknown_key(unknown[1], _keys_beside(unknown[1], program))
-    if option := re.search(r"Could not find '([^']+)'", text):
-        listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-        available = [name for name in listed if name not in ("_base", "checkpoint")]
-        return f"{'='.join(option[1].rsplit('/', 1))}: no such option.\nAvailable: {', '.join(available) or 'none'}"
-    if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
-        closed = getattr(schema, field[2], None)  # a group that is a dataclass there
-        return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'writing'}: {error.strerror}"
-    if isinstance(error, YAMLError):
-        return f"{getattr(error, 'problem', error)} {str(getattr(error, 'problem_mark', '')).strip()}"
-    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
-        return "\n".join(dict.fromkeys(lines[:3]))
-    return None
-
-
-def _keys_beside(key: str, program: str) -> list[str]:
-    """The keys that stand where `key` was looked for: composed again, without the values of the command line."""
-    groups = [arg for arg in sys.argv[1:] if re.fullmatch(r"[\w/]+=[\w\-]+", arg) and arg.split("=")[0] != key]
-    try:
-        hydra.core.global_hydra.GlobalHydra.instance().clear()
-        with hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            known = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
-            node = OmegaConf.select(hydra.compose(program, known), key.rpartition(".")[0])
-    except Exception:
-        node = None
-    fields = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
-    return [str(name) for name in (node if OmegaConf.is_dict(node) else fields) if name != "_target_"]
 
 
 def _remove_empty_run() -> None:
@@ -151,62 +171,6 @@ class RunFolder(Callback):
         folder = Path(config.hydra.run.dir)
         first_process = os.environ.get("LOCAL_RANK", "0") == "0"  # the others of a DDP run come to their own folder
         if first_process and not config.ckpt and (folder / "checkpoints").exists():
-            last = folder / "checkpoints" / "last.ckpt"
-            message = f"{folder} already holds a run. Give another hydra.run.dir, or go on with it: ckpt={last}"
+            resume = typed("train", f"ckpt={folder / 'checkpoints' / 'last.ckpt'}")
+            message = f"{folder} already holds a run. Give another hydra.run.dir, or go on with it: {resume}"
             sys.exit(f"Error: {message}")  # Hydra swallows a callback's other exceptions
-
-
-COMMANDS: dict[str, tuple[str, str]] = {
-    "train": ("train", "faceattr.commands.train:train"),
-    "evaluate": ("evaluate", "faceattr.commands.evaluate:evaluate"),
-    "predict": ("predict", "faceattr.commands.predict:predict"),
-    "preview": ("train", "faceattr.commands.preview:preview"),
-    "leaks": ("train", "faceattr.commands.leaks:leaks"),
-}
-"""Command: the config of conf/ that it is composed from, and the function that it runs."""
-OWN_FOLDER = {
-    "preview": "${hydra:runtime.choices.data}_${hydra:runtime.choices.augment}",
-    "leaks": "${hydra:runtime.choices.data}",
-}
-"""Commands with the keys of train.py that look at one configuration; their folder is outputs/<command>/<this>/<date_time>."""
-
-
-def config_folder() -> Path:
-    """conf/: inside the installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent.parent / "conf"
-
-
-def main(command: str | None = None) -> None:
-    """Run a command with the arguments of the command line: `faceattr train …`, or train.py for `main("train")`."""
-    if command is None:
-        if len(sys.argv) < 2 or sys.argv[1] not in (*COMMANDS, "cache"):
-            sys.exit(f"usage: faceattr {{{','.join((*COMMANDS, 'cache'))}}} …")
-        command = sys.argv.pop(1)
-    if command == "cache":
-        from faceattr.commands.cache import cache
-
-        return cache(sys.argv[1:])
-    config, function = COMMANDS[command]
-    if command in OWN_FOLDER:
-        _one_configuration(command)
-
-    @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=config)
-    def run(cfg: DictConfig) -> Any:
-        with one_clear_error(config):
-            return pkgutil.resolve_name(function)(cfg)  # torch is imported only once the config is composed
-
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that this is the one place
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # OpenMP's idle threads give their core back sooner
-    with one_clear_error(config):
-        register_checkpoint_options(config)
-        run()
-
-
-def _one_configuration(command: str) -> None:
-    if {"-m", "--multirun"} & set(sys.argv):
-        sys.exit(f"Error: {command} looks at one configuration. Leave out -m.")
-    own = ["hydra.mode=RUN", f"hydra.run.dir=outputs/{command}/{OWN_FOLDER[command]}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"]
-    beside = [place for place, argument in enumerate(sys.argv) if place and "=" in argument] or [len(sys.argv)]
-    sys.argv[beside[0] : beside[0]] = own  # before the user's, which win, and in one place, as argparse wants it

@@ -23,6 +23,7 @@ from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from faceattr.commands.evaluate import calibrate, evaluate_split, validate_eval_options
+from faceattr.config.command_line import typed
 from faceattr.config.instantiate import instantiate
 from faceattr.config.validate import validate
 from faceattr.data import leaks, table
@@ -55,7 +56,7 @@ def train(cfg: DictConfig) -> float:
     except (KeyboardInterrupt, SystemExit) as stop:
         run.ended("interrupted")
         if (folder / "checkpoints" / "last.ckpt").exists():
-            log.warning("Interrupted. To go on: python train.py ckpt=%s", folder / "checkpoints" / "last.ckpt")
+            log.warning("Interrupted. To go on: %s", typed("train", f"ckpt={folder / 'checkpoints' / 'last.ckpt'}"))
         raise SystemExit(143 if isinstance(stop, SIGTERMException) else 130) from None
     except Exception as error:
         run.ended("failed", str(error) or type(error).__name__, always=swept)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from faceattr.config.command_line import typed
 from faceattr.data.table import counts
 from faceattr.metrics.intervals import Paired
 from faceattr.metrics.registry import describe_pair, describe_published
@@ -58,6 +59,7 @@ def write(
     told = sorted(judged, key=lambda one: ("test", "all", "val", "train").index(one.split))
     found = {one.split: one.found for one in told}
     kept = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last") if f"{name}_epoch" in about]
+    checkpoint = next((str(path) for path in [about.get("ckpt"), *kept] if path), None)
     published = [
         describe_published(entry, found.get(entry["split"], {}).get(entry["metric"]))
         for entry in about.get("published") or ()
@@ -80,7 +82,7 @@ def write(
         published=published,
         further={key: value for key, value in about.items() if key not in TOLD and value is not None},
         config=config,
-        checkpoint=next((str(path) for path in [about.get("ckpt"), *kept] if path), None),
+        evaluate_again=typed("evaluate", f"ckpt={checkpoint}") if checkpoint else None,
         files=render.files_in(folder),
     )
 

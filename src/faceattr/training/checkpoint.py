@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
+from faceattr.config.command_line import typed
 from faceattr.errors import FaceattrError
 
 FORMAT = 1
@@ -33,7 +34,8 @@ def read(path: str | Path) -> dict[str, Any]:
     described = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(described, dict) or "format" not in described:
         raise FaceattrError(
-            f"ckpt={path}: not a faceattr checkpoint. To start from its weights instead: python train.py model.weights={path}"
+            f"ckpt={path}: not a faceattr checkpoint. "
+            f"To start from its weights instead: {typed('train', f'model.weights={path}')}"
         )
     if described["format"] != FORMAT:
         raise FaceattrError(

@@ -3,15 +3,14 @@
 import json
 import logging
 import platform
-import shlex
 import subprocess
-import sys
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from faceattr import __version__
+from faceattr.config.command_line import this_command
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
             **{name: version(name) for name in PACKAGES},
         },
         "git": _git(),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": this_command(),
         "date": datetime.now().isoformat(" ", "minutes"),
     }
 

@@ -1,0 +1,63 @@
+"""What `ckpt=…` on a command line adds to it: the config that the checkpoint stores."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from faceattr.config.command_line import typed
+from faceattr.errors import FaceattrError
+
+GROUPS = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
+
+
+def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
+    """`arguments`, with the config of the checkpoint in `ckpt=…` below them.
+
+    The groups that the checkpoint stores become the options `checkpoint` of Hydra's groups. For `train` this is what resuming
+    means: the run's own config, in its own folder, with the command line on top. For `evaluate` and `predict` the
+    checkpoint's data and device are the defaults of conf/evaluate.yaml and conf/predict.yaml.
+    """
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-"))
+    ckpt = given.get("ckpt", "").strip("'\"")
+    trains = command not in ("evaluate", "predict")
+    if not ckpt or ckpt in ("null", "None"):
+        if not trains and not {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments):
+            raise FaceattrError(f"ckpt is not given: {typed(command)} ckpt=…/checkpoints/best.ckpt")
+        stored: dict[str, Any] = {}
+    elif command == "train" and {"-m", "--multirun"} & set(arguments):
+        raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")
+    else:
+        from faceattr.training.checkpoint import read_description
+
+        stored = read_description(ckpt)["config"]
+    if stored or not trains:
+        for group in GROUPS:
+            node = OmegaConf.create(stored.get(group) or {})
+            ConfigStore.instance().store(group=group, name="checkpoint", node=node)
+    if not trains or not stored:
+        return list(arguments)
+    place = next(place for place, argument in enumerate(arguments) if argument.startswith("ckpt="))
+    resumed = [f"{key}={value}" for key, value in _resumed(ckpt, stored, given).items() if key not in given]
+    return [*arguments[:place], *resumed, *arguments[place:]]
+
+
+def _resumed(ckpt: str, stored: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
+    """The overrides that make a run's own config of conf/train.yaml, in the run's own folder."""
+    resumed = dict.fromkeys(GROUPS, "checkpoint") | {key: quoted(stored[key]) for key in ("seed", "loss", "name")}
+    resumed |= {f"evaluate.{key}": quoted(value) for key, value in (stored.get("evaluate") or {}).items()}
+    checkpoints = Path(ckpt).expanduser().absolute().parent
+    if checkpoints.name == "checkpoints" and "hydra.run.dir" not in given:  # its .hydra stays as it is
+        resumed |= {"hydra.run.dir": quoted(checkpoints.parent), "hydra.output_subdir": "null"}
+    return resumed
+
+
+def quoted(value: Any) -> str:
+    """A value as Hydra's command line takes it."""
+    if isinstance(value, list):
+        return f"[{','.join(map(quoted, value))}]"
+    if value is None or isinstance(value, int | float):
+        return "null" if value is None else str(value)
+    return "'" + str(value).replace("'", r"\'") + "'"

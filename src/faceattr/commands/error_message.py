@@ -1,0 +1,59 @@
+"""From an exception to the one message that the user sees."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+
+import hydra
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from faceattr.commands.hydra_app import config_folder, own_hydra_state
+from faceattr.config import schema
+from faceattr.config.schema import SCHEMAS
+from faceattr.config.validate import unknown_key
+from faceattr.errors import FaceattrError
+
+
+def error_message(error: BaseException, program: str, arguments: Sequence[str]) -> str | None:
+    """One to three lines for the user, or None where the error is ours, and its traceback is worth seeing.
+
+    `program` is the config of conf/ that was composed, with `arguments`.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, FaceattrError):
+        return str(error)
+    text = f"{error}\n{error.__cause__ or ''}"
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        return unknown_key(unknown[1], _keys_beside(unknown[1], program, arguments))
+    if option := re.search(r"Could not find '([^']+)'", text):
+        listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
+        available = [name for name in listed if name not in ("_base", "checkpoint")]
+        return f"{'='.join(option[1].rsplit('/', 1))}: no such option.\nAvailable: {', '.join(available) or 'none'}"
+    if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
+        closed = getattr(schema, field[2], None)  # a group that is a dataclass there
+        return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'writing'}: {error.strerror}"
+    if isinstance(error, YAMLError):
+        return f"{getattr(error, 'problem', error)} {str(getattr(error, 'problem_mark', '')).strip()}"
+    if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
+        return "\n".join(dict.fromkeys(lines[:3]))
+    return None
+
+
+def _keys_beside(key: str, program: str, arguments: Sequence[str]) -> list[str]:
+    """The keys that stand where `key` was looked for: composed again, without the values of the command line."""
+    groups = [arg for arg in arguments if re.fullmatch(r"[\w/]+=[\w\-]+", arg) and arg.split("=")[0] != key]
+    known = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
+    try:
+        with own_hydra_state(), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
+            node = OmegaConf.select(hydra.compose(program, known), key.rpartition(".")[0])
+    except Exception:
+        node = None
+    top = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
+    return [str(name) for name in (node if OmegaConf.is_dict(node) else top) if name != "_target_"]

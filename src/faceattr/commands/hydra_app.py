@@ -1,0 +1,46 @@
+"""What our use of Hydra needs of it: where conf/ lies, a parser for every Python, and a state of our own."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+
+
+def config_folder() -> Path:
+    """conf/: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent.parent / "conf"
+
+
+def hydra_parser() -> argparse.ArgumentParser:
+    """Hydra's argument parser.
+
+    From Python 3.14 on, argparse checks each help text when an argument is added, and fails with "badly formed help string"
+    over one of Hydra's, which is made only when it is printed (Hydra 1.3). The check is skipped while Hydra adds its arguments.
+    """
+    container: Any = argparse._ActionsContainer
+    check = getattr(container, "_check_help", None)
+    if check is None:
+        return get_args_parser()
+    container._check_help = lambda self, action: None
+    try:
+        return get_args_parser()
+    finally:
+        container._check_help = check
+
+
+@contextmanager
+def own_hydra_state() -> Iterator[None]:
+    """Hydra as if nothing had used it in this process; afterwards its global state is as before."""
+    loader, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = loader, config
