@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
-from faceattr.data import array_cache, augment, datamodule
+from faceattr.data import array_cache, augment, batches
 from faceattr.models.network import Network
 from faceattr.training.module import Classifier
 
 PARTS = [
     (_TrainingEpochLoop, "advance", "step, all of it"),
-    (datamodule.ImageSet, "__getitems__", "· batch gathered"),
+    (batches.ImageSet, "__getitems__", "· batch gathered"),
     (array_cache.RowArray, "__getitem__", "· · rows read"),
     (Classifier, "training_step", "· training_step"),
     (augment.Augmentation, "draw", "· · augmentation drawn"),

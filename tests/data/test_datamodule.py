@@ -18,7 +18,8 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from faceattr.config import schema
 from faceattr.data import table
-from faceattr.data.datamodule import Batch, EpochSampler, FaceData
+from faceattr.data.batches import Batch, EpochSampler
+from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.load import load_table
 from faceattr.errors import FaceattrError

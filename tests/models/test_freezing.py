@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from faceattr.config.validate import validate
-from faceattr.data.datamodule import Batch
+from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models import freezing
 from faceattr.models.freezing import Policy

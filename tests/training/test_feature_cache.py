@@ -133,7 +133,7 @@ def test_the_cut_lies_as_deep_as_it_can():
 def test_what_is_kept_has_the_runs_precision():
     for precision, dtype in (("32", np.float32), ("bf16", np.int16)):
         _, _, data, _ = fit(composed("finetune=frozen", f"trainer.precision={precision}"), keep=True, epochs=1)
-        assert data.images("train")._inputs.dtype == dtype
+        assert data.images("train").inputs.dtype == dtype
     assert len(files()) == 2
 
 
@@ -172,7 +172,7 @@ def test_views_are_augmented_and_drawn_anew_in_each_epoch():
     again, *_ = fit(cfg, keep=True)
     assert steps.losses == again.losses
     images = data.images("train")
-    kept = images._inputs[np.arange(3 * len(images))].reshape(len(images), 3, -1)
+    kept = images.inputs[np.arange(3 * len(images))].reshape(len(images), 3, -1)
     assert len(kept) == len(data.rows("train"))
     plain = torch.cat([model.scaled(batch.inputs) for batch in data.in_order(data.rows("train"))])
     with torch.inference_mode():

@@ -39,7 +39,7 @@ from hydra import compose, initialize_config_dir
 
 from faceattr.training.module import build_network
 from faceattr.config.validate import validate
-from faceattr.data.datamodule import Batch
+from faceattr.data.batches import Batch
 from faceattr.training.inference import probabilities
 from faceattr.training.module import Classifier
 from faceattr.models.task import Task

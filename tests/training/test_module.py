@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from faceattr.config.validate import validate
-from faceattr.data.datamodule import Batch
+from faceattr.data.batches import Batch
 from faceattr.data.decode import SCALINGS, InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from faceattr.config import schema
 from faceattr.config.validate import validate
-from faceattr.data.datamodule import Batch
+from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier, build_network

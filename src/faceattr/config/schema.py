@@ -157,7 +157,7 @@ CHOICES = {
     "data.on_bad_image": ("error", "skip"),
     "data.on_leak": ("warn", "error", "drop"),
     "data.balance": ("none", "loss", "sampler"),
-    "data.pack": ("auto", "disk", "ram", "off"),
+    "data.pack": ("auto", "device", "disk", "ram", "off"),
     "finetune.cache": ("auto", "off"),
     "model.interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
     "model.scaling": ("unit", "imagenet", "caffe"),

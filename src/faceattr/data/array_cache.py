@@ -45,10 +45,14 @@ class RowArray:
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for place, row in zip(found, rows.tolist(), strict=True):
+        self.read(rows, found)
+        return found
+
+    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
+        """Fill `out`, contiguous, with these rows."""
+        for place, row in zip(out, rows.tolist(), strict=True):
             if os.preadv(self._descriptor, [place], self._offset + row * self._size) != self._size:
                 raise FaceattrError(f"{self.file} has been cut short. Remove it, or: faceattr cache clear")
-        return found
 
     def __setitem__(self, row: int, values: np.ndarray) -> None:
         os.pwrite(self._descriptor, np.ascontiguousarray(values, self.dtype).data, self._offset + row * self._size)

@@ -23,10 +23,11 @@ def pack(
     """Pixels of all `paths`, uint8 [N, height, width, 3], and why which rows are unreadable (those stay zero).
 
     `mode`: `disk` keeps them in a file, `ram` decodes into memory, `off` only checks (None is returned: decode later),
-    `auto` is `disk` where there is room for it, else `off`. What was decided is logged.
+    `auto` is `disk` where there is room for it, else `off`; `device`, from which they go on to it, `disk` or else `ram`.
+    What was decided is logged.
     """
     shape = (len(paths), spec.height, spec.width, 3)
-    if mode in ("auto", "disk"):
+    if mode in ("auto", "disk", "device"):
         try:
             pixels, about = array_cache.get_or_create(
                 f"pixels-{key(paths, spec)}",
@@ -39,8 +40,9 @@ def pack(
         except array_cache.NoRoom as none:
             if mode == "disk":
                 raise FaceattrError(f"data.pack=disk: {none}\nOr data.pack=off.") from None
-            log.warning("data.pack=auto: %s Images are decoded in every epoch", none)
-    if mode == "ram":
+            how = "in every epoch" if mode == "auto" else "anew by every run"
+            log.warning("data.pack=%s: %s Images are decoded %s", mode, none, how)
+    if mode in ("ram", "device"):
         decoded = np.zeros(shape, np.uint8)
         return decoded, read_many(paths, spec, decoded, workers=workers, label="Decoding")
     return None, read_many(paths, spec, None, workers=workers, label="Checking images")

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
-from faceattr.data.datamodule import Batch
+from faceattr.data.batches import Batch
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from faceattr.data import array_cache, pixel_cache
 from faceattr.data.array_cache import RowArray
-from faceattr.data.datamodule import FaceData, as_numpy
+from faceattr.data.batches import as_numpy
+from faceattr.data.datamodule import FaceData
 from faceattr.models.freezing import Policy
 from faceattr.models.network import Network
 from faceattr.training.module import Classifier

@@ -1,7 +1,7 @@
 """From a checkpoint and images to a table of probabilities; `predict` is what predict.py runs."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,10 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
-from faceattr.data.datamodule import Batch
+from faceattr.data.batches import Batch
 from faceattr.data.decode import InputSpec, read_many
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 def probabilities(
-    model: Classifier, loader: DataLoader[Any], trainer_cfg: DictConfig, *callbacks: Callback
+    model: Classifier, loader: Iterable[Batch], trainer_cfg: DictConfig, *callbacks: Callback
 ) -> tuple[Tensor, Tensor]:
     """Float32 [N, classes] and the row [N] of each, in the loader's order, without gradients, on the trainer's device."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from faceattr import __version__
 from faceattr.config.instantiate import instantiate, shared_keys
 from faceattr.data.augment import Augmentation
-from faceattr.data.datamodule import Batch
+from faceattr.data.batches import Batch
 from faceattr.data.decode import SCALINGS, InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.metrics import registry
