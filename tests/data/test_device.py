@@ -1,21 +1,23 @@
 """Batches for a device: the images, order and targets of the ordinary loader, wherever the pixels lie. CUDA itself: marker gpu."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from data.test_datamodule import prepared
 from omegaconf import OmegaConf
 from PIL import Image
 
 from faceattr.config import schema
-from faceattr.data import device, table
+from faceattr.data import device
 from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
-from faceattr.data.device import DeviceBatches, ReadAhead, gather, place
+from faceattr.data.device import DeviceBatches, gather, place
 from faceattr.errors import FaceattrError
 
 CPU = torch.device("cpu")
@@ -38,7 +40,7 @@ def pixels() -> np.ndarray:
 
 def features(tmp_path: Path) -> RowArray:
     """As the feature cache stores bf16: int16 in a file."""
-    np.save(tmp_path / "features.npy", np.random.default_rng(0).integers(-99, 99, (30, 7), np.int16))
+    np.save(tmp_path / "features.npy", np.random.default_rng(0).integers(0, 30000, (30, 7), np.int16))
     return RowArray(tmp_path / "features.npy")
 
 
@@ -64,10 +66,9 @@ def test_device_batches_are_those_of_the_ordinary_loader(stored, where, drop_las
     array = pixels() if stored == "pixels" else features(tmp_path)
     sampler = EpochSampler(23, 0, None, lambda: 3)
     expected = ordinary(image_set(array), sampler, 8, drop_last)
-    for made in (
-        DeviceBatches(image_set(place(array, torch.device(where), mode="auto", what="")[0]), sampler, 8, drop_last),
-        ReadAhead(torch.device(where), image_set(array), sampler, 8, drop_last),
-    ):
+    device_ = torch.device(where)
+    for inputs in (array, place(array, device_, mode="auto", what="")[0]):
+        made = DeviceBatches(device_, image_set(inputs), sampler, 8, drop_last)
         assert len(made) == len(expected)
         found = list(made)
         assert {batch.inputs.device.type for batch in found} == {where}
@@ -76,15 +77,28 @@ def test_device_batches_are_those_of_the_ordinary_loader(stored, where, drop_las
 
 def test_device_batches_ask_the_sampler_anew_for_each_epoch():
     epochs = iter([0, 1])
-    made = DeviceBatches(image_set(torch.from_numpy(pixels())), EpochSampler(23, 0, None, lambda: next(epochs)), 23)
+    made = DeviceBatches(
+        CPU, image_set(torch.from_numpy(pixels())), EpochSampler(23, 0, None, lambda: next(epochs)), 23
+    )
     first, second = ([batch.rows.tolist() for batch in made] for _ in range(2))
     assert first != second and sorted(first[0]) == sorted(second[0])
 
 
 def test_read_ahead_stops_with_the_loop_that_reads_it(tmp_path):
-    for batch in ReadAhead(CPU, image_set(pixels()), range(23), 2):
-        break
-    assert batch.rows.tolist() == [0, 1]
+    batches = iter(DeviceBatches(CPU, image_set(pixels()), range(23), 2))
+    assert next(batches).rows.tolist() == [0, 1]
+    batches.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("read-ahead")]
+
+
+def test_device_batches_follow_what_the_images_serve(tmp_path):
+    """The frozen stages' output takes the pixels' place after the loader was made."""
+    images = image_set(torch.from_numpy(pixels()))
+    made = DeviceBatches(CPU, images, range(23), 8)
+    images.serve(features(tmp_path), np.arange(30), np.arange(30)[::-1], 5)
+    batch = next(iter(made))
+    assert batch.layers_applied == 5
+    assert torch.equal(batch.inputs[0], device.from_numpy(features(tmp_path)[np.array([29])])[0])
 
 
 def test_read_ahead_raises_what_the_reading_thread_met(tmp_path):
@@ -92,7 +106,7 @@ def test_read_ahead_raises_what_the_reading_thread_met(tmp_path):
     with array.file.open("r+b") as stream:
         stream.truncate(200)
     with pytest.raises(FaceattrError, match="has been cut short"):
-        list(ReadAhead(CPU, image_set(array), range(23), 8))
+        list(DeviceBatches(CPU, image_set(array), range(23), 8))
 
 
 def test_place_leaves_room_for_the_network(monkeypatch):
@@ -123,51 +137,35 @@ def test_gather_is_indexing(stored, pinned, tmp_path):
     assert found.is_pinned() == pinned and torch.equal(found, device.from_numpy(array[at]))
 
 
-@pytest.mark.parametrize("pack", ["auto", "device", "disk"])
-@pytest.mark.parametrize("where", [pytest.param("cuda", marks=needs_cuda)])
-def test_the_data_modules_batches_on_a_device_are_those_of_the_host(pack, where, tmp_path):
+def faces(root: Path, pack: str) -> FaceData:
+    """20 images on disk, five of them to validate."""
     for number in range(20):
         split = "val" if number % 4 == 3 else "train"
-        file = tmp_path / split / ("man" if number % 3 else "woman") / f"{number:02}.png"
+        file = root / split / ("man" if number % 3 else "woman") / f"{number:02}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 7, 3), np.uint8)).save(file)
-    made = [
-        FaceData(
-            prepared(tmp_path),
-            OmegaConf.structured(schema.Data(root=str(tmp_path), batch_size=4, pack=pack)),
-            InputSpec(5, 4, "bilinear", "unit"),
-        )
-        for _ in range(2)
-    ]
-    made[1].move_to(torch.device(where))
-    assert ("host" in made[1].placement["pixels"]) == (pack == "disk")
-    assert isinstance(made[1].images("train").inputs, torch.Tensor) == (pack != "disk")
-    for name in ("train_dataloader", "val_dataloader"):
-        host, on_device = (list(getattr(data, name)()) for data in made)
-        assert {batch.inputs.device.type for batch in on_device} == {where}
-        same(on_device, host)
-    rows = made[1].rows("val")
-    same(list(made[1].in_order(rows)), list(made[0].in_order(rows)))
+    settings = OmegaConf.structured(schema.Data(root=str(root), batch_size=4, pack=pack))
+    return FaceData(prepared(root), settings, InputSpec(5, 4, "bilinear", "unit"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("pack", ["auto", "device", "disk"])
+def test_the_data_modules_batches_on_cuda_are_those_of_the_host(pack, tmp_path):
+    host, moved = faces(tmp_path, pack), faces(tmp_path, pack)
+    moved.move_to(torch.device("cuda", 0))
+    assert ("host" in moved.placement["pixels"]) == (pack == "disk")
+    assert isinstance(moved.images("train").inputs, torch.Tensor) == (pack != "disk")
+    for loaders in ([d.train_dataloader() for d in (host, moved)], [d.val_dataloader() for d in (host, moved)]):
+        expected, found = (list(loader) for loader in loaders)
+        assert {batch.inputs.device.type for batch in found} == {"cuda"}
+        same(found, expected)
+    rows = moved.rows("val")
+    same(list(moved.in_order(rows)), list(host.in_order(rows)))
 
 
 def test_pack_device_without_a_gpu_is_refused(tmp_path):
-    import pytorch_lightning as pl
-
-    Image.fromarray(pixels()[0]).save(tmp_path / "0.png")
-    table_ = table.prepare(_one(tmp_path), tmp_path)
-    data = FaceData(
-        table_,
-        OmegaConf.structured(schema.Data(root=str(tmp_path), pack="device")),
-        InputSpec(4, 5, "bilinear", "unit"),
-    )
+    data = faces(tmp_path, "device")
     data.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
-    with pytest.raises(FaceattrError, match="data.pack=device needs a CUDA device"):
+    with pytest.raises(FaceattrError, match=r"data\.pack=device needs a CUDA device"):
         data.setup("fit")
-
-
-def _one(root: Path):
-    import pandas as pd
-
-    made = pd.DataFrame({"path": ["0.png"], "label": ["woman"], "split": ["train"]})
-    made.attrs.update(classes=["woman", "man"], ordinal=False)
-    return made

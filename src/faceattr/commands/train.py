@@ -248,6 +248,7 @@ class Run:
             "epochs": len(history.rows),
             "images_per_second": history.steady_rate,
         }
+        self.about |= {"placement": data.placement} if data.placement else {}
         self.ended("finished")
         written = page.write(
             self.folder,

@@ -20,7 +20,7 @@ from faceattr.data import table
 from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_and_size
 from faceattr.data.decode import InputSpec, cores
-from faceattr.data.device import DeviceBatches, ReadAhead, place
+from faceattr.data.device import DeviceBatches, place
 from faceattr.data.pixel_cache import pack
 from faceattr.errors import FaceattrError
 
@@ -131,9 +131,7 @@ class FaceData(pl.LightningDataModule):
     def _loader(self, images: ImageSet, sampler: Any, drop_last: bool = False) -> Iterable[Batch]:
         if self.device.type == "cpu" or images.inputs is None:
             return self._host_loader(images, sampler=sampler, drop_last=drop_last)
-        if isinstance(images.inputs, torch.Tensor):
-            return DeviceBatches(images, sampler, self.cfg.batch_size, drop_last)
-        return ReadAhead(self.device, images, sampler, self.cfg.batch_size, drop_last)
+        return DeviceBatches(self.device, images, sampler, self.cfg.batch_size, drop_last)
 
     def _host_loader(self, images: ImageSet, **order: Any) -> DataLoader[Batch]:
         workers = 0 if self._pixels is not None else (cores() if self.cfg.workers is None else self.cfg.workers)

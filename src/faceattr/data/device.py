@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -59,49 +60,49 @@ def _upload(array: RowArray | np.ndarray, device: torch.device) -> Tensor:
 
 
 class DeviceBatches:
-    """Batches of images that lie on the device: the order goes there once an epoch, and a batch is one gather.
+    """Batches on `device`. Of images that lie there a batch is one gather, the order goes there once an epoch; images in host
+    memory are read into pinned memory by a thread and copied on a stream of its own, `AHEAD` batches ahead of the step.
 
     `sampler` gives positions in `images`, anew for each iteration; `drop_last` leaves out a smaller last batch.
     """
 
-    def __init__(self, images: ImageSet, sampler: Iterable[int], batch_size: int, drop_last: bool = False) -> None:
-        self.images, self.sampler, self.batch_size, self.drop_last = images, sampler, batch_size, drop_last
+    AHEAD = 2
+
+    def __init__(
+        self, device: torch.device, images: ImageSet, sampler: Iterable[int], batch_size: int, drop_last: bool = False
+    ) -> None:
+        self.device, self.images, self.sampler = device, images, sampler
+        self.batch_size, self.drop_last = batch_size, drop_last
 
     def __len__(self) -> int:
         size = len(self.sampler)  # type: ignore[arg-type]
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        images = self.images
+        """What `images` serves is asked now: the frozen stages' output may have taken the pixels' place since."""
+        positions = np.fromiter(self.sampler, int)
+        on_device = isinstance(self.images.inputs, Tensor)
+        yield from self._gathered(positions) if on_device else self._read_ahead(positions)
+
+    def _slices(self) -> Iterator[slice]:
+        for number in range(len(self)):
+            yield slice(number * self.batch_size, (number + 1) * self.batch_size)
+
+    def _gathered(self, positions: np.ndarray) -> Iterator[Batch]:
+        images, table_rows = self.images, self.images.rows[positions]
         assert isinstance(images.inputs, Tensor)
-        table_rows = images.rows[np.fromiter(self.sampler, int)]
         parts = (images.at(table_rows), images.targets[table_rows], table_rows)
-        at, targets, rows = (torch.from_numpy(part).to(images.inputs.device) for part in parts)
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
-            batch = slice(start, start + self.batch_size)
+        at, targets, rows = (torch.from_numpy(part).to(self.device) for part in parts)
+        for batch in self._slices():
             yield images.batch(images.inputs.index_select(0, at[batch]), targets[batch], rows[batch])
 
-
-class ReadAhead(DeviceBatches):
-    """Batches of images in host memory: a thread gathers them into pinned memory and copies them on a stream of its own, two
-    batches ahead of the step."""
-
-    DEPTH = 2
-
-    def __init__(self, device: torch.device, *arguments: Any, **keys: Any) -> None:
-        super().__init__(*arguments, **keys)
-        self.device = device
-
-    def __iter__(self) -> Iterator[Batch]:
-        positions = np.fromiter(self.sampler, int)
-        starts = deque(range(0, len(self) * self.batch_size, self.batch_size))
+    def _read_ahead(self, positions: np.ndarray) -> Iterator[Batch]:
         stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        pending: deque[Future[tuple[Batch, Any]]] = deque()
+        slices, pending = self._slices(), deque[Future[tuple[Batch, Any]]]()
         with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as reader:
-            while starts or pending:
-                while starts and len(pending) <= self.DEPTH:
-                    start = starts.popleft()
-                    pending.append(reader.submit(self._read, positions[start : start + self.batch_size], stream))
+            pending.extend(reader.submit(self._read, positions[part], stream) for part in islice(slices, self.AHEAD))
+            while pending:
+                pending.extend(reader.submit(self._read, positions[part], stream) for part in islice(slices, 1))
                 batch, copied = pending.popleft().result()
                 if copied is not None:
                     current = torch.cuda.current_stream(self.device)

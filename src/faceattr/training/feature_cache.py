@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from faceattr.data import array_cache, pixel_cache
 from faceattr.data.array_cache import RowArray
-from faceattr.data.batches import as_numpy
+from faceattr.data.batches import Rows, as_numpy
 from faceattr.data.datamodule import FaceData
 from faceattr.models.freezing import Policy
 from faceattr.models.network import Network
@@ -57,7 +57,7 @@ class FeatureCache(pl.Callback):
         self.about: list[dict[str, Any]] = []
         self._start: int | None = None
         self._num_layers = 0
-        self._views: RowArray | None = None
+        self._views: Rows | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
@@ -81,12 +81,15 @@ class FeatureCache(pl.Callback):
         self._num_layers = num_layers
         splits = ["val", "test"] if views else ["train", "val", "test"]
         rows = np.sort(np.concatenate([self.data.rows(split) for split in splits]))
-        outputs: RowArray | None = None
+        outputs: Rows | None = None
+        files: list[RowArray] = []
         try:
             if num_layers and views and training:
-                self._views = self._outputs(self.data.rows("train"), trainer, module, num_layers, views)
+                files.append(self._outputs(self.data.rows("train"), trainer, module, num_layers, views))
+                self._views = self.data.placed(files[0], "frozen stages' output of augmented views")
             if num_layers:
-                outputs = self._outputs(rows, trainer, module, num_layers, 0)
+                files.append(self._outputs(rows, trainer, module, num_layers, 0))
+                outputs = self.data.placed(files[-1], "frozen stages' output")
         except array_cache.NoRoom as none:
             self._views = None
             log.warning("finetune.cache: %s The frozen stages run in every epoch", none)
@@ -99,7 +102,7 @@ class FeatureCache(pl.Callback):
             self.about.append(
                 {
                     "trained_from": module.network.stage_names[start],
-                    "files": [array.file.name for array in (outputs, self._views) if array is not None],
+                    "files": [array.file.name for array in reversed(files)],
                     "seconds": round(time.perf_counter() - began, 2),
                 }
             )
