@@ -95,7 +95,7 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
     cfg = compose("train", [f"model={model}", f"finetune={policy}", *([f"model.image_size={size}"] if size else [])])
     with torch.device("meta"):
         network = build_network(cfg, Task.from_config(["female", "male"], ordinal=False, loss="auto"))
-    start, size = build_policy(cfg, network).start(0), list(cfg.model.image_size)
+    start, size = build_policy(cfg, network).first_trainable_stage(0), list(cfg.model.image_size)
     freezing.freeze(network, start)
     freezing.eval_frozen(network.train(), start)
     parameters = freezing.count_parameters(network)

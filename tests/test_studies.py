@@ -44,7 +44,7 @@ COUNTS = {  # parameters with batch-norm statistics, as published; and those tha
     "s4e": (VGG16 + 4_196_355, 4_196_355),
     "s4f": (18_979_395, 18_979_395),
 }
-PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("s*.yaml") if path.stem != "shared")
+PRESETS = sorted(path.stem for path in (CONF / "experiment").glob("s*.yaml") if path.stem != "_base")
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def build(cfg: DictConfig, classes: int = 2) -> Network:
     task = Task.from_config([f"c{i}" for i in range(classes)], ordinal=False, loss=cfg.loss)
     with torch.device("meta"):
         network = build_network(cfg, task)
-    freezing.freeze(network, build_policy(cfg, network).start(0))
+    freezing.freeze(network, build_policy(cfg, network).first_trainable_stage(0))
     return network
 
 

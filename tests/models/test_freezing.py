@@ -20,8 +20,8 @@ from faceattr.models.task import Task
 from faceattr.training.module import Classifier, build_network, build_policy
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "shared")
-POLICIES = sorted(path.stem for path in (CONF / "finetune").glob("*.yaml") if path.stem != "shared")
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "_base")
+POLICIES = sorted(path.stem for path in (CONF / "finetune").glob("*.yaml") if path.stem != "_base")
 NAMES = ["block1", "block2", "block3", "head"]
 TARGET = Task.from_config(["woman", "man"], ordinal=False, loss="auto")
 TINY_VGG = ["model=vgg16", "model.blocks=[[4,4],[6],[6],[8],[8,8]]", "model.image_size=[32,32]"]
@@ -237,7 +237,7 @@ def test_a_change_during_a_ddp_run_is_refused():
     with pytest.raises(FaceattrError, match=r"desynchronises a DDP run.\n.*trainer=gpu"):
         build_policy(ddp, network)
     still = run_config("trainer=ddp", "finetune=last_block")
-    assert build_policy(still, network).start(0) == 1
+    assert build_policy(still, network).first_trainable_stage(0) == 1
 
 
 def test_counting_tells_total_from_trainable():

@@ -16,7 +16,7 @@ from faceattr.models.conv_stacks import alexnet_imagenet, cnn
 from faceattr.models.network import Network, build_head
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "shared")
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "_base")
 NOT_THE_BUILDERS = tuple(key for key in shared_keys("model") if key != "image_size")
 S4_D = {"model.head.pool": "flatten", "model.head.hidden": [256], "model.head.batch_norm": False}
 S4_F = S4_D | {"model.head.hidden": [512, 128, 32], "model.head.dropout": [0.3, 0.3, 0.0]}

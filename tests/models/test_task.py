@@ -55,7 +55,7 @@ def test_corn_needs_ordered_classes(classes):
 
 def test_attributes_have_a_logit_each_and_no_other_loss():
     assert (SIGNS.kind, SIGNS.num_logits, SIGNS.loss) == ("multilabel", 3, "bce")
-    assert Task.from_config(["Male"], ordinal=False, multilabel=True, loss="auto").outputs == 1
+    assert Task.from_config(["Male"], ordinal=False, multilabel=True, loss="auto").num_logits == 1
     with pytest.raises(FaceattrError, match=r"data\.attributes has loss=bce"):
         Task.from_config(["Male", "Young"], ordinal=False, multilabel=True, loss="ce")
 
@@ -83,14 +83,14 @@ def test_weights_multiply_an_attribute_and_its_absence():
 
 def test_what_is_right_and_what_was_decided():
     probabilities = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.5, 0.7], [0.5, 0.5, 0.9]])
-    assert SIGNS.right(probabilities, KNOWN).tolist() == pytest.approx([1 / 3, 1 / 2, 1])
-    scores, truth = SIGNS.decisions(probabilities, KNOWN)
+    assert SIGNS.correct(probabilities, KNOWN).tolist() == pytest.approx([1 / 3, 1 / 2, 1])
+    scores, truth = SIGNS.flatten_labels(probabilities, KNOWN)
     assert truth.tolist() == [1, 0, 1, 0, 0, 1]
     assert scores[:, 1].tolist() == pytest.approx([0.9, 0.8, 0.1, 0.2, 0.7, 0.9])
     assert torch.allclose(scores.sum(1), torch.ones(6))
     both = GENDER.probabilities(torch.tensor([[2.0], [-2.0]]))
-    assert GENDER.right(both, torch.tensor([1, 1])).tolist() == [1, 0]
-    assert GENDER.decisions(both, torch.tensor([1, 1]))[0] is both
+    assert GENDER.correct(both, torch.tensor([1, 1])).tolist() == [1, 0]
+    assert GENDER.flatten_labels(both, torch.tensor([1, 1]))[0] is both
 
 
 @pytest.mark.parametrize("task", [GENDER, AGES, SIGNS, Task.from_config(["a", "b", "c"], ordinal=False, loss="ce")])

@@ -227,7 +227,7 @@ def test_a_run_says_why_nothing_is_kept(overrides, reason):
     assert found is None if reason is None else reason in found
 
 
-MODELS = sorted({file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")} - {"shared"})
+MODELS = sorted({file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")} - {"_base"})
 
 
 @pytest.mark.parametrize("model", MODELS)
