@@ -10,7 +10,7 @@ import torch
 
 from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint
-from faceattr.training.checkpoint import AtomicCheckpointIO, read, read_description
+from faceattr.training.checkpoint import AtomicCheckpointIO, read, read_description, upgrade
 
 DESCRIBED = {"format": checkpoint.FORMAT, "version": "1.0", "classes": ["woman", "man"]}
 
@@ -127,7 +127,7 @@ def write(path: Path, what: str) -> None:
         ("weights", "not a faceattr checkpoint. To start from its weights instead: faceattr train model.weights="),
         ("tensor", "not a faceattr checkpoint"),
         ("foreign", "not a faceattr checkpoint"),
-        ("older", r"format 0, written by faceattr 0.0.1; this version reads format \d+"),
+        ("older", r"format 0, written by faceattr 0.0.1; this version reads formats 1 to \d+"),
     ],
 )
 def test_what_cannot_be_read_gets_one_clear_line(tmp_path, what, message):
@@ -142,3 +142,23 @@ def test_what_cannot_be_read_gets_one_clear_line(tmp_path, what, message):
 def test_the_former_file_format_of_torch_is_read(tmp_path):
     torch.save(content(), tmp_path / "x.ckpt", _use_new_zipfile_serialization=False)
     assert read_description(tmp_path / "x.ckpt") == DESCRIBED
+
+
+def test_upgrade_maps_the_targets_of_format_1():
+    config = {
+        "seed": 3,
+        "logger": None,
+        "data": {"_target_": "faceattr.sources.csv.load", "root": "x"},
+        "model": {"_target_": "faceattr.networks.cnn", "head": {"hidden": [2]}},
+        "optim": {"_target_": "torch.optim.AdamW", "lr": 0.1},
+    }
+    old = {"format": 1, "version": "0.1.0", "classes": ["woman", "man"], "config": config}
+    upgraded = upgrade(old)
+    assert upgraded["format"] == checkpoint.FORMAT
+    assert upgraded["config"]["data"] == {"_target_": "faceattr.data.sources.csv.load", "root": "x"}
+    assert upgraded["config"]["model"] == {"_target_": "faceattr.models.conv_stacks.cnn", "head": {"hidden": [2]}}
+    assert all(upgraded["config"][key] == config[key] for key in ("seed", "logger", "optim"))
+    assert old["format"] == 1 and config["model"]["_target_"] == "faceattr.networks.cnn"
+    timm = {**old, "config": {"model": {"_target_": "faceattr.timm_networks.from_timm"}}}
+    assert upgrade(timm)["config"]["model"]["_target_"] == "faceattr.models.timm_backbone.from_timm"
+    assert upgrade(upgraded) == upgraded

@@ -1,4 +1,10 @@
-"""A checkpoint describes itself: reading what it says, and writing it so that none is lost."""
+"""The format of a checkpoint: how it is written, read, and upgraded from an older faceattr.
+
+A checkpoint is Lightning's, with a description under `KEY`: plain containers only, so that loading it runs no code
+(`weights_only=True`). The description has `format` (see `FORMAT`), `version` (of faceattr), `config` (the run's, its
+interpolations resolved), `classes`, `ordinal`, `multilabel`, `fingerprint` (of the data), `weights` (where training started
+from) and, once fitted, `temperature`.
+"""
 
 import os
 from pathlib import Path
@@ -10,13 +16,16 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from faceattr.config.command_line import typed
 from faceattr.errors import FaceattrError
 
-FORMAT = 1
-"""Rises when a checkpoint of an older faceattr could no longer be read right."""
+FORMAT = 2
+"""Rises when the description changes so that older code would read it wrong. `upgrade` reads the formats before it."""
 
 KEY = "faceattr"
-"""Where the description lies in a Lightning checkpoint: format, version, config (the input spec in its `model`), classes,
-ordinal, multilabel, fingerprint and weights (where they came from); plain containers only, so that loading needs no code
-(`weights_only=True`)."""
+MOVED = {
+    "faceattr.networks.": "faceattr.models.conv_stacks.",
+    "faceattr.timm_networks.": "faceattr.models.timm_backbone.",
+    "faceattr.sources.": "faceattr.data.sources.",
+}
+"""Format 1: the modules that a `_target_` in its config names, and where they are now."""
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -37,12 +46,29 @@ def read(path: str | Path) -> dict[str, Any]:
             f"ckpt={path}: not a faceattr checkpoint. "
             f"To start from its weights instead: {typed('train', f'model.weights={path}')}"
         )
-    if described["format"] != FORMAT:
+    if described["format"] not in range(1, FORMAT + 1):
         raise FaceattrError(
             f"ckpt={path}: format {described['format']}, written by faceattr {described.get('version', '?')}; "
-            f"this version reads format {FORMAT}. Use that version, or train again."
+            f"this version reads formats 1 to {FORMAT}. Use that version, or train again."
         )
-    return content
+    return content | {KEY: upgrade(described)}
+
+
+def upgrade(description: dict[str, Any]) -> dict[str, Any]:
+    """A description of any format that `read` takes, in the present one."""
+    if description["format"] == 1:
+        config = {key: _moved_target(group) for key, group in description["config"].items()}
+        description = {**description, "format": 2, "config": config}
+    return description
+
+
+def _moved_target(group: Any) -> Any:
+    """A group of the config, its `_target_` by the present name of its module."""
+    if not isinstance(group, dict) or "_target_" not in group:
+        return group
+    target = str(group["_target_"])
+    old = next((prefix for prefix in MOVED if target.startswith(prefix)), "")
+    return group | {"_target_": MOVED.get(old, "") + target.removeprefix(old)}
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
