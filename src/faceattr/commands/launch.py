@@ -4,6 +4,7 @@ Every command but `cache` is a Hydra app over conf/. Errors that the user can me
 """
 
 import difflib
+import io
 import logging
 import os
 import pkgutil
@@ -64,6 +65,9 @@ CACHE_SUMMARY = "list the decoded images and features kept between runs; cache c
 def main(command: str | None = None) -> None:
     """Run the command of the command line: the first argument, or `command` (train.py calls `main("train")`)."""
     arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a pipe on Windows is not UTF-8: messages hold … and ±
     if command is None:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(overview())

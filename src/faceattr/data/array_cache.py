@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -37,7 +38,10 @@ class RowArray:
         header = np.load(file, mmap_mode="r")
         self.file, self.shape, self.dtype = Path(file), header.shape, header.dtype
         self.nbytes, self._offset, self._size = header.nbytes, header.offset, header.nbytes // max(1, len(header))
-        self._descriptor = os.open(file, os.O_RDWR if writable else os.O_RDONLY)
+        del header  # Windows renames and removes no file that is mapped
+        flags = os.O_RDWR if writable else os.O_RDONLY
+        self._descriptor: int | None = os.open(file, flags | getattr(os, "O_BINARY", 0))
+        self._position = threading.Lock()
         _in_use.add(self)
 
     def __len__(self) -> int:
@@ -51,18 +55,49 @@ class RowArray:
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Fill `out`, contiguous, with these rows."""
         for place, row in zip(out, rows.tolist(), strict=True):
-            if os.preadv(self._descriptor, [place], self._offset + row * self._size) != self._size:
+            if self._read_into(place, self._offset + row * self._size) != self._size:
                 raise FaceattrError(f"{self.file} has been cut short. Remove it, or: faceattr cache clear")
 
     def __setitem__(self, row: int, values: np.ndarray) -> None:
-        os.pwrite(self._descriptor, np.ascontiguousarray(values, self.dtype).data, self._offset + row * self._size)
+        data, offset = np.ascontiguousarray(values, self.dtype).data, self._offset + row * self._size
+        if hasattr(os, "pwrite"):
+            os.pwrite(self._file_descriptor, data, offset)
+            return
+        with self._position:  # Windows: one position in the file for all threads
+            os.lseek(self._file_descriptor, offset, os.SEEK_SET)
+            os.write(self._file_descriptor, data)
+
+    def _read_into(self, place: np.ndarray, offset: int) -> int:
+        """Bytes read into `place`."""
+        if hasattr(os, "preadv"):
+            return os.preadv(self._file_descriptor, [place], offset)
+        with self._position:
+            os.lseek(self._file_descriptor, offset, os.SEEK_SET)
+            data = os.read(self._file_descriptor, self._size)
+        if len(data) == self._size:
+            place[...] = np.frombuffer(data, self.dtype).reshape(place.shape)
+        return len(data)
+
+    @property
+    def _file_descriptor(self) -> int:
+        assert self._descriptor is not None, f"{self.file} is closed"
+        return self._descriptor
+
+    def flush(self) -> None:
+        """Wait until what was written is on the disk."""
+        os.fsync(self._file_descriptor)
+
+    def close(self) -> None:
+        """Nothing can be read or written any more."""
+        if (descriptor := getattr(self, "_descriptor", None)) is not None:
+            self._descriptor = None
+            os.close(descriptor)
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
         return RowArray, (self.file,)
 
     def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):
-            os.close(self._descriptor)
+        self.close()
 
 
 def folder() -> Path:
@@ -125,8 +160,11 @@ def _make(file: Path, shape: Sequence[int], dtype: Any, compute: Callable[[RowAr
             with part.open("r+b") as stream:
                 os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
         rows = RowArray(part, writable=True)
-        about = compute(rows)
-        os.fsync(rows._descriptor)
+        try:
+            about = compute(rows)
+            rows.flush()
+        finally:
+            rows.close()  # Windows renames and removes no open file
         about = {**about, "written": part.stat().st_mtime_ns}
         file.with_suffix(".json").write_text(json.dumps(about), encoding="utf-8")
         part.replace(file)
@@ -186,5 +224,6 @@ def _evict(coming: int) -> None:
 
 
 def _remove(file: Path) -> None:
-    file.unlink(missing_ok=True)
-    file.with_suffix(".json").unlink(missing_ok=True)
+    with suppress(PermissionError):  # Windows removes no file that another process has open
+        file.unlink(missing_ok=True)
+        file.with_suffix(".json").unlink(missing_ok=True)

@@ -28,13 +28,13 @@ MOVED = {
 """Format 1: the modules that a `_target_` in its config names, and where they are now."""
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The whole checkpoint, tensors memory-mapped; anything but a checkpoint of ours is refused in one line."""
+def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
+    """The whole checkpoint, tensors memory-mapped by default; anything but a checkpoint of ours is refused in one line."""
     path = Path(path).expanduser()
     if not path.is_file():
         raise FaceattrError(f"ckpt={path}: there is no such file.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -78,7 +78,7 @@ def read_description(path: str | Path) -> dict[str, Any]:
 
 def describe_further(path: str | Path, **more: Any) -> None:
     """Add to what the checkpoint says of itself; the file is written anew beside itself and renamed."""
-    content = read(path)
+    content = read(path, mmap=False)  # Windows replaces no file that is mapped
     content[KEY] |= more
     AtomicCheckpointIO().save_checkpoint(content, path)
 

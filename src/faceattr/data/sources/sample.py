@@ -109,7 +109,9 @@ def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> 
         files = [draft / path for path in _lay_out(layout, faces.round(3), draft)]
         draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size, image_size), seed)
         if not folder.is_dir() or not any(folder.iterdir()):
-            draft.replace(folder)  # takes the place of an empty folder too
+            if folder.is_dir():
+                folder.rmdir()  # Windows replaces no folder, even an empty one
+            draft.replace(folder)
     except OSError as error:
         raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
     finally:
