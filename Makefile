@@ -8,13 +8,13 @@ BIN := $(VENV)/bin
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
 
-# A stamp per set of packages: made again only when pyproject.toml changes.
-$(VENV)/.train: pyproject.toml
+# A stamp per set of packages: made again only when pyproject.toml or setup.py changes.
+$(VENV)/.train: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	touch $@
 
-$(VENV)/.test: pyproject.toml
+$(VENV)/.test: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,sweeps,tracking]'
 	touch $@ $(VENV)/.train
