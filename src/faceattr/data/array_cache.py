@@ -70,7 +70,7 @@ class RowArray:
     def _read_into(self, place: np.ndarray, offset: int) -> int:
         """Bytes read into `place`."""
         if hasattr(os, "preadv"):
-            return os.preadv(self._file_descriptor, [place], offset)
+            return os.preadv(self._file_descriptor, [place.data], offset)
         with self._position:
             os.lseek(self._file_descriptor, offset, os.SEEK_SET)
             data = os.read(self._file_descriptor, self._size)
