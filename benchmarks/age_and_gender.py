@@ -88,7 +88,7 @@ def judge(male: Any, truth: Any) -> dict[str, Any]:
     """Our metrics with their intervals, of probabilities of male [N] and truth [N]: the same for both models."""
     import torch
 
-    from faceattr.metrics import registry
+    from faceattr.metrics import evaluation
     from faceattr.models.task import Task
 
     task, p = (
@@ -96,8 +96,8 @@ def judge(male: Any, truth: Any) -> dict[str, Any]:
         torch.tensor(male.to_numpy(), dtype=torch.float32),
     )
     scores, positions = torch.stack((1 - p, p), 1), torch.tensor(truth.to_numpy(), dtype=torch.int64)
-    found = registry.evaluate(task, scores, positions)
-    return found | registry.intervals_of(found, task, scores, positions, None)
+    found = evaluation.evaluate(task, scores, positions)
+    return found | evaluation.intervals_of(found, task, scores, positions, None)
 
 
 def record(run: Path, own: Any, said: Any, **way: str) -> dict[str, Any]:

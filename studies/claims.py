@@ -133,7 +133,7 @@ def table(runs: Runs) -> list[list[str]]:
                 *figures,
                 signed(found),
                 ", ".join(f"{d:+.3f}" for d in each),
-                f"{found.wins:,} : {found.losses:,}, {found.chance}",
+                f"{found.wins:,} : {found.losses:,}, {found.p_text}",
                 verdict(found, each, claim.no_better),
             ]
             rows.append([claim.number, claim.text, *who(runs, claim.better, than), *cells])

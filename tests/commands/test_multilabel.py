@@ -1,4 +1,4 @@
-"""Many attributes at once: the table, the figures against others' code, and the way from the command line to the files."""
+"""Many attributes at once: the table, and the way from the command line to the files."""
 
 import json
 import math
@@ -7,126 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from programs import TINY, quick
 
 from faceattr.data import table
 from faceattr.data.sources import celeba, csv, sample
 from faceattr.errors import FaceattrError
-from faceattr.metrics import intervals, registry, slices
-from faceattr.models.task import Task
-
-SIGNS = Task.from_config(["Male", "Young", "Smiling"], ordinal=False, multilabel=True, loss="auto")
-
-
-def scored(n: int = 400, missing: float = 0.2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    rng = np.random.default_rng(seed)
-    truth = (rng.random((n, 3)) < [0.5, 0.8, 0.1]).astype(float)
-    scores = 1 / (1 + np.exp(-rng.normal(size=(n, 3)) - 2 * (truth - 0.5)))
-    truth[:, :2][rng.random((n, 2)) < missing] = math.nan
-    return torch.from_numpy(scores).float(), torch.from_numpy(truth).float()
-
-
-# Figures
-
-
-def test_figures_are_scikit_learns_over_the_known_labels():
-    sk = pytest.importorskip("sklearn.metrics")
-    scores, truth = scored()
-    found = registry.evaluate(SIGNS, scores, truth)
-    of: dict[str, list[float]] = {}
-    for position, name in enumerate(SIGNS.classes):
-        known = truth[:, position].isfinite()
-        y, p = truth[known, position].numpy(), scores[known, position].numpy()
-        assert found[f"n_{name}"] == len(y) and found[f"positive_{name}"] == y.sum()
-        assert found[f"accuracy_{name}"] == pytest.approx(sk.accuracy_score(y, p > 0.5))
-        assert found[f"recall_{name}"] == pytest.approx(sk.recall_score(y, p > 0.5))
-        assert found[f"average_precision_{name}"] == pytest.approx(sk.average_precision_score(y, p), abs=1e-5)
-        for figure, value in (
-            ("accuracy", sk.accuracy_score(y, p > 0.5)),
-            ("balanced_accuracy", sk.balanced_accuracy_score(y, p > 0.5)),
-            ("average_precision", sk.average_precision_score(y, p)),
-            ("auroc", sk.roc_auc_score(y, p)),
-            ("f1", sk.f1_score(y, p > 0.5)),
-        ):
-            of.setdefault(figure, []).append(value)
-    for figure, values in of.items():
-        assert found[figure] == pytest.approx(np.mean(values), abs=1e-5), figure
-    assert found["labels"] == int(truth.isfinite().sum())
-
-
-def test_an_attribute_that_all_or_none_have_counts_in_no_ranking():
-    scores, truth = scored(missing=0)
-    truth[:, 2] = 0
-    found = registry.evaluate(SIGNS, scores, truth)
-    assert found["average_precision_Smiling"] is None and found["recall_Smiling"] is None
-    assert found["average_precision"] == pytest.approx(
-        (found["average_precision_Male"] + found["average_precision_Young"]) / 2
-    )
-    truth[:, 2] = math.nan
-    found = registry.evaluate(SIGNS, scores, truth)
-    assert found["accuracy_Smiling"] is None and found["n_Smiling"] == 0
-    assert found["accuracy"] == pytest.approx((found["accuracy_Male"] + found["accuracy_Young"]) / 2)
-    bounds = registry.intervals_of(found, SIGNS, scores, truth, None)
-    assert registry.attributes(found | bounds, SIGNS)["name"].tolist() == ["Male", "Young"]
-
-
-def test_the_mean_accuracys_interval_knows_that_one_images_labels_go_together():
-    rng = np.random.default_rng(0)
-    right = torch.from_numpy(rng.random(500) < 0.9)[:, None].expand(-1, 3)  # all of an image's labels, or none
-    same = registry.accuracy(SIGNS, torch.where(right, 0.9, 0.1), torch.ones(500, 3))
-    low, high = intervals.wilson(same["accuracy"], 500)
-    assert (same["accuracy_low"], same["accuracy_high"]) == pytest.approx((low, high), abs=1e-3)
-    apart = torch.from_numpy(rng.random((500, 3)) < 0.9)
-    free = registry.accuracy(SIGNS, torch.where(apart, 0.9, 0.1), torch.ones(500, 3))
-    low, high = intervals.wilson(free["accuracy"], 1500)
-    assert free["accuracy_high"] - free["accuracy_low"] == pytest.approx(high - low, rel=0.1)
-    perfect = registry.accuracy(SIGNS, torch.ones(500, 3), torch.ones(500, 3))
-    assert (perfect["accuracy_low"], perfect["accuracy_high"]) == intervals.wilson(1.0, 500)
-
-
-def test_resampled_figures_of_one_attribute_are_those_of_two_classes():
-    scores, truth = (part[:, :1] for part in scored(missing=0))
-    ours = intervals.bootstrap_attributes(scores.numpy(), truth.numpy())
-    two = np.concatenate((1 - scores, scores), 1)
-    theirs = intervals.bootstrap(two, truth[:, 0].long().numpy(), binary=True)
-    for figure in ("average_precision", "auroc", "balanced_accuracy", "f1", "log_loss"):
-        assert ours[figure] == pytest.approx(theirs[figure], abs=1e-6), figure
-
-
-def test_every_mean_has_an_interval_around_it():
-    scores, truth = scored()
-    found = registry.evaluate(SIGNS, scores, truth)
-    bounds = registry.intervals_of(found, SIGNS, scores, truth, [str(i // 4) for i in range(400)])
-    for figure in (
-        "balanced_accuracy",
-        "average_precision",
-        "auroc",
-        "f1",
-        "log_loss",
-        "accuracy_Male",
-        "recall_Young",
-    ):
-        assert bounds[f"{figure}_low"] < found[figure] < bounds[f"{figure}_high"]
-    assert bounds["interval_unit"] == "group"
-    assert registry.describe(found | bounds).startswith("mean accuracy 0.")
-
-
-def test_slices_compare_the_share_of_an_images_attributes():
-    scores, truth = scored(missing=0)
-    dark = pd.Series(["dark", "light"] * 200)
-    scores[::2] = torch.where(
-        torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) < 0.4, 1 - truth[::2], truth[::2]
-    )
-    scores[1::2] = truth[1::2]
-    found = slices.slices({"light": dark}, SIGNS, scores, truth)
-    assert found["value"].tolist() == ["dark", "light"]
-    assert found["gap"][0] == pytest.approx(-0.4, abs=0.06) and found["gap_high"][0] < -0.3 and found["p"][0] < 1e-6
-    assert found["average_precision"][0] < found["average_precision"][1]
-    alike = slices.slices({"light": dark}, SIGNS, *scored(missing=0))
-    assert alike["p"].min() > 0.05
-
 
 # Tables
 

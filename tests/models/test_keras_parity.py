@@ -22,7 +22,7 @@ from faceattr.config.instantiate import instantiate
 from faceattr.data import augment
 from faceattr.data.augment import Augmentation
 from faceattr.data.decode import InputSpec, read
-from faceattr.metrics import registry
+from faceattr.metrics import evaluation
 from faceattr.models.network import HeightNorm, Network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier, build_network
@@ -384,6 +384,6 @@ def test_losses_are_kerass(keras, loss):
         expected = keras.losses.BinaryCrossentropy(reduction=None)(units, logits.sigmoid())
     assert torch.allclose(task.losses(logits, truth), expected, rtol=0, atol=1e-4)
     if loss == "one_vs_rest":
-        found = registry.evaluate(task, task.probabilities(logits), truth)
+        found = evaluation.evaluate(task, task.probabilities(logits), truth)
         per_unit = keras.metrics.binary_accuracy(one_hot, logits.sigmoid()).mean()
         assert found["accuracy_per_unit"] == pytest.approx(float(per_unit)) != found["accuracy"]

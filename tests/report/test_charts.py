@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from faceattr.report import charts, ranking, sweep
-from faceattr.report.charts import confusion, counts, curves
-from faceattr.report.ranking import Ranked
+from faceattr.report import charts, sweep
+from faceattr.report.charts import ThresholdCurve, confusion, counts, curves
 
 
 def history(epochs: int) -> pd.DataFrame:
@@ -161,32 +160,12 @@ def test_an_svg_of_a_page_is_named_told_in_words_and_leaves_the_page_alone():
     assert not re.search(r"<style|<metadata|<\?xml|http", one)
 
 
-def test_curves_of_thresholds_agree_with_scikit_learn():
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    rng = np.random.default_rng(0)
-    positive = rng.random(2000) < 0.3
-    for decimals in (1, 6):  # with many ties, and with more points than are drawn
-        scores = (positive + rng.normal(0, 1, 2000)).round(decimals)
-        one = Ranked("a", scores, positive, scores > 0.5)
-        x, y = one.curve(roc=True)
-        assert np.trapezoid(y, x) == pytest.approx(roc_auc_score(positive, scores), abs=1e-3) and len(x) <= 501
-        recall, precision = one.curve(roc=False)
-        area = np.sum(np.diff(recall) * precision[1:])
-        assert area == pytest.approx(average_precision_score(positive, scores), abs=5e-3)
-        said, right = scores > 0.5, (scores > 0.5) & positive
-        assert one.point(said, roc=False) == pytest.approx((right.sum() / positive.sum(), right.sum() / said.sum()))
-        false = (said & ~positive).sum() / (~positive).sum()
-        assert one.point(said, roc=True) == pytest.approx((false, right.sum() / positive.sum()))
-    assert one.point(np.zeros(2000, bool), roc=False) == pytest.approx((0, np.nan), nan_ok=True), "never predicted"
-
-
-def test_rankings_name_their_classes_and_the_chosen_threshold(tmp_path):
-    scores, positive = np.array([0.9, 0.8, 0.3, 0.1]), np.array([True, False, True, False])
-    ranked = [
-        Ranked(name, scores, positive, scores > 0.5, 0.2 if name == "$old" else None) for name in ("young", "$old")
+def test_threshold_curves_name_their_classes_and_the_chosen_threshold(tmp_path):
+    x = np.array([0, 0.5, 1])
+    curves = [
+        ThresholdCurve(name, x, x, (0.5, 0.5), chosen) for name, chosen in (("young", None), ("$old", (0.2, 0.7)))
     ]
-    shown = drawn(tmp_path, *(partial(ranking.ranking, ranked=ranked, roc=roc) for roc in (True, False)))
+    shown = drawn(tmp_path, *(partial(charts.threshold_curves, curves=curves, roc=roc) for roc in (True, False)))
     assert {"ROC", "precision and recall", "false positive rate", "young", "$old", "chosen threshold"} <= set(shown)
     svg = (tmp_path / "panels.svg").read_text()
     assert len(set(re.findall(r"stroke-dasharray: ([^;]+);", svg))) >= 2, "lines differ in dash"

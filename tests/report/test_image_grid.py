@@ -3,6 +3,7 @@
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
@@ -23,7 +24,7 @@ from faceattr.data.load import load_table
 from faceattr.data.sources import sample
 from faceattr.models import gradcam
 from faceattr.models.network import Network
-from faceattr.report.image_grid import SIDE, Chosen, Tile, chosen, gallery, grid, tiles
+from faceattr.report.image_grid import SIDE, Chosen, Explained, Tile, chosen, gallery, grid, tiles
 from faceattr.training.module import Classifier, Task, build_network, input_spec, load
 
 SPEC = InputSpec(32, 32, "bilinear", "unit")
@@ -176,7 +177,8 @@ def test_the_same_sample_for_every_model():
     assert one["least certain"] != other["least certain"]
 
 
-def judged(run: Path, cache: Path) -> dict:
+def evaluated(run: Path, cache: Path) -> dict[str, Any]:
+    """A run's model and its predictions, as `explained` takes them."""
     model, _ = load(str(run / "checkpoints" / "best.ckpt"))
     rows = pd.read_csv(run / "predictions_test.csv")
     scores = rows[[f"probability_{name}" for name in model.task.classes]].to_numpy()
@@ -185,9 +187,14 @@ def judged(run: Path, cache: Path) -> dict:
     return {"model": model, "scores": scores, "truth": truth, "paths": rows["path"].tolist(), "files": files}
 
 
+def explained(of: dict[str, Any]) -> dict[str, list[Explained]]:
+    model: Classifier = of["model"]
+    return tiles(model.task.classes, of["scores"], of["truth"], of["paths"], of["files"], SPEC, model.explain)
+
+
 def test_images_with_what_the_model_looks_at(run, cache, tmp_path):
-    of = judged(run, cache)
-    found, wanted = tiles(**of), chosen(of["scores"], of["truth"])
+    of = evaluated(run, cache)
+    found, wanted = explained(of), chosen(of["scores"], of["truth"])
     assert list(found) == list(wanted)
     heats = []
     for name, group in found.items():
@@ -207,22 +214,22 @@ def test_images_with_what_the_model_looks_at(run, cache, tmp_path):
 
 
 def test_an_attribute_that_is_not_there(run, cache, tmp_path):
-    of = judged(run, cache) | {"truth": np.tile([1.0, 0.0], (len(judged(run, cache)["scores"]), 1))}
+    of = evaluated(run, cache) | {"truth": np.tile([1.0, 0.0], (len(evaluated(run, cache)["scores"]), 1))}
     of["scores"] = np.tile([0.1, 0.3], (len(of["scores"]), 1))
     one, other = of["model"].task.classes
-    found = tiles(**of)
+    found = explained(of)
     worst, least = found["wrong and certain"][0], found["least certain"][0]
     assert worst[3:] == (one, f"not {one}", 0.9, False, one)
     assert least[3:] == (f"not {other}", f"not {other}", 0.7, True, other)
 
 
 def test_images_are_shown_of_a_network_that_cannot_be_explained(run, cache, tmp_path, caplog):
-    of = judged(run, cache)
+    of = evaluated(run, cache)
     features = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
     of["model"].network = Network(features, {"0": "flat", "1": "flat"}, [32, 32], of["model"].task.num_logits, {})
     gone = chosen(of["scores"], of["truth"])["fixed sample"][0].position
     of["files"][gone] = str(tmp_path / "gone.jpg")
-    found = tiles(**of)
+    found = explained(of)
     assert [tile.overlay for group in found.values() for tile in group] == [None] * sum(map(len, found.values()))
     assert len(found["fixed sample"]) == 11 and of["paths"][gone] not in [t.path for g in found.values() for t in g]
     assert "No Grad-CAM" in caplog.text and f"{of['paths'][gone]} cannot be read" in caplog.text
@@ -241,7 +248,7 @@ def test_a_gallery_that_fails_does_not_lose_the_evaluation(tmp_path, caplog):
     kept = read(root / there, SPEC)
     (root / gone).unlink()
     with caplog.at_level(logging.WARNING):
-        found = evaluate_split(model, data, "test", cfg, tmp_path).found
+        found = evaluate_split(model, data, "test", cfg, tmp_path).metrics
     assert f"gallery_test.png: {gone} cannot be read" in caplog.text
     assert (tmp_path / "test_metrics.json").exists() and len(pd.read_csv(tmp_path / "predictions_test.csv")) == found[
         "n"

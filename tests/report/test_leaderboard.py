@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from sweeps import job
 
 from faceattr.errors import FaceattrError
 from faceattr.metrics.intervals import wilson
@@ -18,22 +19,6 @@ from faceattr.report import leaderboard as source
 from faceattr.report.leaderboard import Leaderboard, leaderboard, read_jobs, render, write
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-
-
-def job(sweep: Path, number: int, overrides: list[str], accuracy: float | None = None, **run) -> Path:
-    """A job's folder: finished with `accuracy`, or ended as `run` says; with neither, killed before it wrote anything."""
-    folder = sweep / str(number)
-    (folder / ".hydra").mkdir(parents=True)
-    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
-    seed = next((int(text[5:]) for text in overrides if text.startswith("seed=")), 0)
-    told = {"overrides": overrides, "seed": seed, "weights": "imagenet", "parameters": {"total": 20, "trainable": 10}}
-    if accuracy is not None:
-        run = {"status": "finished", "error": None, "seconds": 100 + number} | run
-        metrics = {"accuracy": accuracy, "n": 400, "average_precision": accuracy + 0.01}
-        (folder / "val_metrics.json").write_text(json.dumps(metrics))
-    if run:
-        (folder / "run.json").write_text(json.dumps(told | run))
-    return folder
 
 
 @pytest.fixture

@@ -15,16 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_leaderboard import job
+from sweeps import job
 
-from faceattr.metrics import calibration, registry, slices
+from faceattr.metrics import calibration, evaluation, slices
+from faceattr.metrics.accuracy import ACCURACY
 from faceattr.models.task import Task
 from faceattr.report import leaderboard, page
 from faceattr.report.image_grid import Explained
 from faceattr.report.render import LIMIT, Row, Scale
 
 ROOT = Path(__file__).resolve().parents[2]
-TEMPLATES = ROOT / "src" / "faceattr" / "report"
+TEMPLATES = ROOT / "src" / "faceattr" / "report" / "templates"
 NASTY = '<b>&"{{x}}'
 RUN = {
     **{"status": "finished", "name": "sample", "seed": 3, "device": "cpu × 1", "seconds": 12.3, "best_epoch": 2},
@@ -80,11 +81,11 @@ def judged(
         truth = rng.integers(0, more.get("present", k), n)
         scores = np.exp(2 * np.eye(k)[truth] + rng.normal(0, 1, (n, k)))
         scores = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
-    found = registry.evaluate(task, torch.tensor(scores), torch.tensor(truth))
+    found = evaluation.evaluate(task, torch.tensor(scores), torch.tensor(truth))
     decided = task.flatten_labels(torch.tensor(scores), torch.tensor(truth))
     if n:
-        found |= registry.intervals_of(found, task, torch.tensor(scores), torch.tensor(truth), None)
-        found |= calibration.figures(*(part.numpy() for part in decided))
+        found |= evaluation.intervals_of(found, task, torch.tensor(scores), torch.tensor(truth), None)
+        found |= calibration.metrics(*(part.numpy() for part in decided))
     cuts = {
         "hair": pd.Series(np.where(rng.random(n) < 0.5, "long", "short")),
         "rare": pd.Series(["a"] * 4 + ["b"] * (n - 4)),
@@ -156,9 +157,9 @@ def check_whole(read: Read, folder: Path) -> None:
 def test_a_run_is_told_with_intervals_in_words_that_a_sceptic_accepts(run):
     read, of = Read(run), judged("test")
     check_whole(read, run.parent)
-    accuracy, low, high = (of.found[name] for name in registry.ACCURACY)
+    accuracy, low, high = (of.metrics[name] for name in ACCURACY)
     assert f"{accuracy:.1%} right on 120 test images . 95% interval: {low:.1%} to {high:.1%}" in read.text
-    assert f"{of.found['auroc']:.3f} {of.found['auroc_low']:.3f}–{of.found['auroc_high']:.3f}" in read.text
+    assert f"{of.metrics['auroc']:.3f} {of.metrics['auroc_low']:.3f}–{of.metrics['auroc_high']:.3f}" in read.text
     assert "Neither training nor the choice of the epoch saw these images. Always saying “" in read.text
     assert "The epoch was chosen on these very images" in read.text
     assert read.text.index("Always saying") < read.text.index("chosen on these very"), "the test comes first"
@@ -248,10 +249,12 @@ def test_many_attributes_are_told_one_by_one_worst_first(tmp_path):
     table = pd.DataFrame({"split": ["train", "val"], "Bald": [1, np.nan], "Male": [0.0, 1.0], "Young": [1, 1]})
     table.attrs |= {"multilabel": True, "classes": ["Bald", "Male", "Young"]}
     read = written(tmp_path, judged=[of], table=table)
-    worst = sorted(of.task.classes, key=lambda name: of.found[f"accuracy_{name}"])
+    worst = sorted(of.task.classes, key=lambda name: of.metrics[f"accuracy_{name}"])
     assert [row.label for row in of.attributes] == worst
-    share = of.found["positive_Bald"] / of.found["n_Bald"]
-    assert f"AP {of.found['average_precision_Bald']:.3f}, n = {of.found['n_Bald']}, {share:.0%} have it" in read.text
+    share = of.metrics["positive_Bald"] / of.metrics["n_Bald"]
+    assert (
+        f"AP {of.metrics['average_precision_Bald']:.3f}, n = {of.metrics['n_Bald']}, {share:.0%} have it" in read.text
+    )
     assert "on average over 3 attributes" in read.text and "confusion" not in read.labels and "Bald 1 0" in read.text
 
 

@@ -17,9 +17,9 @@ from faceattr.data import leaks, table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.load import ModelClasses, load_table
 from faceattr.errors import FaceattrError
-from faceattr.metrics import calibration, intervals, registry, slices
+from faceattr.metrics import accuracy, breakdown, calibration, evaluation, intervals, slices
 from faceattr.models.task import Task
-from faceattr.report import charts, image_grid, page
+from faceattr.report import charts, image_grid, page, sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference import probabilities, to_frame
@@ -39,10 +39,10 @@ def evaluate_split(
     scores, _ = probabilities(model, data.split_dataloader(split), cfg.trainer, *callbacks)
     rows = data.table.iloc[data.rows(split)]
     truth = torch.from_numpy(table.targets(rows))
-    found = registry.evaluate(model.task, scores, truth)
-    found |= registry.intervals_of(found, model.task, scores, truth, _groups(rows))
+    found = evaluation.evaluate(model.task, scores, truth)
+    found |= evaluation.intervals_of(found, model.task, scores, truth, _groups(rows))
     if any(entry["metric"] == "published_map" for entry in model.cfg.get("published") or ()):
-        found["published_map"] = registry.published_map(scores, truth)
+        found["published_map"] = accuracy.published_map(scores, truth)
     decided, decisions = (part.numpy() for part in model.task.flatten_labels(scores, truth))
     found |= _calibration(model, decided, decisions, cfg, split)
     frame = _with_truth(to_frame(rows["path"], model.task, scores), rows, model.task)
@@ -50,9 +50,9 @@ def evaluate_split(
     write_json(folder / f"{split}_metrics.json", found)
     title = f"{model.cfg.name}: {split} images"
     if model.task.multilabel:
-        registry.attributes(found, model.task).to_csv(folder / f"attributes_{split}.csv", index=False)
+        breakdown.attributes(found, model.task).to_csv(folder / f"attributes_{split}.csv", index=False)
     else:
-        counts = registry.confusion(model.task, scores, truth).numpy()
+        counts = breakdown.confusion(model.task, scores, truth)
         charts.confusion(counts, model.task.classes, folder / f"confusion_{split}.png", title=title)
     files = [data.paths[row] for row in data.rows(split)]
     cuts = pd.DataFrame()
@@ -80,9 +80,9 @@ def _calibration(
     model: Classifier, scores: np.ndarray, truth: np.ndarray, cfg: DictConfig, split: str
 ) -> dict[str, Any]:
     """How far the probabilities are off, before the temperature too; and the wished threshold, where one reaches it."""
-    found: dict[str, Any] = calibration.figures(scores, truth)
+    found: dict[str, Any] = calibration.metrics(scores, truth)
     if model.temperature != 1:
-        plain = calibration.figures(calibration.tempered(scores, 1 / model.temperature), truth)
+        plain = calibration.metrics(calibration.tempered(scores, 1 / model.temperature), truth)
         found |= {f"{name}_uncalibrated": value for name, value in plain.items()} | {"temperature": model.temperature}
     for wish in ("precision", "recall"):
         if cfg.evaluate[wish] is None:
@@ -92,7 +92,7 @@ def _calibration(
             log.warning("%s: no threshold reaches evaluate.%s=%s", split.capitalize(), wish, cfg.evaluate[wish])
         else:
             found |= reached
-            log.info("%s: %s", split.capitalize(), calibration.describe_threshold(reached, model.task.classes[-1]))
+            log.info("%s: %s", split.capitalize(), sentences.describe_threshold(reached, model.task.classes[-1]))
     return found
 
 
@@ -101,7 +101,7 @@ def calibrate(model: Classifier, probabilities: np.ndarray, targets: np.ndarray,
     decided = model.task.flatten_labels(torch.from_numpy(probabilities), torch.from_numpy(targets))
     scores, truth = (part.numpy() for part in decided)
     change = calibration.fit_temperature(scores, truth)
-    before, after = (calibration.figures(s, truth)["ece"] for s in (scores, calibration.tempered(scores, change)))
+    before, after = (calibration.metrics(s, truth)["ece"] for s in (scores, calibration.tempered(scores, change)))
     if abs(np.log(change)) > 2.99:
         log.warning(
             "The temperature is at the bound of what is tried: these probabilities say next to nothing, or far too much"
@@ -144,9 +144,9 @@ def _slice(
         rows = rows.join(measured[[name for name in measured if name not in rows]])
     table = slices.slices(slices.cuts_of(rows, wanted), model.task, scores, truth)
     table.to_csv(folder / f"slices_{split}.csv", index=False)
-    log.info("%s: %s", split.capitalize(), slices.describe(table))
+    log.info("%s: %s", split.capitalize(), sentences.describe_slices(table))
     if "in_train" in rows:
-        log.info("%s: %s", split.capitalize(), slices.describe_leakage(table))
+        log.info("%s: %s", split.capitalize(), sentences.describe_leakage(table))
     return table
 
 
@@ -201,7 +201,7 @@ def evaluate(cfg: DictConfig) -> None:
     weights = described.get("weights", "")
     if weights.startswith("random") and model.cfg.model.pretrained == "auto":
         log.warning("This model started from random weights: %s", weights)
-    log.info("%s %s", split.capitalize(), registry.describe(judged.found))
+    log.info("%s %s", split.capitalize(), sentences.describe_metrics(judged.metrics))
     if rival:
         compare(cfg, rival, prepared, judged, folder)
     kept = {key: described.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
@@ -253,7 +253,7 @@ def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: S
     same = table.with_classes(prepared, list(rival.task.classes))
     data = FaceData(same, cfg.data, input_spec(rival.cfg))
     second = evaluate_split(rival, data, first.split, cfg, folder / "compared")
-    log.info("Compared: %s", registry.describe(second.found))
+    log.info("Compared: %s", sentences.describe_metrics(second.metrics))
     right, other_right = (
         judged.task.correct(torch.from_numpy(judged.scores), torch.from_numpy(judged.truth)).numpy()[None]
         for judged in (first, second)
@@ -268,4 +268,4 @@ def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: S
     shared = [name for name in ours if name == "path" or str(name).startswith("true")]
     both = ours.merge(theirs, on=shared, suffixes=("", "_compared"))
     both[both["predicted"] != both["predicted_compared"]].to_csv(folder / "disagreements.csv", index=False)
-    log.info("%s", registry.describe_pair(pair, multilabel=first.task.multilabel))
+    log.info("%s", sentences.describe_pair(pair, multilabel=first.task.multilabel))

@@ -35,9 +35,9 @@ from faceattr.models import freezing
 from faceattr.models.network import Network
 from faceattr.models.pretrained import load_weights
 from faceattr.models.task import Task
-from faceattr.report import charts, page
+from faceattr.report import charts, page, sentences
 from faceattr.training import checkpoint
-from faceattr.training.callbacks import Checkpoints, History, Patience, monitor_mode
+from faceattr.training.callbacks import Checkpoints, History, Patience
 from faceattr.training.feature_cache import FeatureCache, reason_disabled
 from faceattr.training.module import Classifier, build_network, build_policy, input_spec, load
 from faceattr.training.run_record import describe_machine, write_json
@@ -86,10 +86,12 @@ class Run:
             logging.disable(logging.INFO)
         flush_denormals()
         pl.seed_everything(cfg.seed, workers=True, verbose=False)
+        registry.check_monitor(cfg.trainer.monitor)
         prepared = load_table(cfg.data)
         slices.check(prepared, cfg.evaluate.slices)
         kind = {key: prepared.attrs[key] for key in ("ordinal", "multilabel")}
         task = Task.from_config(prepared.attrs["classes"], loss=cfg.loss, **kind)
+        registry.check_monitor(cfg.trainer.monitor, task)
         validate_class_weights(cfg, task)
         validate_eval_options(cfg, task)
         network = build_network(cfg, task)
@@ -184,7 +186,7 @@ class Run:
         callbacks: list[Callback] = [history, checkpoints, *more]
         if cfg.trainer.patience is not None:
             monitor = cfg.trainer.monitor
-            callbacks.append(Patience(monitor, patience=cfg.trainer.patience, mode=monitor_mode(monitor)))
+            callbacks.append(Patience(monitor, patience=cfg.trainer.patience, mode=registry.monitors()[monitor]))
         if logger:
             callbacks.append(LearningRateMonitor("epoch"))
         limit = {"limit_train_batches": cfg.trainer.limit_batches, "limit_val_batches": cfg.trainer.limit_batches}
@@ -242,7 +244,7 @@ class Run:
             judgements[split] = evaluate_split(model, data, split, cfg, self.folder, *kept)
             if split == "val" and cfg.evaluate.calibrate:  # what is judged after it has the temperature
                 calibrate(model, judgements[split].scores, judgements[split].truth, judged)
-        found = {split: judgement.found for split, judgement in judgements.items()}
+        found = {split: judgement.metrics for split, judgement in judgements.items()}
         self.about |= {
             f"{cfg.trainer.checkpoint}_epoch": epoch,
             "epochs": len(history.rows),
@@ -262,9 +264,9 @@ class Run:
             audit=self._leakage,
         )
         for split, values in found.items():
-            log.info("%s %s", split.capitalize(), registry.describe(values))
+            log.info("%s %s", split.capitalize(), sentences.describe_metrics(values))
         for entry in cfg.published:
-            log.info("Published: %s", registry.describe_published(entry, found.get(entry.split, {}).get(entry.metric)))
+            log.info("Published: %s", sentences.describe_published(entry, found.get(entry.split, {}).get(entry.metric)))
         if self._random:
             log.warning("WARNING: this model started from RANDOM weights. %s", self._random)
         log.info("Curves: %s", self.folder / "curves.png")

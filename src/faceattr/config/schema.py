@@ -167,15 +167,6 @@ CHOICES = {
     "split": ("auto", "train", "val", "test", "all"),
     "trainer.precision": ("auto", "32", "bf16", "16"),
     "trainer.checkpoint": ("best", "last"),
-    "trainer.monitor": (
-        "val_loss",
-        "val_accuracy",
-        "val_balanced_accuracy",
-        "val_average_precision",
-        "val_auroc",
-        "val_f1",
-        "val_quadratic_kappa",
-    ),
 }
 CLOSED: dict[str, set[str]] = {
     "": {name for schema in SCHEMAS.values() for name in schema.__dataclass_fields__},

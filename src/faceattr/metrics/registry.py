@@ -1,229 +1,231 @@
-"""Metrics by kind of task, from probabilities kept until the end of an epoch.
+"""Every metric, one entry each: how it is computed, how its interval is found, its name in the report, what it can be used for.
 
-Scores are gathered and computed once, on the CPU: average precision and AUROC over running state would keep every score
-anyway, and cost a synchronisation a step.
+To add a metric, register one entry here. It then has an interval, and is in `<split>_metrics.json`, in the report, in the
+leaderboard, in metrics.csv and a choice of `trainer.monitor`. Metrics are computed once per epoch from all scores, on the CPU.
 """
 
-import math
-import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-import pandas as pd
-import torch
-from torch import Tensor
-from torchmetrics.functional.classification import (
-    binary_auroc,
-    binary_average_precision,
-    multiclass_auroc,
-    multiclass_average_precision,
-    multiclass_cohen_kappa,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_recall,
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from faceattr.errors import FaceattrError
+from faceattr.metrics import calibration
+from faceattr.metrics.accuracy import ACCURACY
+from faceattr.metrics.predictions import Predictions, Resamples, nanmean
+
+if TYPE_CHECKING:  # torch and torchmetrics are imported when something is computed: the names alone are quick
+    from faceattr.models.task import Task
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`label` names the metric in the report. `value` gives the figure that users read; nan where the images cannot say.
+
+    `interval` gives the same figure [R] of R resamples, or is `wilson` for a share of the images, or None (no interval).
+    `applies` says which tasks have the metric. `monitored`: logged each epoch as `val_<name>`, a choice of `trainer.monitor`.
+    `of_positive_class`: of two classes the last one's figure, else the mean over classes. `over_labels`: of attributes, over
+    all labels together; otherwise the mean of the attributes' figures.
+    """
+
+    name: str
+    label: str
+    value: Callable[[Predictions], float]
+    interval: Callable[[Resamples], np.ndarray] | Literal["wilson"] | None
+    higher_is_better: bool = True
+    applies: Callable[[Task], bool] = lambda task: True
+    monitored: bool = True
+    of_positive_class: bool = False
+    over_labels: bool = False
+
+
+METRICS: dict[str, Metric] = {}
+"""By name, in the order of the report."""
+
+
+def register(metric: Metric) -> None:
+    """Adds a metric; a package of your own may do so too, before training starts."""
+    METRICS[metric.name] = metric
+
+
+def _ordinal(task: Task) -> bool:
+    return task.kind == "ordinal"
+
+
+# The metrics
+
+
+register(Metric("accuracy", "Accuracy", lambda p: float((p.predicted == p.truth).double().mean()), "wilson"))
+
+
+def _balanced_accuracy(p: Predictions) -> float:
+    from torchmetrics.functional.classification import multiclass_recall
+
+    recall = multiclass_recall(p.predicted, p.truth, p.num_classes, average="none")
+    if p.kind == "attribute" and not bool(p.present.all()):
+        return math.nan
+    return float(recall[p.present].mean())
+
+
+def _balanced_accuracy_resampled(r: Resamples) -> np.ndarray:
+    true, hits = r.confusion.sum(2), np.diagonal(r.confusion, axis1=1, axis2=2)
+    recall = np.where(true > 0, hits / true, np.nan)
+    return recall.mean(1) if r.attribute else nanmean(recall, 1)
+
+
+register(Metric("balanced_accuracy", "Balanced accuracy", _balanced_accuracy, _balanced_accuracy_resampled))
+
+
+def _ranking(p: Predictions, name: str) -> float:
+    """A binary metric of torchmetrics: of the positive class, or the mean over the present classes, each against the rest."""
+    import torch
+    from torchmetrics.functional import classification
+
+    if p.present.sum() < 2:
+        return math.nan
+    columns = [p.num_classes - 1] if p.binary else p.present.nonzero()[:, 0].tolist()
+    compute = getattr(classification, f"binary_{name}")
+    values = [compute(p.probabilities[:, column], (p.truth == column).long()) for column in columns]
+    return float(torch.stack(values).mean())
+
+
+register(
+    Metric(
+        "average_precision",
+        "Average precision",
+        lambda p: _ranking(p, "average_precision"),
+        lambda r: r.rankings[0],
+        of_positive_class=True,
+    )
+)
+register(Metric("auroc", "AUROC", lambda p: _ranking(p, "auroc"), lambda r: r.rankings[1], of_positive_class=True))
+
+
+def _f1(p: Predictions) -> float:
+    from torchmetrics.functional.classification import multiclass_f1_score
+
+    return p.of_classes(multiclass_f1_score(p.predicted, p.truth, p.num_classes, average="none"))
+
+
+def _f1_resampled(r: Resamples) -> np.ndarray:
+    true, predicted, hits = r.confusion.sum(2), r.confusion.sum(1), np.diagonal(r.confusion, axis1=1, axis2=2)
+    return r.of_classes(np.where(true > 0, 2 * hits / (true + predicted), np.nan))
+
+
+register(Metric("f1", "F1", _f1, _f1_resampled, of_positive_class=True))
+
+
+def _matthews_corrcoef(p: Predictions) -> float:
+    from torchmetrics.functional.classification import multiclass_matthews_corrcoef
+
+    if p.present.sum() < 2:
+        return math.nan
+    if bool((p.predicted == p.predicted[0]).all()):
+        return 0.0  # torchmetrics gives a value near 0 that depends on its epsilon
+    return float(multiclass_matthews_corrcoef(p.predicted, p.truth, p.num_classes))
+
+
+def _matthews_corrcoef_resampled(r: Resamples) -> np.ndarray:
+    n, true, predicted = r.confusion.sum((1, 2)), r.confusion.sum(2), r.confusion.sum(1)
+    covariance = np.trace(r.confusion, axis1=1, axis2=2) * n - (true * predicted).sum(1)
+    of_truth, of_prediction = (n**2 - (counts**2).sum(1) for counts in (true, predicted))
+    correlation = covariance / np.sqrt(of_truth * of_prediction)
+    return np.where(of_truth == 0, np.nan, np.where(of_prediction == 0, 0, correlation))
+
+
+register(Metric("matthews_corrcoef", "Matthews correlation", _matthews_corrcoef, _matthews_corrcoef_resampled))
+
+register(
+    Metric(
+        "accuracy_within_one",
+        "At most one class off",
+        lambda p: float(((p.predicted - p.truth).abs() <= 1).double().mean()),
+        "wilson",
+        applies=_ordinal,
+        monitored=False,
+    )
 )
 
-from faceattr.metrics import calibration, intervals
-from faceattr.models.task import Task
+
+def _quadratic_kappa(p: Predictions) -> float:
+    from torchmetrics.functional.classification import multiclass_cohen_kappa
+
+    return float(multiclass_cohen_kappa(p.predicted, p.truth, p.num_classes, weights="quadratic"))
 
 
-def evaluate(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, Any]:
-    """Flat metrics from probabilities [N, classes] and the truth as `Task` has it.
-
-    A figure that the images cannot give (the recall of a class that is not among them, a ranking with one class only)
-    is None, and averages are over the classes that are there. Binary: average precision, AUROC and F1 of the positive class.
-    Multilabel: everything is the mean over attributes, each of its known labels, which `<figure>_<attribute>` give.
-    """
-    k, n = len(task.classes), len(truth)
-    found: dict[str, Any] = accuracy(task, probabilities, truth) | {"n": n}
-    if n == 0:
-        return _plain(found)
-    if task.multilabel:
-        return _plain(found | _of_attributes(task, probabilities, truth))
-    predicted = probabilities.argmax(1)
-    present = torch.bincount(truth, minlength=k) > 0
-    recall = multiclass_recall(predicted, truth, k, average="none")
-    found["balanced_accuracy"] = float(recall[present].mean())
-    found |= _ranking(task, probabilities, truth, present)
-    if task.kind == "binary":
-        f1 = float(multiclass_f1_score(predicted, truth, k, average="none")[-1])
-        found["f1"] = f1 if present[-1] else math.nan
-        found["positive_class"] = task.classes[-1]
-    else:
-        found["f1"] = float(multiclass_f1_score(predicted, truth, k, average="none")[present].mean())
-    if task.kind == "ordinal":
-        distance = (predicted - truth).abs()
-        found["mean_absolute_error"] = float(distance.double().mean())
-        found |= {f"off_by_{far}": float((distance == far).double().mean()) for far in range(1, k)}
-        found["accuracy_within_one"] = float((distance <= 1).double().mean())
-        found["quadratic_kappa"] = float(multiclass_cohen_kappa(predicted, truth, k, weights="quadratic"))
-    if task.loss == "one_vs_rest":  # as Keras counts under a pair of sigmoid units
-        own = torch.nn.functional.one_hot(truth, k).bool()
-        found["accuracy_per_unit"] = float(((probabilities > 0.5) == own).double().mean())
-    found["log_loss"] = calibration.log_loss(probabilities.numpy(), truth.numpy())
-    for position, name in enumerate(task.classes):
-        found[f"recall_{name}"] = float(recall[position]) if present[position] else math.nan
-        found[f"n_{name}"] = int((truth == position).sum())
-    return _plain(found)
+def _quadratic_kappa_resampled(r: Resamples) -> np.ndarray:
+    squared, true, predicted = r.distances**2.0, r.confusion.sum(2), r.confusion.sum(1)
+    by_chance = np.einsum("ri,ij,rj->r", true, squared, predicted) / r.confusion.sum((1, 2))
+    return 1 - (r.confusion * squared).sum((1, 2)) / by_chance
 
 
-def accuracy(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, float]:
-    """`accuracy` with its 95% interval `accuracy_low` and `accuracy_high` (Wilson's).
+register(Metric("quadratic_kappa", "Quadratic kappa", _quadratic_kappa, _quadratic_kappa_resampled, applies=_ordinal))
 
-    The labels of one image are no independent draws: for attributes, the mean over them, Wilson's n is the number of
-    `independent_labels` with the same standard error over images (Kish's effective sample size), between images and labels.
-    """
-    n = len(truth)
-    if task.multilabel and n:
-        share, draws = _independent_labels(probabilities, truth)
-        found = {"independent_labels": draws}
-    else:
-        share, draws, found = float(task.correct(probabilities, truth).mean()) if n else math.nan, n, {}
-    return dict(zip(ACCURACY, (share, *intervals.wilson(share, draws)), strict=True)) | found
-
-
-def _independent_labels(probabilities: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Mean accuracy over attributes, and of how many independent labels that would have the standard error it has."""
-    known = truth.isfinite()
-    right = (((probabilities > 0.5) == (truth > 0.5)) & known).double()
-    labels = known.sum(0)
-    there = labels > 0
-    each = right.sum(0)[there] / labels[there]
-    share = float(each.mean())
-    pulls = (right - known * (right.sum(0) / labels.clamp_min(1))) / labels.clamp_min(1) / there.sum()
-    variance = float(pulls.sum(1).square().sum())
-    independent = share * (1 - share) / variance if variance else 0
-    return share, min(max(independent, len(truth)), int(labels.sum()))
-
-
-ACCURACY = ("accuracy", "accuracy_low", "accuracy_high")
-
-
-def _of_attributes(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, Any]:
-    known, has, said = truth.isfinite(), truth > 0.5, probabilities > 0.5
-    positive, negative = (has & known).sum(0), (~has & known).sum(0)
-    hits, rejected, claimed = (has & said & known).sum(0), (~has & ~said & known).sum(0), (said & known).sum(0)
-    labels, both = positive + negative, (positive > 0) & (negative > 0)  # others give no ranking
-    precision, area = torch.full((2, len(task.classes)), math.nan, dtype=torch.float64)
-    for place in both.nonzero()[:, 0].tolist():
-        scores, truths = probabilities[known[:, place], place], has[known[:, place], place].long()
-        precision[place], area[place] = binary_average_precision(scores, truths), binary_auroc(scores, truths)
-    of = {
-        "accuracy": (hits + rejected).double() / labels,
-        "balanced_accuracy": ((hits / positive + rejected / negative) / 2).double(),
-        "average_precision": precision,
-        "auroc": area,
-        "f1": (2 * hits.double() / (positive + claimed)).where(positive > 0, math.nan),
-        "recall": hits.double() / positive,
-    }
-    means = {name: float(values.nanmean()) for name, values in of.items() if name not in ("accuracy", "recall")}
-    scores, decided = task.flatten_labels(probabilities, truth)
-    found = means | {"log_loss": calibration.log_loss(scores.numpy(), decided.numpy()), "labels": int(labels.sum())}
-    commonest = torch.maximum(positive, negative).double() / labels
-    found["commonest_answers"] = float(commonest.nanmean())
-    for position, name in enumerate(task.classes):
-        found |= {
-            f"{figure}_{name}": float(of[figure][position]) for figure in ("accuracy", "average_precision", "recall")
-        }
-        found |= {f"n_{name}": int(labels[position]), f"positive_{name}": int(positive[position])}
-    return found
-
-
-def _ranking(task: Task, probabilities: Tensor, truth: Tensor, present: Tensor) -> dict[str, float]:
-    k = len(task.classes)
-    if present.sum() < 2:
-        return {"average_precision": math.nan, "auroc": math.nan}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about classes that are not there: they are left out below
-        precision = multiclass_average_precision(probabilities, truth, k, average="none")
-        area = multiclass_auroc(probabilities, truth, k, average="none")
-    if task.kind == "binary":
-        return {"average_precision": float(precision[-1]), "auroc": float(area[-1])}
-    return {"average_precision": float(precision[present].mean()), "auroc": float(area[present].mean())}
-
-
-def intervals_of(
-    found: Mapping[str, Any], task: Task, probabilities: Tensor, truth: Tensor, groups: Sequence[Any] | None
-) -> dict[str, Any]:
-    """`<name>_low` and `<name>_high` of the figures in `found`: recalls by Wilson, what has no closed form by
-    `intervals.bootstrap`; and what was resampled: images, or whole groups where there are any."""
-    binary = task.kind == "binary"
-    if task.multilabel:
-        sides = intervals.bootstrap_attributes(probabilities.numpy(), truth.numpy(), groups=groups)
-    else:
-        sides = intervals.bootstrap(probabilities.numpy(), truth.numpy(), binary=binary, groups=groups)
-    known = {name: side for name, side in sides.items() if found.get(name) is not None}
-    bounds = {
-        f"{name}_{which}": bound
-        for name, side in known.items()
-        for which, bound in zip(("low", "high"), side, strict=True)
-    }
-    of = {f"recall_{name}": found[f"positive_{name}" if task.multilabel else f"n_{name}"] for name in task.classes}
-    of |= {f"accuracy_{name}": found[f"n_{name}"] for name in task.classes if task.multilabel}
-    of |= {name: found["n"] for name in ("accuracy_within_one",) if name in found}
-    for figure, n in of.items():
-        if found.get(figure) is not None:
-            low, high = intervals.wilson(found[figure], n)
-            bounds |= {f"{figure}_low": low, f"{figure}_high": high}
-    return _plain(bounds | {"interval_unit": "image" if groups is None else "group"})
-
-
-def attributes(found: Mapping[str, Any], task: Task) -> pd.DataFrame:
-    """A row per attribute with known labels: name, n (of them), positive, accuracy with its interval, average_precision, recall."""
-    figures = ("n", "positive", "accuracy", "average_precision", "recall")
-    rows = [{"name": name} | {figure: found[f"{figure}_{name}"] for figure in figures} for name in task.classes]
-    table = pd.DataFrame([row for row in rows if row["n"]])
-    for side in ("low", "high"):
-        table[f"accuracy_{side}"] = [found[f"accuracy_{name}_{side}"] for name in table["name"]]
-    return table
-
-
-def published_map(probabilities: Tensor, truth: Tensor) -> float:
-    """What study S3 calls mAP: the share of images with |p - y| < .5, p being the probability of a binary task's last
-    class. That is accuracy, but for a tie; the average precision is another thing."""
-    return float(((probabilities[:, -1] - truth).abs() < 0.5).double().mean())
-
-
-def _plain(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in found.items()}
-
-
-def confusion(task: Task, probabilities: Tensor, truth: Tensor) -> Tensor:
-    """Counts [classes, classes]: rows are true, columns predicted."""
-    return multiclass_confusion_matrix(probabilities.argmax(1), truth, len(task.classes))
-
-
-def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
-    """One line: a preset's published figure with its interval, where it is printed, and ours."""
-    what = f"{entry['split']} {entry['metric']}"
-    here = "none here" if ours is None else f"here {ours:.3f}"
-    if entry["value"] is None or entry["n"] is None:
-        return f"{what} without a number ({entry['source']}), {here}"
-    low, high = intervals.wilson(entry["value"], entry["n"])
-    return f"{what} {entry['value']:.3f} (95% {low:.3f}–{high:.3f}, n = {entry['n']:,}; {entry['source']}), {here}"
-
-
-def describe_pair(pair: intervals.Paired, *, multilabel: bool) -> str:
-    """One line: how much more often the first of two models is right on the same images, and whether that may be chance."""
-    said = f"Difference {pair.difference:+.3f} (95% {pair.low:+.3f} to {pair.high:+.3f}); "
-    if multilabel:
-        more = f"more attributes right than compare on {pair.wins:,} images, fewer on {pair.losses:,}"
-        return f"{said}{more}, sign test {pair.chance}"
-    return f"{said}only ckpt right {pair.wins:,}, only compare right {pair.losses:,}, McNemar {pair.chance}"
-
-
-def describe(metrics: Mapping[str, Any]) -> str:
-    """One line for a person: accuracy with its interval, then average precision; of attributes, the means."""
-    if not metrics.get("n"):
-        return "no images"
-    text = (
-        f"{'mean ' if 'labels' in metrics else ''}accuracy {metrics['accuracy']:.3f} "
-        f"(95% {metrics['accuracy_low']:.3f}–{metrics['accuracy_high']:.3f}, n = {metrics['n']:,})"
+register(
+    Metric(  # as Keras counts under a pair of sigmoid units
+        "accuracy_per_unit",
+        "Accuracy per output unit",
+        lambda p: float(((p.probabilities > 0.5) == p.one_hot).double().mean()),
+        None,
+        applies=lambda task: task.loss == "one_vs_rest",
     )
-    if metrics.get("average_precision") is not None:
-        macro = " (mean of attributes)" if "labels" in metrics else " (macro)"
-        of = f" of {metrics['positive_class']}" if metrics.get("positive_class") else macro
-        text += f", average precision{of} {metrics['average_precision']:.3f}"
-        if metrics.get("average_precision_low") is not None:
-            text += f" ({metrics['average_precision_low']:.3f}–{metrics['average_precision_high']:.3f})"
-    return text
+)
+
+
+def _calibration(name: str, label: str, interval: Callable[[Resamples], np.ndarray] | None = None) -> Metric:
+    def value(p: Predictions) -> float:
+        return getattr(calibration, name)(p.probabilities.numpy(), p.truth.numpy())
+
+    return Metric(name, label, value, interval, higher_is_better=False, monitored=False, over_labels=True)
+
+
+register(_calibration("ece", "Calibration error (ECE)"))
+register(_calibration("brier", "Brier score"))
+register(_calibration("log_loss", "Log loss", lambda r: r.log_loss))
+
+register(
+    Metric(
+        "mean_absolute_error",
+        "Mean absolute error, in classes",
+        lambda p: float((p.predicted - p.truth).abs().double().mean()),
+        lambda r: (r.confusion * r.distances).sum((1, 2)) / r.confusion.sum((1, 2)),
+        higher_is_better=False,
+        applies=_ordinal,
+        monitored=False,
+    )
+)
+
+
+# What they are used for
+
+
+def logged(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What an epoch logs of its validation metrics, as `val_<name>`; those that are None are left out."""
+    names = dict.fromkeys([*ACCURACY, *(name for name, metric in METRICS.items() if metric.monitored)])
+    return {f"val_{name}": metrics[name] for name in names if metrics.get(name) is not None}
+
+
+def monitors() -> dict[str, Literal["min", "max"]]:
+    """The choices of `trainer.monitor`, and whether the least or the greatest value is best."""
+    monitored = [metric for metric in METRICS.values() if metric.monitored]
+    modes: dict[str, Literal["min", "max"]] = {"val_loss": "min"}
+    return modes | {f"val_{metric.name}": "max" if metric.higher_is_better else "min" for metric in monitored}
+
+
+def check_monitor(monitor: str, task: Task | None = None) -> None:
+    """Raises FaceattrError where `trainer.monitor` is no monitored metric, or not one of this task."""
+    choices = monitors()
+    if monitor not in choices:
+        near = difflib.get_close_matches(monitor, choices, n=1) or difflib.get_close_matches(
+            f"val_{monitor}", choices, n=1
+        )
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise FaceattrError(f"trainer.monitor={monitor}: no such metric.{hint}\nChoose one of {', '.join(choices)}.")
+    metric = METRICS.get(monitor.removeprefix("val_"))
+    if task and metric and not metric.applies(task):
+        raise FaceattrError(f"trainer.monitor={monitor}: a {task.kind} task with loss={task.loss} has no such metric.")

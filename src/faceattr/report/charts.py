@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -167,6 +167,35 @@ def distances(axes: Axes, matrix: ArrayLike) -> None:
     axes.grid(axis="y")
 
 
+PLANES = {"roc": ("false positive rate", "recall"), "precision": ("recall", "precision")}
+"""Axes (x, y) of the two charts of thresholds."""
+
+
+class ThresholdCurve(NamedTuple):
+    """A class against the rest at every threshold: x [T] and y [T]; where the predictions lie, and a chosen threshold."""
+
+    label: str
+    x: np.ndarray
+    y: np.ndarray
+    predicted: tuple[float, float]
+    chosen: tuple[float, float] | None = None
+
+
+def threshold_curves(axes: Axes, curves: Sequence[ThresholdCurve], *, roc: bool) -> None:
+    """ROC, or precision and recall, of each class. Dots: as predicted; diamond: at the chosen threshold."""
+    if roc:
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=":")
+    for curve, colour, dash in zip(curves, COLOURS, DASHES, strict=False):
+        style: dict[str, Any] = {"color": colour, "linestyle": dash, "linewidth": 1.8, "label": curve.label}
+        axes.plot(curve.x, curve.y, drawstyle="default" if roc else "steps-pre", **style)
+        axes.plot(*curve.predicted, "o", color=colour, markeredgecolor="white", markersize=9)
+        if curve.chosen is not None:
+            axes.plot(*curve.chosen, "D", color="white", markeredgecolor=INK, markersize=7, label="chosen threshold")
+    x, y = PLANES["roc" if roc else "precision"]
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=x, ylabel=y, title="ROC" if roc else "precision and recall")
+    axes.grid()
+
+
 BARS = {"train": (VERMILION, ""), "val": (BLUE, "///"), "test": ("#999999", "...")}
 """Colour and hatch of each split."""
 
@@ -207,10 +236,10 @@ def reliability_diagram(axes: Axes, bins: pd.DataFrame, ece: float) -> None:
     axes.grid()
 
 
-def coverage(axes: Axes, kept: pd.DataFrame) -> None:
-    """Accuracy against the share of images kept when the least certain are left out."""
-    axes.plot(kept["coverage"], kept["accuracy"], **(LINES["val"] | {"label": None}))
-    axes.set(xlim=(0, 1.02), xlabel="share of images kept, most certain first", ylabel="accuracy")
+def coverage(axes: Axes, shares: pd.DataFrame) -> None:
+    """Accuracy on the most certain images, by their share of all images."""
+    axes.plot(shares["coverage"], shares["accuracy"], **(LINES["val"] | {"label": None}))
+    axes.set(xlim=(0, 1.02), xlabel="share of images, most certain first", ylabel="accuracy")
     axes.set_title("accuracy without the least certain")
     axes.grid()
 

@@ -1,5 +1,5 @@
 """report.html of a run or an evaluation: how good the model is and how sure that is, where it fails, on what it was trained, and
-how all of it came about. What is said is gathered here and in judged.py; how it looks is in the templates."""
+how all of it came about. What is said is gathered here and in sections.py; how it looks is in the templates."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ import pandas as pd
 from faceattr.config.command_line import typed
 from faceattr.data.table import counts
 from faceattr.metrics.intervals import Paired
-from faceattr.metrics.registry import describe_pair, describe_published
 from faceattr.report import charts, render
 from faceattr.report.render import Chart
 from faceattr.report.sections import SplitResult
+from faceattr.report.sentences import describe_pair, describe_published
 
 __all__ = ["SplitResult", "write"]
 
@@ -57,7 +57,7 @@ def write(
     images later. What is missing is left out.
     """
     told = sorted(judged, key=lambda one: ("test", "all", "val", "train").index(one.split))
-    found = {one.split: one.found for one in told}
+    found = {one.split: one.metrics for one in told}
     kept = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last") if f"{name}_epoch" in about]
     checkpoint = next((str(path) for path in [about.get("ckpt"), *kept] if path), None)
     published = [
@@ -97,10 +97,10 @@ def basis(judged: SplitResult, about: Mapping[str, Any]) -> str:
     }.get(judged.split, "")
     if judged.split == "val" and ("best_epoch" in about or Path(about.get("ckpt") or "").name == "best.ckpt"):
         said = "The epoch was chosen on these very images, which flatters the figures a little."
-    if judged.found.get("temperature"):
+    if judged.metrics.get("temperature"):
         where = "these very images" if judged.split == "val" else "validation images"
-        said += f" Probabilities are calibrated: temperature {judged.found['temperature']:.3g}, fitted on {where}."
-    if judged.found.get("interval_unit") == "group":
+        said += f" Probabilities are calibrated: temperature {judged.metrics['temperature']:.3g}, fitted on {where}."
+    if judged.metrics.get("interval_unit") == "group":
         said += " Intervals resample whole people, not images (but Wilson’s, of accuracy and recall)."
     leaks = about.get("leakage") or {}
     if leaks.get(f"train_{judged.split}") and not leaks.get("left_out"):

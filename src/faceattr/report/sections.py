@@ -1,4 +1,4 @@
-"""What a report says of one split's images: figures with their intervals, charts with the same in words, slices, images."""
+"""One split's results as a report shows them: metrics with intervals, charts with captions, slices and images."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,41 +9,33 @@ import numpy as np
 import pandas as pd
 import torch
 
-from faceattr.metrics import calibration
-from faceattr.metrics import slices as cuts
+from faceattr.metrics import breakdown, calibration
+from faceattr.metrics.ranking import Ranking, precision_recall_point, roc_point
+from faceattr.metrics.registry import METRICS
 from faceattr.models.task import Task
-from faceattr.report import charts
-from faceattr.report.ranking import Ranked, ranking
+from faceattr.report import charts, sentences
+from faceattr.report.charts import ThresholdCurve
 from faceattr.report.render import Chart, Row, interval, number
 
 if TYPE_CHECKING:
     from faceattr.report.image_grid import Explained
 
-FIGURES = {
-    **{"accuracy": "Accuracy", "balanced_accuracy": "Balanced accuracy", "average_precision": "Average precision"},
-    **{"auroc": "AUROC", "f1": "F1"},
-    **{"accuracy_within_one": "At most one class off", "quadratic_kappa": "Quadratic kappa"},
-}
-ERRORS = {
-    **{"ece": "Calibration error (ECE)", "brier": "Brier score", "log_loss": "Log loss"},
-    **{"mean_absolute_error": "Mean absolute error, in classes"},
-}
 MOST_LINES, MOST_CLASSES, MOST_CELLS = 6, 12, 20
-"""At most so many classes in a chart of thresholds, recalls among the figures, classes in the confusion."""
-PLANES = {"roc": ("false positive rate", "recall"), "precision": ("recall", "precision")}
+"""Most classes in a chart of thresholds, recalls among the metrics, and classes in a confusion matrix."""
+SPLITS = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """One split's images judged by one model: what its evaluation found, put together for a reader.
+    """One split's images, evaluated with one model.
 
-    `found` is <split>_metrics.json, `scores` float [N, classes], `truth` positions [N] (multilabel: float [N, classes] of 1, 0 and
-    nan), `slices` as slices.slices gives them, `tiles` as galleries.tiles does.
+    `metrics` is <split>_metrics.json, `scores` float [N, classes], `truth` positions [N] (multilabel: float [N, classes] of 1, 0
+    and nan), `slices` as metrics.slices gives them, `tiles` as image_grid.tiles does.
     """
 
     split: str
     task: Task
-    found: Mapping[str, Any]
+    metrics: Mapping[str, Any]
     scores: np.ndarray
     truth: np.ndarray
     slices: pd.DataFrame
@@ -51,47 +43,42 @@ class SplitResult:
 
     @property
     def images(self) -> str:
-        return {"val": "validation images", "train": "training images", "all": "images"}.get(
-            self.split, f"{self.split} images"
-        )
+        return SPLITS[self.split]
 
     @property
     def multilabel(self) -> bool:
         return self.task.multilabel
 
     @cached_property
-    def figures(self) -> list[Row]:
-        """What is better when it is more, with intervals; then the recall of each class."""
-        of = self.found.get("positive_class")
-        mean = "of " + of if of else f"mean of the {'attributes' if self.multilabel else 'classes'}"
-        notes = dict.fromkeys(("average_precision", "auroc", "f1"), mean)
-        rows = [self._row(key, label, notes.get(key, "")) for key, label in FIGURES.items()]
+    def metric_rows(self) -> list[Row]:
+        """The metrics whose higher value is better, then the recall of each class."""
+        positive = self.metrics.get("positive_class")
+        note = f"of {positive}" if positive else f"mean of the {'attributes' if self.multilabel else 'classes'}"
+        better = [metric for metric in METRICS.values() if metric.higher_is_better]
+        rows = [self._row(metric.name, metric.label, note if metric.of_positive_class else "") for metric in better]
+        rows = [row for row in rows if row.value is not None]
         classes = () if self.multilabel or len(self.task.classes) > MOST_CLASSES else self.task.classes
-        rows += [self._row(f"recall_{c}", f"Recall of {c}", f"n = {self.found.get(f'n_{c}', 0):,}") for c in classes]
-        return [row for row in rows if row.value is not None or row.label.startswith("Recall")]
+        n_of = {name: self.metrics.get(f"n_{name}", 0) for name in classes}
+        return rows + [self._row(f"recall_{name}", f"Recall of {name}", f"n = {n:,}") for name, n in n_of.items()]
 
     def _row(self, key: str, label: str, note: str = "") -> Row:
-        value, low, high = (self.found.get(name) for name in (key, f"{key}_low", f"{key}_high"))
+        value, low, high = (self.metrics.get(name) for name in (key, f"{key}_low", f"{key}_high"))
         return Row(label, value, low, high, note)
 
     @property
-    def errors(self) -> list[tuple[str, str, str, str]]:
-        """What is better when it is less: label, value, interval, and the value before the temperature."""
-        found = self.found
-        return [
-            (
-                label,
-                number(found[key]),
-                interval(found.get(f"{key}_low"), found.get(f"{key}_high")),
-                number(found[f"{key}_uncalibrated"]) if f"{key}_uncalibrated" in found else "",
-            )
-            for key, label in ERRORS.items()
-            if found.get(key) is not None
-        ]
+    def error_rows(self) -> list[tuple[str, str, str, str]]:
+        """The metrics whose lower value is better: label, value, interval, and the value before calibration."""
+        rows = []
+        for name, metric in METRICS.items():
+            if not metric.higher_is_better and self.metrics.get(name) is not None:
+                before = self.metrics.get(f"{name}_uncalibrated")
+                sides = interval(self.metrics.get(f"{name}_low"), self.metrics.get(f"{name}_high"))
+                rows.append((metric.label, number(self.metrics[name]), sides, "" if before is None else number(before)))
+        return rows
 
     @cached_property
     def baseline(self) -> tuple[str, float] | None:
-        """The commonest class, and how often saying it of every image would be right."""
+        """The most frequent class, and the accuracy of always predicting it."""
         if self.multilabel or not len(self.truth):
             return None
         n = np.bincount(self.truth, minlength=len(self.task.classes))
@@ -102,14 +89,14 @@ class SplitResult:
         """Multilabel: the accuracy of each attribute, worst first."""
         rows = []
         for name in self.task.classes if self.multilabel else ():
-            precision = number(self.found.get(f"average_precision_{name}"))
-            n, positive = (self.found.get(f"{key}_{name}") or 0 for key in ("n", "positive"))
+            precision = number(self.metrics.get(f"average_precision_{name}"))
+            n, positive = (self.metrics.get(f"{key}_{name}") or 0 for key in ("n", "positive"))
             share = f", {positive / n:.0%} have it" if n else ""
             rows.append(self._row(f"accuracy_{name}", name, f"AP {precision}, n = {n:,}{share}"))
         return sorted((row for row in rows if row.value is not None), key=lambda row: row.value or 0)
 
     @cached_property
-    def worst(self) -> list[Row]:
+    def worst_slices(self) -> list[Row]:
         """The slices that were compared, the worst gap to the rest first."""
         compared = self.slices[self.slices["gap"].notna()] if len(self.slices) else self.slices
         return [
@@ -124,28 +111,28 @@ class SplitResult:
 
     @property
     def slice_table(self) -> pd.DataFrame:
-        """All slices, figures with their intervals; the recall of each class too where there are few."""
-        found, recalls = self.slices, self.slices.filter(like="recall_")
+        """All slices, with intervals; the recall of each class where there are at most four."""
+        slices, recalls = self.slices, self.slices.filter(like="recall_")
         columns = {
-            "slice": found["column"].astype(str) + ": " + found["value"].astype(str),
-            "n": found["n"],
-            "accuracy": [_with_interval(of, "accuracy", ".3f") for of in found.to_dict("records")],
-            "AP": found["average_precision"].map(number),
+            "slice": slices["column"].astype(str) + ": " + slices["value"].astype(str),
+            "n": slices["n"],
+            "accuracy": [_with_interval(of, "accuracy", ".3f") for of in slices.to_dict("records")],
+            "AP": slices["average_precision"].map(number),
             **({name: recalls[name].map(number) for name in recalls} if recalls.shape[1] <= 4 else {}),
-            "gap to the rest": [_with_interval(of, "gap", "+.3f") for of in found.to_dict("records")],
-            "p (Holm)": found["p"].map(lambda p: number(p, ".2g")),
+            "gap to the rest": [_with_interval(of, "gap", "+.3f") for of in slices.to_dict("records")],
+            "p (Holm)": slices["p"].map(lambda p: number(p, ".2g")),
         }
         return pd.DataFrame(columns)
 
     @property
-    def leakage(self) -> str:
-        """Where it was asked for: the accuracy on images that have a copy, or their person, in train, and on the others."""
-        there = len(self.slices) and (self.slices["column"] == "in_train").any()
-        return cuts.describe_leakage(self.slices) if there else ""
+    def leakage_text(self) -> str:
+        """Where it was requested: accuracy on images with a copy, or their person, in train, and on the others."""
+        requested = len(self.slices) and (self.slices["column"] == "in_train").any()
+        return sentences.describe_leakage(self.slices) if requested else ""
 
     @property
-    def worst_in_words(self) -> str:
-        return cuts.describe(self.slices).replace(" -", " −")
+    def slices_text(self) -> str:
+        return sentences.describe_slices(self.slices).replace(" -", " −")
 
     @property
     def has_overlays(self) -> bool:
@@ -153,76 +140,96 @@ class SplitResult:
 
     @cached_property
     def confusion_charts(self) -> list[Chart]:
-        """Confusion, and for ordered classes how far off the errors are."""
+        """The confusion matrix, and for ordered classes how far off the errors are."""
         classes, k = self.task.classes, len(self.task.classes)
         if self.multilabel or not len(self.truth):
             return []
-        matrix = np.bincount(self.truth * k + self.scores.argmax(1), minlength=k * k).reshape(k, k)
-        missed = matrix - np.diag(np.diag(matrix))
-        true, said = np.unravel_index(missed.argmax(), missed.shape)
-        words = f"{np.trace(matrix):,} of {matrix.sum():,} right."
-        if missed.any():
-            words += f" The commonest error: {missed.max():,} images of {classes[true]} taken for {classes[said]}."
-        name, told = self._name("confusion", words)
+        matrix = breakdown.confusion(self.task, torch.from_numpy(self.scores), torch.from_numpy(self.truth))
+        errors = matrix - np.diag(np.diag(matrix))
+        caption = f"{np.trace(matrix):,} of {matrix.sum():,} right."
+        if errors.any():
+            true, predicted = np.unravel_index(errors.argmax(), errors.shape)
+            caption += (
+                f" Most frequent error: {errors.max():,} images of {classes[true]} predicted as {classes[predicted]}."
+            )
         draw = partial(charts.confusion, matrix, classes, title="")
-        found = [Chart(charts.svg(lambda file: draw(path=file), name, told), words)] if k <= MOST_CELLS else []
+        svg_name = self._name("confusion", caption)
+        found = [Chart(charts.svg(lambda file: draw(path=file), *svg_name), caption)] if k <= MOST_CELLS else []
         if self.task.kind == "ordinal":
             far = np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
             shares = [matrix[far == step].sum() / matrix.sum() for step in range(k)]
-            words = f"{shares[0]:.1%} exactly right, {shares[1]:.1%} one class off, {sum(shares[2:]):.1%} further."
-            found.append(self._panel("distances", partial(charts.distances, matrix=matrix), words))
+            caption = f"{shares[0]:.1%} exactly right, {shares[1]:.1%} one class off, {sum(shares[2:]):.1%} further."
+            found.append(self._panel("distances", partial(charts.distances, matrix=matrix), caption))
         return found
 
     @cached_property
-    def thresholds(self) -> list[Chart]:
-        """ROC and precision against recall: of the positive class, of each class against the rest, or of the worst ones."""
-        ranked = list(self._ranked())
+    def threshold_charts(self) -> list[Chart]:
+        """ROC and precision-recall: of the positive class, or of each class against the rest (the worst ones of many)."""
+        curves = list(self._threshold_curves())
         found = []
-        for name, axes in PLANES.items() if ranked else ():
-            points = [(one.name, *one.point(one.predicted, roc=name == "roc")) for one in ranked]
-            said = "; ".join(f"{of} {x:.3f}, {y:.3f}" if y == y else f"{of} never" for of, x, y in points)
-            draw = partial(ranking, ranked=ranked, roc=name == "roc")
-            found.append(self._panel(name, draw, f"As predicted (dots; {', '.join(axes)}): {said}."))
+        for i, (name, axes) in enumerate(charts.PLANES.items() if curves else ()):
+            drawn = [pair[i] for pair in curves]
+            points = [(curve.label, *curve.predicted) for curve in drawn]
+            values = "; ".join(f"{of} {x:.3f}, {y:.3f}" if y == y else f"{of} never" for of, x, y in points)
+            draw = partial(charts.threshold_curves, curves=drawn, roc=name == "roc")
+            found.append(self._panel(name, draw, f"Dots, as predicted ({', '.join(axes)}): {values}."))
         return found
 
-    def _ranked(self) -> Iterator[Ranked]:
-        names, found = list(self.task.classes), self.found
-        if self.task.kind == "binary":
-            names = names[-1:]
-        elif len(names) > MOST_LINES:
-            names.sort(key=lambda name: found.get(f"average_precision_{name}") or found.get(f"recall_{name}") or 0)
-        for name in names[:MOST_LINES]:
+    def _threshold_curves(self) -> Iterator[tuple[ThresholdCurve, ThresholdCurve]]:
+        """ROC and precision-recall of each class that some but not all images have."""
+        threshold = self.metrics.get("threshold")
+        for name in self._ranked_classes():
             place = self.task.classes.index(name)
             known = np.isfinite(self.truth[:, place]) if self.multilabel else np.ones(len(self.truth), bool)
             scores = self.scores[known, place]
             positive = self.truth[known, place] > 0.5 if self.multilabel else self.truth == place
             predicted = scores > 0.5 if self.multilabel else self.scores.argmax(1) == place
-            if 0 < positive.sum() < len(positive):
-                yield Ranked(name, scores, positive, predicted, found.get("threshold"))
+            if not 0 < positive.sum() < len(positive):
+                continue
+            ranking = Ranking(scores, positive)
+            pair = []
+            for (x, y), point in (
+                (ranking.roc_curve(), roc_point),
+                (ranking.precision_recall_curve(), precision_recall_point),
+            ):
+                chosen = None if threshold is None else point(scores >= threshold, positive)
+                pair.append(ThresholdCurve(name, x, y, point(predicted, positive), chosen))
+            yield pair[0], pair[1]
+
+    def _ranked_classes(self) -> list[str]:
+        names, of = list(self.task.classes), self.metrics
+        if self.task.kind == "binary":
+            return names[-1:]
+        if len(names) > MOST_LINES:
+            names.sort(key=lambda name: of.get(f"average_precision_{name}") or of.get(f"recall_{name}") or 0)
+        return names[:MOST_LINES]
 
     @cached_property
-    def certainty(self) -> list[Chart]:
-        """Whether probabilities mean what they say, and what leaving out the least certain wins."""
-        if not len(self.truth) or self.found.get("ece") is None:
+    def calibration_charts(self) -> list[Chart]:
+        """Whether probabilities mean what they say, and the accuracy without the least certain images."""
+        if not len(self.truth) or self.metrics.get("ece") is None:
             return []
-        decided = self.task.flatten_labels(torch.tensor(self.scores), torch.tensor(self.truth))
-        scores, truth = (part.numpy() for part in decided)
-        bins, kept = calibration.reliability(scores, truth), calibration.coverage(scores, truth)
-        ece, half = self.found["ece"], kept.iloc[(kept["coverage"] - 0.5).abs().argmin()]
-        gap = (bins["confidence"] * bins["n"]).sum() / bins["n"].sum() - kept["accuracy"].iloc[-1]
-        words = f"On average the probabilities are {abs(gap):.3f} too {'high' if gap > 0 else 'low'}; calibration error {ece:.3f}."
-        every = f"Of all, {kept['accuracy'].iloc[-1]:.1%} are right"
-        left = f"{every}; of the most certain {half['coverage']:.0%}, {half['accuracy']:.1%}."
+        labels = self.task.flatten_labels(torch.tensor(self.scores), torch.tensor(self.truth))
+        scores, truth = (part.numpy() for part in labels)
+        bins, shares = calibration.reliability(scores, truth), calibration.coverage(scores, truth)
+        ece, half = self.metrics["ece"], shares.iloc[(shares["coverage"] - 0.5).abs().argmin()]
+        accuracy = shares["accuracy"].iloc[-1]
+        gap = (bins["confidence"] * bins["n"]).sum() / bins["n"].sum() - accuracy
+        side = "high" if gap > 0 else "low"
+        caption = f"On average the probabilities are {abs(gap):.3f} too {side}; calibration error {ece:.3f}."
+        of_half = (
+            f"Accuracy on all: {accuracy:.1%}; on the most certain {half['coverage']:.0%}: {half['accuracy']:.1%}."
+        )
         return [
-            self._panel("reliability_diagram", partial(charts.reliability_diagram, bins=bins, ece=ece), words),
-            self._panel("coverage", partial(charts.coverage, kept=kept), left),
+            self._panel("reliability_diagram", partial(charts.reliability_diagram, bins=bins, ece=ece), caption),
+            self._panel("coverage", partial(charts.coverage, shares=shares), of_half),
         ]
 
-    def _panel(self, name: str, draw: Any, words: str) -> Chart:
-        return Chart(charts.panel_svg(draw, *self._name(name, words)), words)
+    def _panel(self, name: str, draw: Any, caption: str) -> Chart:
+        return Chart(charts.panel_svg(draw, *self._name(name, caption)), caption)
 
-    def _name(self, name: str, words: str) -> tuple[str, str]:
-        return f"{self.split}-{name}", f"{name}, {self.images}: {words}"
+    def _name(self, name: str, caption: str) -> tuple[str, str]:
+        return f"{self.split}-{name}", f"{name}, {self.images}: {caption}"
 
 
 def _with_interval(of: Mapping[Any, Any], name: str, form: str) -> str:

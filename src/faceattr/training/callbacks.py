@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from faceattr.data.batches import Batch
+from faceattr.metrics import registry
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,7 @@ class Checkpoints(ModelCheckpoint):
             folder,
             filename="best",
             monitor=monitor,
-            mode=monitor_mode(monitor),
+            mode=registry.monitors()[monitor],
             auto_insert_metric_name=False,
             enable_version_counter=False,
             save_on_train_epoch_end=True,
@@ -126,8 +127,3 @@ class Patience(EarlyStopping):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
-
-
-def monitor_mode(monitor: str) -> str:
-    """Whether less or more of a metric is better."""
-    return "min" if monitor.endswith(("loss", "error")) else "max"

@@ -20,7 +20,7 @@ from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.data.decode import SCALINGS, InputSpec
 from faceattr.errors import FaceattrError
-from faceattr.metrics import registry
+from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam
 from faceattr.models.network import Network
 from faceattr.models.task import Task
@@ -125,20 +125,8 @@ class Classifier(pl.LightningModule):
                 f"The validation loss is no longer finite in epoch {self.current_epoch}: training diverged.\n"
                 "Lower optim.lr, or set trainer.gradient_clip or trainer.precision=32. last.ckpt is from the epoch before."
             )
-        found = registry.evaluate(self.task, probabilities.cpu(), targets.cpu())
-        kept = (
-            "accuracy",
-            "accuracy_low",
-            "accuracy_high",
-            "accuracy_per_unit",
-            "balanced_accuracy",
-            "average_precision",
-            "auroc",
-            "f1",
-            "quadratic_kappa",
-        )
-        logged = {f"val_{name}": found[name] for name in kept if found.get(name) is not None}
-        self.log_dict({**self._training_metrics(), "val_loss": losses.mean(), **logged})
+        metrics = evaluation.evaluate(self.task, probabilities.cpu(), targets.cpu())
+        self.log_dict({**self._training_metrics(), "val_loss": losses.mean(), **registry.logged(metrics)})
 
     def _training_metrics(self) -> dict[str, Tensor]:
         """Of the epoch that ends: while it was trained, dropout and augmentation on."""

@@ -1,0 +1,20 @@
+"""Folders of a sweep's jobs as they are left on disk, without training."""
+
+import json
+from pathlib import Path
+
+
+def job(sweep: Path, number: int, overrides: list[str], accuracy: float | None = None, **run: object) -> Path:
+    """A job's folder: finished with `accuracy`, or ended as `run` says; with neither, killed before it wrote anything."""
+    folder = sweep / str(number)
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra" / "overrides.yaml").write_text("".join(f"- {override}\n" for override in overrides))
+    seed = next((int(text[5:]) for text in overrides if text.startswith("seed=")), 0)
+    record = {"overrides": overrides, "seed": seed, "weights": "imagenet", "parameters": {"total": 20, "trainable": 10}}
+    if accuracy is not None:
+        run = {"status": "finished", "error": None, "seconds": 100 + number} | run
+        metrics = {"accuracy": accuracy, "n": 400, "average_precision": accuracy + 0.01}
+        (folder / "val_metrics.json").write_text(json.dumps(metrics))
+    if run:
+        (folder / "run.json").write_text(json.dumps(record | run))
+    return folder
