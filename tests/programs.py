@@ -61,7 +61,8 @@ def quick(program: str, *arguments: object, cwd: Path, largest_file: int | None 
     os.environ["OMP_NUM_THREADS"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        argv = [str(ROOT / f"{program}.py"), *map(str, arguments)]
+        script = ROOT / f"{program}.py"
+        argv = [str(script), *map(str, arguments)] if script.exists() else ["faceattr", program, *map(str, arguments)]
         process = context.Process(target=_run, args=(argv, cwd, os.environ | env, out, err, largest_file))
         process.start()
         process.join(180)
@@ -88,4 +89,7 @@ def _run(argv: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path, 
     os.environ.clear()
     os.environ.update(env)
     sys.argv = argv
-    runpy.run_path(argv[0], run_name="__main__")
+    if argv[0] == "faceattr":
+        runpy.run_module("faceattr", run_name="__main__", alter_sys=False)
+    else:
+        runpy.run_path(argv[0], run_name="__main__")

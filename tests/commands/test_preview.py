@@ -27,7 +27,7 @@ SPEC = InputSpec(32, 32, "bilinear", "unit")
 
 def previewed(cwd: Path, *arguments: object) -> Ended:
     """What `faceattr preview` does, in a process that has imported torch already."""
-    return quick("src/faceattr/preview", *arguments, cwd=cwd)
+    return quick("preview", *arguments, cwd=cwd)
 
 
 def pixels(root: Path, paths: pd.Series) -> list[np.ndarray]:

@@ -20,7 +20,7 @@ from faceattr.errors import FaceattrError
 
 CONF = ROOT / "conf"
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml"))
-OPTIONS = [name for name in OPTIONS if not name.endswith("/shared")]
+OPTIONS = [name for name in OPTIONS if not name.endswith("/_base")]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from faceattr.data import array_cache
-from faceattr.data.array_cache import NoRoom, RowArray, folder, keep
+from faceattr.data.array_cache import NoRoom, RowArray, folder, get_or_create
 from faceattr.errors import FaceattrError
 
 
@@ -27,7 +27,7 @@ def kept(name: str, value: int = 1, rows: int = 10) -> RowArray:
             array[row] = np.full((10, 10), value + row, np.uint8)
         return {"value": value}
 
-    found, about = keep(name, (rows, 10, 10), np.uint8, fill, what=name)
+    found, about = get_or_create(name, (rows, 10, 10), np.uint8, fill, what=name)
     assert about["value"] == value
     return found
 
@@ -51,7 +51,7 @@ def test_a_file_cut_short_under_a_run_is_a_clear_error():
     rows = kept("a")
     os.truncate(rows.file, rows.file.stat().st_size - 150)
     assert rows[np.array([0])].max() == 1
-    with pytest.raises(FaceattrError, match=r"a\.npy has been cut short.*faceattr\.store clear"):
+    with pytest.raises(FaceattrError, match=r"a\.npy has been cut short.*faceattr cache clear"):
         rows[np.array([9])]
 
 
@@ -61,7 +61,7 @@ def test_what_could_not_be_filled_leaves_nothing():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        keep("a", (10, 10, 10), np.uint8, fill, what="a")
+        get_or_create("a", (10, 10, 10), np.uint8, fill, what="a")
     assert not [path for path in folder().iterdir() if path.suffix != ".lock"]
     assert kept("a")[np.array([9])].max() == 10
 

@@ -21,9 +21,8 @@ from faceattr.data import table
 from faceattr.data.batches import Batch, EpochSampler
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, read
-from faceattr.data.load import load_table
+from faceattr.data.load import ModelClasses, load_table
 from faceattr.errors import FaceattrError
-from faceattr.models.task import Task
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 SPEC = InputSpec(5, 4, "bilinear", "unit")
@@ -311,7 +310,7 @@ def test_load_table_follows_the_config_and_the_checkpoints_classes(root):
     own = load_table(cfg)
     assert own.attrs["classes"] == ["man", "woman"]
     assert own["split"].value_counts().to_dict() == SPLITS
-    turned = load_table(cfg, task=Task.from_config(["woman", "man"], ordinal=False, loss="auto"))
+    turned = load_table(cfg, model_classes=ModelClasses(("woman", "man"), multilabel=False))
     assert turned["label"].cat.categories.tolist() == ["woman", "man"]
     assert (turned["label"].astype(str) == own["label"].astype(str)).all()
 
@@ -321,5 +320,5 @@ def test_classes_of_a_checkpoint_that_the_data_lack_are_refused_with_both_lists(
     with pytest.raises(FaceattrError, match=message):
         load_table(
             data_config(f"data.root={root}", "data.seed=0"),
-            task=Task.from_config(["old", "young"], ordinal=False, loss="auto"),
+            model_classes=ModelClasses(("old", "young"), multilabel=False),
         )

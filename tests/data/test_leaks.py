@@ -263,15 +263,15 @@ ARGUMENTS = [
 
 
 def audited(cwd: Path, *arguments: object) -> Ended:
-    return quick("src/faceattr/audit", *ARGUMENTS, "model.image_size=[64,64]", *arguments, cwd=cwd)
+    return quick("leaks", *ARGUMENTS, "model.image_size=[64,64]", *arguments, cwd=cwd)
 
 
 def test_the_command_leaves_its_files(root, leakage, tmp_path):
     ended = audited(tmp_path, f"data.root={root}")
     assert ended.code == 0 and ended.err == "", ended.err
-    (folder,) = (tmp_path / "outputs" / "audit" / "csv").iterdir()
+    (folder,) = (tmp_path / "outputs" / "leaks" / "csv").iterdir()
     assert {file.name for file in folder.iterdir()} == {
-        *("duplicates.csv", "identities.csv", "audit.json", "pairs.png", "audit.log", ".hydra")
+        *("duplicates.csv", "identities.csv", "audit.json", "pairs.png", "leaks.log", ".hydra")
     }
     pd.testing.assert_frame_equal(pd.read_csv(folder / "duplicates.csv"), leakage.pairs, check_dtype=False)
     assert (folder / "identities.csv").read_text() == "identity,splits,images\n"
@@ -281,7 +281,7 @@ def test_the_command_leaves_its_files(root, leakage, tmp_path):
         and leaks.summary(leakage).items() <= said.items()
         and str(duplicates.SAME) in said["method"]
     )
-    assert leaks.describe(leakage) in ended.out and leaks.describe(leakage) in (folder / "audit.log").read_text()
+    assert leaks.describe(leakage) in ended.out and leaks.describe(leakage) in (folder / "leaks.log").read_text()
     shown = [places(folder / "pairs.png", read(root / path, SPEC)) for path in leakage.pairs["path"]]
     assert all(shown), "an image of a pair is not in the picture"
 
@@ -295,7 +295,7 @@ def test_where_nothing_leaks_the_command_says_so(root, tmp_path):
     assert ended.code == 0 and "no copies across splits" in ended.out and "no identities in two splits" in ended.out, (
         ended.err
     )
-    (folder,) = (tmp_path / "outputs" / "audit" / "csv").iterdir()
+    (folder,) = (tmp_path / "outputs" / "leaks" / "csv").iterdir()
     assert len((folder / "duplicates.csv").read_text().splitlines()) == 1 and not (folder / "pairs.png").exists()
     assert (
         (folder / "duplicates.csv")
