@@ -294,3 +294,10 @@ def test_predictions_keep_their_rows(trained):
     assert torch.equal(found, rows)
     assert scores.dtype == torch.float32
     assert scores.shape == (6, 2)
+
+
+@pytest.mark.parametrize(("precision", "fused"), [("32", True), ("bf16", False), ("16", False)])
+def test_gradients_are_clipped_without_a_fused_optimizer_in_mixed_precision(precision, fused):
+    """Lightning refuses both together there: a fused optimizer unscales gradients itself."""
+    made = build("optim=adamw", "trainer.gradient_clip=1.0", f"trainer.precision={precision}").configure_optimizers()
+    assert bool(made["optimizer"].defaults.get("fused")) == fused

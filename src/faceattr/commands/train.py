@@ -38,10 +38,17 @@ from faceattr.models.task import Task
 from faceattr.report import charts, page, sentences
 from faceattr.training import checkpoint
 from faceattr.training.callbacks import Checkpoints, History, Patience
+from faceattr.training.fast_step import fast_step
 from faceattr.training.feature_cache import FeatureCache, reason_disabled
 from faceattr.training.module import Classifier, build_network, build_policy, input_spec, load
 from faceattr.training.run_record import describe_machine, write_json
-from faceattr.training.trainer import build_trainer, describe_device, flush_denormals, resolve_precision
+from faceattr.training.trainer import (
+    build_trainer,
+    describe_device,
+    flush_denormals,
+    resolve_deterministic,
+    resolve_precision,
+)
 
 log = logging.getLogger(__name__)
 
@@ -107,14 +114,13 @@ class Run:
         trainer = self._trainer(cfg, history, checkpoints, *kept)
         log.info("%s", freezing.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
         self._begin(cfg, data, model, trainer, stored)
-        if cfg.trainer.compile:
-            model.network.compile()
+        model.run_step = fast_step(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
         try:
             trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            raise FaceattrError(f"trainer.compile=true fails: {str(error).splitlines()[0]}") from error
+            raise FaceattrError(f"trainer.compile={cfg.trainer.compile} fails: {str(error).splitlines()[0]}") from error
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
         return self._judge(cfg, data, history, checkpoints, bool(kept)) if first_process else math.nan
@@ -213,6 +219,7 @@ class Run:
             "seed": cfg.seed,
             "device": describe_device(trainer),
             "precision": resolve_precision(cfg.trainer),
+            "deterministic": resolve_deterministic(cfg.trainer),
             **stored,
             **{key: OmegaConf.to_container(cfg[key]) for key in ("quirks", "published") if cfg[key]},
             "images": {str(split): len(data.rows(str(split))) for split in counts.index},
@@ -226,6 +233,10 @@ class Run:
             data.bad_images.to_csv(self.folder / "bad_images.csv", index=False)
         log.info("%s", counts.to_string())
         log.info("%s, precision %s, seed %d", self.about["device"], self.about["precision"], cfg.seed)
+        if self.about["deterministic"] is False:
+            log.info(
+                "A run may differ from its repeat in the last digits; trainer.deterministic=true: bit-equal, slower"
+            )
         for quirk in cfg.quirks:
             log.info("Quirk: %s", quirk)
         self._write()

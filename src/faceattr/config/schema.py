@@ -92,7 +92,8 @@ class Trainer:
     checkpoint: str = "best"
     gradient_clip: float | None = None
     limit_batches: int | None = None
-    compile: bool = False
+    compile: Any = "false"
+    deterministic: Any = "auto"
 
 
 @dataclass
@@ -167,6 +168,8 @@ CHOICES = {
     "split": ("auto", "train", "val", "test", "all"),
     "trainer.precision": ("auto", "32", "bf16", "16"),
     "trainer.checkpoint": ("best", "last"),
+    "trainer.compile": ("false", "true", "graph", "reduce-overhead", "max-autotune"),
+    "trainer.deterministic": ("auto", "true", "warn", "false"),
 }
 CLOSED: dict[str, set[str]] = {
     "": {name for schema in SCHEMAS.values() for name in schema.__dataclass_fields__},

@@ -25,6 +25,7 @@ from faceattr.models import freezing, gradcam
 from faceattr.models.network import Network
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
+from faceattr.training.fast_step import StepFunction
 from faceattr.training.trainer import resolve_precision
 
 
@@ -57,6 +58,7 @@ class Classifier(pl.LightningModule):
         self._seen: Tensor | None = None
         self._seen_rows = 0
         self._sums: Tensor | None = None
+        self.run_step: StepFunction = self.step
         self.first_trainable_stage = self.policy.first_trainable_stage(0)
         freezing.freeze(self.network, self.first_trainable_stage)
 
@@ -68,11 +70,9 @@ class Classifier(pl.LightningModule):
         """What the network takes: float32, as `model.scaling` says."""
         return images.float().sub_(self.mean).div_(self.std)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """Logits [B, outputs]: the network runs the layers that were not yet applied."""
-        if batch.layers_applied:
-            return self.network(batch.inputs, begin=batch.layers_applied)
-        return self(batch.inputs)
+    def logits(self, inputs: Tensor, layers_applied: int) -> Tensor:
+        """Logits [B, outputs] of a batch's inputs: the network runs the layers that were not yet applied."""
+        return self.network(inputs, begin=layers_applied) if layers_applied else self(inputs)
 
     def train(self, mode: bool = True) -> "Classifier":
         """Frozen stages stay in evaluation mode, whoever asks: Lightning calls this after each validation too."""
@@ -90,18 +90,37 @@ class Classifier(pl.LightningModule):
         self._augment_rng = torch.Generator().manual_seed(seed + self.global_rank)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
-        if not batch.layers_applied:
-            batch = batch._replace(inputs=self.augmentation(batch.inputs, self._augment_rng))
-        logits, targets = self.logits(batch), batch.targets
+        inputs, parameters = batch.inputs, None
+        if self.augmentation.active and not batch.layers_applied:
+            if self.augmentation.capturable and inputs.device.type != "cpu":
+                drawn = self.augmentation.parameters(inputs, self._augment_rng)
+                parameters = drawn.to(inputs.device, non_blocking=True)
+            else:
+                inputs = self.augmentation(inputs, self._augment_rng)
+        loss, sums = self.run_step(inputs, batch.targets, parameters, batch.layers_applied)
+        self._sums = sums if self._sums is None else self._sums + sums  # logged once an epoch: no sync in a step
+        return loss
+
+    def step(
+        self, inputs: Tensor, targets: Tensor, parameters: Tensor | None, layers_applied: int
+    ) -> tuple[Tensor, Tensor]:
+        """The device's part of a training step, from pixels and the augmentation's parameters to the loss that is minimised.
+
+        Also returns float32 [3]: the sum of the images' unweighted losses, how many are right, and how many there are. Nothing
+        here waits for the device or decides on a value, so that it can be compiled, or captured in a CUDA graph.
+        """
+        if parameters is not None:
+            inputs = self.augmentation.change(inputs, parameters)
+        logits = self.logits(inputs, layers_applied)
         losses = self.task.losses(logits, targets)
         with torch.no_grad():
             right = self.task.correct(self.task.probabilities(logits), targets)
             sums = torch.stack((losses.sum(), right.sum().float(), losses.new_full((), len(targets))))
-            self._sums = sums if self._sums is None else self._sums + sums  # logged once an epoch: no sync in a step
-        return (losses if self.class_weights is None else self.task.losses(logits, targets, self.class_weights)).mean()
+        weighted = losses if self.class_weights is None else self.task.losses(logits, targets, self.class_weights)
+        return weighted.mean(), sums
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        logits, targets, rows = self.logits(batch), batch.targets, batch.rows
+        logits, targets, rows = self.logits(batch.inputs, batch.layers_applied), batch.targets, batch.rows
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
         found = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
         used = self._seen_rows + len(found)
@@ -145,7 +164,9 @@ class Classifier(pl.LightningModule):
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
         """Probabilities [B, classes] and the table rows [B] they belong to."""
-        return self.task.probabilities(self.logits(batch), self.temperature).cpu(), batch.rows.cpu()
+        return self.task.probabilities(
+            self.logits(batch.inputs, batch.layers_applied), self.temperature
+        ).cpu(), batch.rows.cpu()
 
     def explain(self, images: Tensor, classes: Tensor) -> np.ndarray:
         """Grad-CAM, float32 [B, H, W] from 0 to 1, of uint8 images [B, 3, H, W]: what speaks for `classes` [B]."""
@@ -157,7 +178,7 @@ class Classifier(pl.LightningModule):
         optim = self.cfg.optim
         own: tuple[str, ...] = ("schedule", "warmup_epochs")
         groups = freezing.parameter_groups(self.network, self.policy, optim.lr)
-        if self.cfg.trainer.gradient_clip and "fused" in optim and resolve_precision(self.cfg.trainer) == "16":
+        if self.cfg.trainer.gradient_clip and "fused" in optim and resolve_precision(self.cfg.trainer) != "32":
             own += ("fused",)  # it unscales gradients itself, after they would have to be clipped
         optimizer = instantiate(optim, "optim", drop=own, params=groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)

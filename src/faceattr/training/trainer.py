@@ -3,7 +3,7 @@
 import ctypes
 import logging
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -30,9 +30,9 @@ def build_trainer(cfg: DictConfig, *, single: bool = False, **more: Any) -> pl.T
             "Use trainer=cpu, or trainer=auto for what there is."
         )
     on_cuda = torch.cuda.is_available() and cfg.accelerator != "cpu"
-    if on_cuda:
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    else:
+    deterministic = resolve_deterministic(cfg)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if not on_cuda:
         keep_freed_memory()
     flush_denormals()
     try:
@@ -41,7 +41,8 @@ def build_trainer(cfg: DictConfig, *, single: bool = False, **more: Any) -> pl.T
             devices=1 if single and not OmegaConf.is_list(cfg.devices) else cfg.devices[:1] if single else cfg.devices,
             strategy="auto" if single else cfg.strategy,
             precision=PRECISIONS[resolve_precision(cfg)],
-            deterministic="warn" if on_cuda else None,  # CPU kernels repeat themselves as they are
+            deterministic=deterministic,
+            benchmark=True if on_cuda and not deterministic else None,  # cuDNN's search for the fastest algorithms
             enable_model_summary=False,
             use_distributed_sampler=False,  # our sampler does it, and validation keeps every image once
             **more,
@@ -68,6 +69,15 @@ def flush_denormals() -> None:
     """Numbers below 1e-38 become 0: the optimizer's state of a weight without gradient fades into them, and a CPU's square
     root of them is many times slower. To reach every thread of OpenMP it has to come before the first parallel operation."""
     torch.set_flush_denormal(True)
+
+
+def resolve_deterministic(cfg: DictConfig) -> bool | Literal["warn"] | None:
+    """`trainer.deterministic` as Lightning takes it. `auto`: false on CUDA, where a run repeats itself but for the last digits;
+    nothing on a CPU, whose kernels repeat themselves as they are."""
+    asked = str(cfg.get("deterministic", "auto")).lower()
+    if asked == "auto":
+        return False if torch.cuda.is_available() and cfg.accelerator != "cpu" else None
+    return "warn" if asked == "warn" else asked == "true"
 
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
