@@ -156,8 +156,8 @@ def _groups(rows: pd.DataFrame) -> list[str] | None:
     return None if who is None else who.fillna(rows["path"]).astype(str).tolist()
 
 
-def evaluate(cfg: DictConfig) -> None:
-    """What evaluate.py runs: the checkpoint on the images it was tested on, another split, or other data."""
+def evaluate(cfg: DictConfig) -> dict[str, Any]:
+    """What evaluate.py runs: the checkpoint on the images it was tested on, another split, or other data. Returns its metrics."""
     own_data = HydraConfig.get().runtime.choices.data == "checkpoint"
     cfg = validate(cfg)
     model, described = load(cfg.ckpt)
@@ -211,6 +211,7 @@ def evaluate(cfg: DictConfig) -> None:
         folder, title=title, about=about, config=yaml, judged=[judged], table=data.table, audit=audited or None
     )
     log.info("Results: %s", written)
+    return dict(judged.metrics)
 
 
 def _chosen_split(wanted: str, prepared: pd.DataFrame, own_data: bool) -> str:

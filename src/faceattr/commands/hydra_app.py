@@ -1,14 +1,17 @@
 """What our use of Hydra needs of it: where conf/ lies, a parser for every Python, and a state of our own."""
 
 import argparse
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
 
 def config_folder() -> Path:
@@ -44,3 +47,19 @@ def own_hydra_state() -> Iterator[None]:
         yield
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = loader, config
+
+
+def remove_empty_run() -> None:
+    """A run that failed before it wrote anything leaves no folder behind."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
+        return
+    if OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):  # Hydra has made none yet
+        return
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    log_file = folder / f"{HydraConfig.get().job.name}.log"
+    left = [path for path in folder.rglob("*") if path.is_file()]
+    if left and all(path.parent == folder / ".hydra" or path == log_file for path in left):
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError, ValueError):  # until one is not empty, or none below the current folder
+            for parent in folder.relative_to(Path.cwd()).parents[:-1]:
+                parent.rmdir()

@@ -8,10 +8,9 @@ import io
 import logging
 import os
 import pkgutil
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,11 @@ from hydra import version as hydra_version
 from hydra._internal.utils import _run_hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
-from faceattr.commands.hydra_app import config_folder, hydra_parser
+from faceattr.commands.hydra_app import config_folder, hydra_parser, remove_empty_run
 from faceattr.config.command_line import typed
 from faceattr.errors import FaceattrError
 
@@ -142,29 +140,13 @@ def one_clear_error(program: str, arguments: Sequence[str], show_traceback: bool
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        _remove_empty_run()
+        logging.shutdown()  # Windows removes no open file
+        remove_empty_run()
         message = error_message(error, program, arguments)
         if show_traceback or message is None:
             raise
         sys.stderr.write(f"Error: {message}\n")
         raise SystemExit(1) from None
-
-
-def _remove_empty_run() -> None:
-    """A run that failed before it wrote anything leaves no folder behind."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
-        return
-    if OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):  # Hydra has made none yet
-        return
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    log_file = folder / f"{HydraConfig.get().job.name}.log"
-    left = [path for path in folder.rglob("*") if path.is_file()]
-    if left and all(path.parent == folder / ".hydra" or path == log_file for path in left):
-        logging.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError, ValueError):  # until one is not empty, or none below the current folder
-            for parent in folder.relative_to(Path.cwd()).parents[:-1]:
-                parent.rmdir()
 
 
 class RunFolder(Callback):

@@ -79,7 +79,7 @@ def predict(cfg: DictConfig) -> None:
         log.info("%s", frame.to_string(index=False, float_format="%.3f"))
     log.info("%d images → %s", len(frame), out)
     if batches.bad:
-        bad = pd.DataFrame({"path": batches.bad.keys(), "reason": batches.bad.values()})
+        bad = pd.DataFrame({"path": [files[row] for row in batches.bad], "reason": batches.bad.values()})
         bad.to_csv(out.with_name("bad_images.csv"), index=False)
         shown = "; ".join(f"{row.path} ({row.reason})" for row in bad.head(5).itertuples())
         more = f", … (all in {out.with_name('bad_images.csv')})" if len(bad) > 5 else ""

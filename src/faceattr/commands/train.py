@@ -55,34 +55,52 @@ log = logging.getLogger(__name__)
 
 def train(cfg: DictConfig) -> float:
     """What train.py runs; returns the validation accuracy of the best checkpoint, minus infinity for a failed job of a sweep."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    swept = HydraConfig.get().mode == RunMode.MULTIRUN
-    run = Run(folder)
     try:
-        return run.train(validate(cfg))
+        run = start(cfg)
     except (KeyboardInterrupt, SystemExit) as stop:
-        run.ended("interrupted")
-        if (folder / "checkpoints" / "last.ckpt").exists():
-            log.warning("Interrupted. To go on: %s", typed("train", f"ckpt={folder / 'checkpoints' / 'last.ckpt'}"))
         raise SystemExit(143 if isinstance(stop, SIGTERMException) else 130) from None
     except Exception as error:
-        run.ended("failed", str(error) or type(error).__name__, always=swept)
-        if not swept:
+        if not _swept():
             raise
         log.error("%s", error if isinstance(error, FaceattrError) else traceback.format_exc())
         return -math.inf  # Optuna's sweeper cannot take nan
+    return float(run.metrics["val"]["accuracy"]) if run.metrics else math.nan
+
+
+def start(cfg: DictConfig) -> "Run":
+    """A run in the folder of Hydra's job. However it ends, its run.json says how."""
+    run = Run(Path(HydraConfig.get().runtime.output_dir))
+    try:
+        run.train(validate(cfg))
+    except (KeyboardInterrupt, SystemExit):
+        run.ended("interrupted")
+        last = run.folder / "checkpoints" / "last.ckpt"
+        if last.exists():
+            log.warning("Interrupted. To go on: %s", typed("train", f"ckpt={last}"))
+        raise
+    except Exception as error:
+        run.ended("failed", str(error) or type(error).__name__, always=_swept())
+        raise
+    return run
+
+
+def _swept() -> bool:
+    return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 class Run:
-    """One training run and its folder."""
+    """One training run and its folder; `metrics` by split, and the checkpoint that they belong to, once it is finished."""
+
+    evaluated_checkpoint: Path
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.began = time.perf_counter()
+        self.metrics: dict[str, dict[str, Any]] = {}
         self._random: str | None = None
         self.about: dict[str, Any] = {"status": "running", "overrides": list(HydraConfig.get().overrides.task)}
 
-    def train(self, cfg: DictConfig) -> float:
+    def train(self, cfg: DictConfig) -> None:
         """The whole of it, in order; see the module's docstring."""
         best = self.folder / "checkpoints" / "best.ckpt"
         resumed = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
@@ -123,7 +141,8 @@ class Run:
             raise FaceattrError(f"trainer.compile={cfg.trainer.compile} fails: {str(error).splitlines()[0]}") from error
         if dist.is_available() and dist.is_initialized():
             dist.destroy_process_group()
-        return self._judge(cfg, data, history, checkpoints, bool(kept)) if first_process else math.nan
+        if first_process:
+            self._judge(cfg, data, history, checkpoints, bool(kept))
 
     def _audit(self, cfg: DictConfig, data: FaceData) -> None:
         """What `data.on_leak` says of copies across splits; and who leaks, as a column that cuts the results."""
@@ -241,7 +260,7 @@ class Run:
             log.info("Quirk: %s", quirk)
         self._write()
 
-    def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints, keeps: bool) -> float:
+    def _judge(self, cfg: DictConfig, data: FaceData, history: History, checkpoints: Checkpoints, keeps: bool) -> None:
         """Metrics, predictions and pictures of the checkpoint that `trainer.checkpoint` names."""
         judged = checkpoints.file(cfg.trainer.checkpoint)
         model, described = load(str(judged))
@@ -255,7 +274,8 @@ class Run:
             judgements[split] = evaluate_split(model, data, split, cfg, self.folder, *kept)
             if split == "val" and cfg.evaluate.calibrate:  # what is judged after it has the temperature
                 calibrate(model, judgements[split].scores, judgements[split].truth, judged)
-        found = {split: judgement.metrics for split, judgement in judgements.items()}
+        found = {split: dict(judgement.metrics) for split, judgement in judgements.items()}
+        self.metrics, self.evaluated_checkpoint = found, judged
         self.about |= {
             f"{cfg.trainer.checkpoint}_epoch": epoch,
             "epochs": len(history.rows),
@@ -283,7 +303,6 @@ class Run:
         log.info("Curves: %s", self.folder / "curves.png")
         log.info("Report: %s", written)
         log.info("Results: %s", self.folder)
-        return float(found["val"]["accuracy"])
 
     def ended(self, status: str, error: str | None = None, *, always: bool = False) -> None:
         """Store how the run ended; one that never began (its folder may be another's) writes nothing, unless `always`."""

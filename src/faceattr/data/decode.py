@@ -2,9 +2,11 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -51,15 +53,19 @@ class UnreadableImage(Exception):
     """The file is no image that can be decoded whole; says why."""
 
 
-def decode(path: str | Path) -> Image.Image:
-    """The picture in `path` as upright 8-bit RGB: greyscale, palette, CMYK and 16-bit converted, transparency on white.
+ImageLike = str | PathLike[str] | Image.Image | np.ndarray
+"""An image file, a PIL image, or pixels: uint8 [height, width, 3] (RGB) or [height, width] (grey)."""
+
+
+def decode(source: ImageLike) -> Image.Image:
+    """The picture as upright 8-bit RGB: greyscale, palette, CMYK and 16-bit converted, transparency on white.
 
     Raises UnreadableImage for anything truncated, corrupt, not an image, or larger than `MAX_PIXELS`.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's notes about odd metadata
-            with Image.open(path) as image:
+            with _opened(source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImage(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
                 return _rgb(_upright(image))
@@ -68,6 +74,18 @@ def decode(path: str | Path) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, …
         reason = "not an image file" if type(error).__name__ == "UnidentifiedImageError" else str(error)
         raise UnreadableImage(reason or type(error).__name__) from error
+
+
+def _opened(source: ImageLike) -> AbstractContextManager[Image.Image]:
+    if isinstance(source, str | PathLike):
+        return Image.open(source)
+    if isinstance(source, np.ndarray):
+        if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,)):
+            raise UnreadableImage(f"pixels {source.dtype} {list(source.shape)}; give uint8 [height, width, 3]")
+        return nullcontext(Image.fromarray(np.ascontiguousarray(source)))
+    if isinstance(source, Image.Image):
+        return nullcontext(source)
+    raise UnreadableImage(f"a {type(source).__name__}; give a path, a PIL image or a uint8 array [height, width, 3]")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -92,16 +110,16 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read(path: str | Path, spec: InputSpec) -> np.ndarray:
-    """Pixels of `path` at the network's size: uint8 [height, width, 3], RGB."""
-    image = decode(path)
+def read(source: ImageLike, spec: InputSpec) -> np.ndarray:
+    """Pixels of an image at the network's size: uint8 [height, width, 3], RGB."""
+    image = decode(source)
     if image.size != (spec.width, spec.height):
         image = image.resize((spec.width, spec.height), Image.Resampling[spec.interpolation.upper()])
     return np.asarray(image)
 
 
 def read_many(
-    paths: list[str],
+    images: Sequence[ImageLike],
     spec: InputSpec,
     out: RowArray | np.ndarray | None,
     *,
@@ -109,17 +127,17 @@ def read_many(
     label: str,
     block: int = 64,
 ) -> dict[int, str]:
-    """Decode all `paths` in threads (Pillow lets go of the GIL) into `out`, uint8 [N, height, width, 3]; None only checks.
+    """Decode all `images` in threads (Pillow lets go of the GIL) into `out`, uint8 [N, height, width, 3]; None only checks.
 
     Returns the position of each unreadable image and why; its row of `out` stays zero. Shows progress on a terminal under `label`.
     """
     bad: dict[int, str] = {}
-    blocks = [range(start, min(start + block, len(paths))) for start in range(0, len(paths), block)]
+    blocks = [range(start, min(start + block, len(images))) for start in range(0, len(images), block)]
 
     def decode_block(rows: range) -> int:
         for row in rows:
             try:
-                pixels = read(paths[row], spec)
+                pixels = read(images[row], spec)
             except UnreadableImage as error:
                 bad[row] = str(error)
             else:
@@ -129,7 +147,7 @@ def read_many(
 
     with (
         ThreadPoolExecutor(workers or cores()) as pool,
-        tqdm(total=len(paths), desc=label, unit="img", disable=None if label else True, leave=False) as progress,
+        tqdm(total=len(images), desc=label, unit="img", disable=None if label else True, leave=False) as progress,
     ):
         for done in pool.map(decode_block, blocks):
             progress.update(done)

@@ -1,7 +1,7 @@
 """From a checkpoint and images to a table of probabilities; `predict` is what predict.py runs."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
 from faceattr.data.batches import Batch
-from faceattr.data.decode import InputSpec, read_many
+from faceattr.data.decode import ImageLike, InputSpec, read_many
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
 from faceattr.training.trainer import build_trainer
@@ -60,20 +60,20 @@ def to_frame(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:
 
 
 class DecodedBatches(IterableDataset[Batch]):
-    """Image files as batches, decoded by threads as they are needed; what cannot be read is put into `bad`."""
+    """Images as batches, decoded by threads as they are needed. `bad`: why which positions in `images` cannot be read."""
 
-    def __init__(self, paths: list[str], spec: InputSpec, batch_size: int) -> None:
-        self.paths, self.spec, self.batch_size = paths, spec, batch_size
-        self.bad: dict[str, str] = {}
+    def __init__(self, images: Sequence[ImageLike], spec: InputSpec, batch_size: int) -> None:
+        self.images, self.spec, self.batch_size = images, spec, batch_size
+        self.bad: dict[int, str] = {}
 
     def __iter__(self) -> Iterator[Batch]:
-        starts = range(0, len(self.paths), self.batch_size)
+        starts = range(0, len(self.images), self.batch_size)
         for start in tqdm(starts, desc="Predicting", unit="batch", disable=None, leave=False):
-            paths = self.paths[start : start + self.batch_size]
-            pixels = np.zeros((len(paths), self.spec.height, self.spec.width, 3), np.uint8)
-            bad = read_many(paths, self.spec, pixels, workers=None, label="", block=4)
-            self.bad |= {paths[row]: reason for row, reason in bad.items()}
-            good = np.setdiff1d(np.arange(len(paths)), list(bad))
+            images = self.images[start : start + self.batch_size]
+            pixels = np.zeros((len(images), self.spec.height, self.spec.width, 3), np.uint8)
+            bad = read_many(images, self.spec, pixels, workers=None, label="", block=4)
+            self.bad |= {start + row: reason for row, reason in bad.items()}
+            good = np.setdiff1d(np.arange(len(images)), list(bad))
             if len(good):
-                images = torch.from_numpy(pixels[good]).permute(0, 3, 1, 2)
-                yield Batch(images, torch.full((len(good),), -1), torch.from_numpy(good + start))
+                inputs = torch.from_numpy(pixels[good]).permute(0, 3, 1, 2)
+                yield Batch(inputs, torch.full((len(good),), -1), torch.from_numpy(good + start))

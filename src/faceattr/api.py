@@ -1,0 +1,212 @@
+"""What `import faceattr` gives: train, evaluate and use a classifier from Python, by the code that the commands run.
+
+>>> import faceattr
+>>> tiny = ["data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer=cpu", "trainer.max_epochs=1"]
+>>> run = faceattr.train(*tiny, "hydra.run.dir=outputs/example")
+>>> run.folder.name, sorted(run.metrics)
+('example', ['test', 'val'])
+>>> model = faceattr.load(run.checkpoint)
+>>> model.classes, model.input_size
+(('female', 'male'), (32, 32))
+>>> import numpy as np
+>>> model.predict(np.zeros((48, 48, 3), np.uint8)).columns.tolist()
+['path', 'predicted', 'probability_female', 'probability_male', 'reason']
+>>> faceattr.evaluate(run.checkpoint, "split=val")["n"]
+7
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from faceattr.commands.checkpoint_options import quoted
+from faceattr.commands.in_process import call
+from faceattr.data.decode import ImageLike
+from faceattr.errors import FaceattrError
+from faceattr.models.gradcam import overlay
+from faceattr.training.inference import DecodedBatches, probabilities, to_frame
+from faceattr.training.module import Classifier, input_spec
+from faceattr.training.module import load as load_classifier
+
+__all__ = ["FaceattrError", "Predictor", "Run", "evaluate", "load", "train"]
+
+BATCH_SIZE = 64
+"""As in conf/predict.yaml: some kernels round differently for another size of batch."""
+
+
+class Predictor:
+    """A trained classifier that takes images of any size. `load` makes one from a checkpoint.
+
+    It decodes and resizes images as training did, and computes on the device and in the precision of training.
+    """
+
+    def __init__(self, model: Classifier) -> None:
+        self._model = model
+        self._spec = input_spec(model.cfg)
+
+    def __repr__(self) -> str:
+        return f"Predictor({self._model.cfg.name}: {', '.join(self.classes)})"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, or of the attributes, in the order of the probabilities."""
+        return tuple(self._model.task.classes)
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return self._spec.height, self._spec.width
+
+    def predict(self, images: ImageLike | Iterable[ImageLike]) -> pd.DataFrame:
+        """A row per image: `path`, `predicted`, `probability_<class>` for each class, `reason`.
+
+        `images` is one image or several, in any mix. `path` is the file as given, or the image's position in `images`.
+        `predicted` is a class; for attributes those above 0.5, comma-separated. `reason` says why an image cannot be read:
+        its row has no prediction. It is None for the others.
+
+        >>> model = faceattr.load("outputs/example/checkpoints/best.ckpt")
+        >>> table = model.predict([np.zeros((32, 32, 3), np.uint8), "absent.jpg"])
+        >>> table["path"].tolist()
+        [0, 'absent.jpg']
+        >>> table["reason"].isna().tolist()
+        [True, False]
+        """
+        given = _as_list(images)
+        scores, reasons = self._scores(given)
+        read = [position for position in range(len(given)) if position not in reasons]
+        paths = [str(image) if isinstance(image, str | PathLike) else place for place, image in enumerate(given)]
+        table = to_frame(pd.Series([paths[place] for place in read], dtype=object), self._model.task, scores[read])
+        table = table.set_axis(pd.Index(read, dtype=int)).reindex(range(len(given)))
+        table["path"] = pd.Series(paths, dtype=object)
+        table["predicted"] = table["predicted"].astype(object).where(table["predicted"].notna(), None)
+        return table.assign(reason=pd.Series([reasons.get(place) for place in range(len(given))], dtype=object))
+
+    def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
+        """Float32 [N, classes]: the probability of each class, or of each attribute, in the order of `classes`.
+
+        Raises FaceattrError where an image cannot be read.
+
+        >>> model = faceattr.load("outputs/example/checkpoints/best.ckpt")
+        >>> model.predict_proba([np.zeros((32, 32, 3), np.uint8)] * 3).shape
+        (3, 2)
+        """
+        given = _as_list(images)
+        scores, reasons = self._scores(given)
+        if reasons:
+            first, reason = next(iter(reasons.items()))
+            named = given[first] if isinstance(given[first], str | PathLike) else f"image {first}"
+            raise FaceattrError(
+                f"{len(reasons)} of {len(given)} images cannot be read; the first: {named} ({reason}).\n"
+                "predict() gives such images a row with the reason."
+            )
+        return scores.numpy()
+
+    def explain(self, image: ImageLike, label: str | None = None) -> np.ndarray:
+        """Grad-CAM: the image at the network's size, uint8 [H, W, 3], bright where the evidence for `label` lies.
+
+        `label` is one of `classes`; None is the most probable one. Raises FaceattrError for an image that cannot be read.
+
+        >>> model = faceattr.load("outputs/example/checkpoints/best.ckpt")
+        >>> model.explain(np.zeros((48, 48, 3), np.uint8), "male").shape
+        (32, 32, 3)
+        """
+        if label is not None and label not in self.classes:
+            raise FaceattrError(f"label={label}: no such class. Classes: {', '.join(self.classes)}")
+        scores = self.predict_proba(image)
+        position = int(scores[0].argmax()) if label is None else self.classes.index(label)
+        (batch,) = DecodedBatches([image], self._spec, 1)
+        pixels = batch.inputs[0].permute(1, 2, 0).numpy()
+        return overlay(pixels, self._model.explain(batch.inputs, torch.tensor([position]))[0])
+
+    def _scores(self, images: list[ImageLike]) -> tuple[torch.Tensor, dict[int, str]]:
+        """Probabilities, float32 [N, classes], nan where an image cannot be read; and why, by position."""
+        batches = DecodedBatches(images, self._spec, BATCH_SIZE)
+        found, rows = probabilities(self._model, batches, self._model.cfg.trainer)
+        scores = torch.full((len(images), len(self.classes)), torch.nan)
+        scores[rows] = found
+        return scores, batches.bad
+
+
+def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
+    if isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype != object:
+        return [images]
+    return [images] if isinstance(images, str | PathLike | Image.Image) else list(images)
+
+
+def load(path: str | PathLike[str]) -> Predictor:
+    """The trained classifier in the checkpoint `path`.
+
+    Raises FaceattrError where the file is absent, damaged, or no checkpoint of faceattr.
+
+    >>> faceattr.load("outputs/example/checkpoints/best.ckpt")
+    Predictor(sample_cnn_full: female, male)
+    """
+    return Predictor(load_classifier(str(path))[0])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run.
+
+    `folder` holds its files; `metrics` are those of each evaluated split (`val`, `test`), as in <split>_metrics.json;
+    `checkpoint` is the file that they belong to.
+    """
+
+    folder: Path
+    metrics: dict[str, dict[str, Any]] = field(repr=False)
+    checkpoint: Path = field(repr=False)
+
+    @cached_property
+    def model(self) -> Predictor:
+        """The classifier in `checkpoint`."""
+        return load(self.checkpoint)
+
+
+def train(*overrides: str) -> Run:
+    """Train as the command `faceattr train` does with these arguments, in this process.
+
+    `overrides` are `key=value` as on a command line; `faceattr train --help` lists them. `ckpt=…/last.ckpt` goes on with a
+    run. Progress is logged by the logger `faceattr`, and to stderr where the program has set up no logging.
+    A first use of `data=sample` starts processes: a script that calls this needs `if __name__ == "__main__":`.
+
+    Raises FaceattrError for anything that the user can mend.
+
+    >>> run = faceattr.train("data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer.max_epochs=1")
+    >>> 0 <= run.metrics["val"]["accuracy"] <= 1
+    True
+    """
+    from faceattr.commands.train import start
+
+    def function(cfg: DictConfig) -> Run:
+        if "ddp" in str(cfg.trainer.strategy):
+            raise FaceattrError(
+                f"trainer.strategy={cfg.trainer.strategy} starts processes of its own, from a command line: faceattr train …"
+            )
+        run = start(cfg)
+        return Run(run.folder, run.metrics, run.evaluated_checkpoint)
+
+    return call("train", overrides, function)
+
+
+def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
+    """Evaluate a checkpoint as the command `faceattr evaluate` does; returns the metrics of the split.
+
+    `overrides` are `key=value` as on a command line, such as `split=val` or `data=csv`, `data.root=…`.
+
+    Raises FaceattrError for anything that the user can mend.
+
+    >>> faceattr.evaluate("outputs/example/checkpoints/best.ckpt")["n"]
+    10
+    """
+    from faceattr.commands.evaluate import evaluate as function
+
+    return call("evaluate", [f"ckpt={quoted(Path(ckpt))}", *overrides], function)
