@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from faceattr.config.schema import CHOICES
+from faceattr.config.key import parameters
+from faceattr.config.schema import Model
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read, read_many
 
 BLOCKS = np.kron(  # 16 rows x 24 columns of flat 8x8 blocks, all different: survives JPEG, shows any turn
@@ -22,6 +23,7 @@ BLOCKS = np.kron(  # 16 rows x 24 columns of flat 8x8 blocks, all different: sur
 )
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
 WHITE = [255, 255, 255]
+INTERPOLATIONS = parameters(Model)["interpolation"].key.choices
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -242,7 +244,7 @@ def test_read_gives_height_by_width_without_swapping(tmp_path):
     assert (found[:, 6:, 0] == 0).all()
 
 
-@pytest.mark.parametrize("mode", CHOICES["model.interpolation"])
+@pytest.mark.parametrize("mode", INTERPOLATIONS)
 def test_interpolation_is_pillows_of_that_name(tmp_path, mode):
     path = saved(tmp_path / "x.png", NOISE)
     expected = Image.fromarray(NOISE).resize((10, 6), Image.Resampling[mode.upper()])
@@ -251,8 +253,8 @@ def test_interpolation_is_pillows_of_that_name(tmp_path, mode):
 
 def test_interpolation_modes_differ(tmp_path):
     path = saved(tmp_path / "x.png", NOISE)
-    found = {read(path, InputSpec(6, 10, mode, "unit")).tobytes() for mode in CHOICES["model.interpolation"]}
-    assert len(found) == len(CHOICES["model.interpolation"])
+    found = {read(path, InputSpec(6, 10, mode, "unit")).tobytes() for mode in INTERPOLATIONS}
+    assert len(found) == len(INTERPOLATIONS)
 
 
 def test_an_image_of_the_right_size_is_not_resampled(tmp_path):

@@ -144,7 +144,6 @@ def test_two_that_draw_at_once_do_not_clash(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"attribute": "hair"}, "gender, age"),
         ({"n": 0}, "n=0"),
         ({"image_size": 4}, "image_size=4"),
         ({"sample_seed": -1}, "sample_seed=-1"),

@@ -20,8 +20,8 @@ from faceattr.models.task import Task
 from faceattr.training.module import Classifier, build_network, build_policy
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml") if path.stem != "_base")
-POLICIES = sorted(path.stem for path in (CONF / "finetune").glob("*.yaml") if path.stem != "_base")
+MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
+POLICIES = sorted(path.stem for path in (CONF / "finetune").glob("*.yaml"))
 NAMES = ["block1", "block2", "block3", "head"]
 TARGET = Task.from_config(["woman", "man"], ordinal=False, loss="auto")
 TINY_VGG = ["model=vgg16", "model.blocks=[[4,4],[6],[6],[8],[8,8]]", "model.image_size=[32,32]"]

@@ -17,7 +17,7 @@ from faceattr.models.network import Network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier, build_network
 
-MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml") if file.stem != "_base")
+MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
 
 
 def configured(*overrides: str):

@@ -16,7 +16,7 @@ GROUPS = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
 def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     """`arguments`, with the config of the checkpoint in `ckpt=…` below them.
 
-    The groups that the checkpoint stores become the options `checkpoint` of Hydra's groups. For `train` this is what resuming
+    The groups that the checkpoint stores become the options `from_checkpoint` of Hydra's groups. For `train` this is what resuming
     means: the run's own config, in its own folder, with the command line on top. For `evaluate` and `predict` the
     checkpoint's data and device are the defaults of conf/evaluate.yaml and conf/predict.yaml.
     """
@@ -36,7 +36,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     if stored or not trains:
         for group in GROUPS:
             node = OmegaConf.create(stored.get(group) or {})
-            ConfigStore.instance().store(group=group, name="checkpoint", node=node)
+            ConfigStore.instance().store(group=group, name="from_checkpoint", node=node)
     if not trains or not stored:
         return list(arguments)
     place = next(place for place, argument in enumerate(arguments) if argument.startswith("ckpt="))
@@ -46,7 +46,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
 
 def _resumed(ckpt: str, stored: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
     """The overrides that make a run's own config of conf/train.yaml, in the run's own folder."""
-    resumed = dict.fromkeys(GROUPS, "checkpoint") | {key: quoted(stored[key]) for key in ("seed", "loss", "name")}
+    resumed = dict.fromkeys(GROUPS, "from_checkpoint") | {key: quoted(stored[key]) for key in ("seed", "loss", "name")}
     resumed |= {f"evaluate.{key}": quoted(value) for key, value in (stored.get("evaluate") or {}).items()}
     checkpoints = Path(ckpt).expanduser().absolute().parent
     if checkpoints.name == "checkpoints" and "hydra.run.dir" not in given:  # its .hydra stays as it is

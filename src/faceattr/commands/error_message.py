@@ -30,7 +30,7 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         return unknown_key(unknown[1], _keys_beside(unknown[1], program, arguments))
     if option := re.search(r"Could not find '([^']+)'", text):
         listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
-        available = [name for name in listed if name not in ("_base", "checkpoint")]
+        available = [name for name in listed if name not in ("_base", "from_checkpoint")]
         return f"{'='.join(option[1].rsplit('/', 1))}: no such option.\nAvailable: {', '.join(available) or 'none'}"
     if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
         closed = getattr(schema, field[2], None)  # a group that is a dataclass there

@@ -158,7 +158,7 @@ def _groups(rows: pd.DataFrame) -> list[str] | None:
 
 def evaluate(cfg: DictConfig) -> dict[str, Any]:
     """What evaluate.py runs: the checkpoint on the images it was tested on, another split, or other data. Returns its metrics."""
-    own_data = HydraConfig.get().runtime.choices.data == "checkpoint"
+    own_data = HydraConfig.get().runtime.choices.data == "from_checkpoint"
     cfg = validate(cfg)
     model, described = load(cfg.ckpt)
     validate_eval_options(cfg, model.task)

@@ -1,123 +1,346 @@
-"""The schema: every key of the config with its type, its choices and its bounds; conf/*.yaml say what each is for.
+"""The schema: every key of the config with its type, default, choices, bounds and meaning; `docs/config.md` is made from it.
 
-Closed groups (`finetune`, `augment`, `trainer`, `evaluate`) are dataclasses. Open groups (`data`, `model`, `optim`, `logger`)
-name a function by `_target_`: here stand only the keys that all their options share.
+Closed groups (`finetune`, `augment`, `trainer`, `evaluate`) are dataclasses. The options of an open group (`data`, `model`,
+`optim`, `logger`) name a function by `_target_`: here stand the keys that all options of the group share, and an option's
+own keys are the parameters of its function.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import II, MISSING
+
+from faceattr.config.key import Key
+
+LARGEST_SEED = 2**32 - 1
+LARGEST_BATCH = 65_536
 
 
 @dataclass
 class Data:
-    """Keys that every source shares: conf/data/_base.yaml says what each is."""
+    """Keys that every source shares."""
 
-    root: str
-    classes: list[str] | None = None
-    batch_size: int = 32
-    workers: int | None = None
-    split: str = "auto"
-    fractions: dict[str, float] = field(default_factory=dict)
-    seed: int = 0
-    per_class: dict[str, int] | None = None
-    max_images: int | None = None
-    on_bad_image: str = "error"
-    on_leak: str = "warn"
-    balance: str = "none"
-    attribute_weights: dict[str, float] | None = None
-    pack: str = "auto"
+    root: Annotated[str, Key("The folder that holds the data.", is_path=True)] = MISSING
+    classes: Annotated[list[str] | None, Key("Names of the classes in label order; null: the source's own.")] = None
+    batch_size: Annotated[int, Key("Images in a batch, on each device.", minimum=1, maximum=LARGEST_BATCH)] = 32
+    workers: Annotated[
+        int | None,
+        Key("Processes or threads that decode images; null: one for each core.", minimum=0, maximum=1024),
+    ] = None
+    split: Annotated[
+        str,
+        Key(
+            "How images are split. auto: as the source does, else by fractions; identity: by fractions, no person in two "
+            "splits; random: what the source leaves open is split by fractions, persons ignored.",
+            choices=("auto", "identity", "random"),
+        ),
+    ] = "auto"
+    fractions: Annotated[
+        dict[str, float],
+        Key("Share of images in each split; stratified by label, a person's images together.", minimum=0, maximum=1),
+    ] = field(default_factory=lambda: {"train": 0.7, "val": 0.15, "test": 0.15})
+    seed: Annotated[
+        int,
+        Key(
+            "Seed of splits and draws; fix it to keep the same images over several seeds.",
+            minimum=0,
+            maximum=LARGEST_SEED,
+        ),
+    ] = II("seed")
+    per_class: Annotated[
+        dict[str, int] | None,
+        Key("Images of each class to draw for a split, such as {train: 1600, val: 800}; null: all.", minimum=0),
+    ] = None
+    max_images: Annotated[int | None, Key("The most images to use, drawn by seed; null: all.", minimum=1)] = None
+    on_bad_image: Annotated[
+        str,
+        Key(
+            "An image that cannot be read. error: stop; skip: leave it out and list it in bad_images.csv.",
+            choices=("error", "skip"),
+        ),
+    ] = "error"
+    on_leak: Annotated[
+        str,
+        Key(
+            "Copies of an image in two splits. warn: go on; error: stop; drop: leave out the training images that have a "
+            "copy in another split.",
+            choices=("warn", "error", "drop"),
+        ),
+    ] = "warn"
+    balance: Annotated[
+        str,
+        Key(
+            "Classes of unequal size. none: as they are; loss: weighted in the loss; sampler: drawn equally often.",
+            choices=("none", "loss", "sampler"),
+        ),
+    ] = "none"
+    attribute_weights: Annotated[
+        dict[str, float] | None,
+        Key("With attributes: factors of their losses, such as {Young: 2}; null: 1 for each.", above=0, maximum=1e6),
+    ] = None
+    pack: Annotated[
+        str,
+        Key(
+            "Where decoded pixels are stored. auto: disk, and a GPU's memory too where they take at most half of what is free; "
+            "device: the GPU's memory; off: nowhere, decoded in every epoch.",
+            choices=("auto", "device", "disk", "ram", "off"),
+        ),
+    ] = "auto"
+
+
+@dataclass
+class Head:
+    """The classifier on top of a network's features."""
+
+    pool: Annotated[
+        str,
+        Key("avg: average pooling to pool_size x pool_size; flatten: all features.", choices=("avg", "flatten")),
+    ] = "avg"
+    pool_size: Annotated[int, Key("Rows and columns after average pooling.", minimum=1, maximum=64)] = 1
+    hidden: Annotated[list[int], Key("Units of each hidden layer.", minimum=1, maximum=65_536)] = field(
+        default_factory=list
+    )
+    batch_norm: Annotated[bool, Key("Batch norm after the ReLU of each hidden layer.")] = False
+    dropout: Annotated[
+        Any, Key("Dropout rate after each hidden layer, or a list with one rate for each.", minimum=0, below=1)
+    ] = 0.0
+    input_dropout: Annotated[float, Key("Dropout rate before the first layer.", minimum=0, below=1)] = 0.0
 
 
 @dataclass
 class Model:
-    """Keys that every model shares: its input, where its weights come from, its batch norm's constants."""
+    """Keys that every model shares."""
 
-    image_size: list[int]
-    interpolation: str = "bilinear"
-    scaling: str = "unit"
-    pretrained: str = "auto"
-    weights: str | None = None
-    bn_momentum: float | None = None
-    bn_eps: float | None = None
+    image_size: Annotated[list[int], Key("Height and width of the input in pixels.", minimum=1, maximum=4096)] = MISSING
+    interpolation: Annotated[
+        str,
+        Key("How images are resized to image_size.", choices=("nearest", "bilinear", "bicubic", "lanczos")),
+    ] = "bilinear"
+    scaling: Annotated[
+        str,
+        Key(
+            "What the network gets. unit: 0 to 1; imagenet: unit, less ImageNet's mean, by its deviation; caffe: 0 to 255, "
+            "less ImageNet's mean.",
+            choices=("unit", "imagenet", "caffe"),
+        ),
+    ] = "unit"
+    pretrained: Annotated[
+        str,
+        Key(
+            "Published weights. true: required; false: none; auto: where they can be had, else random weights and a warning.",
+            choices=("auto", "true", "false"),
+        ),
+    ] = "false"
+    weights: Annotated[
+        str | None, Key("A local file of weights: .pth, .safetensors or a faceattr checkpoint.", is_path=True)
+    ] = None
+    bn_momentum: Annotated[
+        float | None,
+        Key(
+            "Momentum of every batch norm; null: as the model has it (torch: 0.1; Keras's .99 is 0.01).",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = None
+    bn_eps: Annotated[
+        float | None,
+        Key("Epsilon of every batch norm; null: as the model has it (torch: 1e-5; Keras: 1e-3).", above=0, maximum=1),
+    ] = None
+    max_parameters: Annotated[
+        int, Key("The most parameters a network may have; a larger one is refused before it takes memory.", minimum=1)
+    ] = 500_000_000
+    head: Annotated[Head, Key("The classifier on top of the features.")] = field(default_factory=Head)
 
 
 @dataclass
 class Finetune:
-    """`train_from`: a stage's name, its index, or a list of [epoch, stage]. conf/finetune/_base.yaml says what each is."""
+    """What is trained, and what the frozen part saves."""
 
-    train_from: Any = 0
-    lr_decay: float = 1.0
-    cache: str = "auto"
-    views: int | None = None
+    train_from: Annotated[
+        Any,
+        Key(
+            "The lowest trainable stage: a name, an index (-1 is the head), or a list of [epoch, stage] such as "
+            "[[0,head],[2,block5],[6,block3]]."
+        ),
+    ] = 0
+    lr_decay: Annotated[float, Key("Learning-rate factor for each stage below the head.", above=0, maximum=10)] = 1.0
+    cache: Annotated[
+        str,
+        Key(
+            "Output of the frozen stages. auto: computed once for each image; off: in every epoch.",
+            choices=("auto", "off"),
+        ),
+    ] = "auto"
+    views: Annotated[
+        int | None,
+        Key(
+            "With augmentation: augmented views of each training image whose frozen output is stored; null: none is stored.",
+            minimum=1,
+            maximum=1000,
+        ),
+    ] = None
 
 
 @dataclass
 class Augment:
     """Ranges of the random changes to a training image; 0 and false leave it as it is."""
 
-    rotation: float = 0.0
-    shift: float = 0.0
-    shear: float = 0.0
-    shear_unit: str = "degrees"
-    zoom: float = 0.0
-    flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    randaugment_ops: int = 0
-    randaugment_magnitude: int = 9
+    rotation: Annotated[float, Key("Degrees, drawn from ±rotation.", minimum=0, maximum=180)] = 0.0
+    shift: Annotated[float, Key("Share of height and of width, drawn from ±shift.", minimum=0, maximum=1)] = 0.0
+    shear: Annotated[float, Key("Angle in shear_unit, drawn from ±shear.", minimum=0, maximum=90)] = 0.0
+    shear_unit: Annotated[
+        str, Key("Unit of shear; Keras before 2.1.3 read radians.", choices=("degrees", "radians"))
+    ] = "degrees"
+    zoom: Annotated[float, Key("Factor for each axis, drawn from 1 ± zoom.", minimum=0, below=1)] = 0.0
+    flip: Annotated[bool, Key("Mirror every second image, drawn at random.")] = False
+    brightness: Annotated[float, Key("Factor drawn from 1 ± brightness.", minimum=0, maximum=1)] = 0.0
+    contrast: Annotated[float, Key("Factor drawn from 1 ± contrast.", minimum=0, maximum=1)] = 0.0
+    randaugment_ops: Annotated[int, Key("Operations of RandAugment for each image.", minimum=0, maximum=20)] = 0
+    randaugment_magnitude: Annotated[int, Key("Strength of those operations.", minimum=0, maximum=30)] = 9
 
 
 @dataclass
 class Optim:
-    """Keys that every optimizer shares; the rest are the optimizer's own."""
+    """Keys that every optimizer shares."""
 
-    lr: float
-    schedule: str = "constant"
-    warmup_epochs: int = 0
+    lr: Annotated[float, Key("Learning rate of the head.", above=0, maximum=100)] = MISSING
+    schedule: Annotated[
+        str,
+        Key("Learning rate over the epochs. cosine: falls to 0 at trainer.max_epochs.", choices=("constant", "cosine")),
+    ] = "constant"
+    warmup_epochs: Annotated[
+        int, Key("Epochs in which the learning rate rises first.", minimum=0, maximum=1_000_000)
+    ] = 0
+
+
+@dataclass
+class TorchOptimizer:
+    """Keys of the optimizers in torch.optim; torch's documentation says more."""
+
+    weight_decay: Annotated[float, Key("Weight decay.", minimum=0, maximum=100)] = 0.0
+    eps: Annotated[float, Key("Added to the denominator, for numerical stability.", minimum=0, maximum=1)] = 1e-8
+    betas: Annotated[list[float], Key("Decay rates of Adam's running averages.", minimum=0, below=1)] = field(
+        default_factory=lambda: [0.9, 0.999]
+    )
+    momentum: Annotated[float, Key("Momentum.", minimum=0, below=1)] = 0.0
+    nesterov: Annotated[bool, Key("Nesterov's form of momentum.")] = False
+    alpha: Annotated[float, Key("Decay rate of RMSprop's running average (Keras: rho).", minimum=0, below=1)] = 0.99
+    fused: Annotated[bool | None, Key("One kernel for all parameters, on CPUs too.")] = None
+
+
+@dataclass
+class Logger:
+    """Keys of Lightning's loggers; its documentation says more."""
+
+    save_dir: Annotated[str, Key("The folder to write to.")] = "."
+    name: Annotated[str | None, Key("Name of the run, or of the folder below save_dir.")] = None
+    version: Annotated[str | None, Key("Folder below name.")] = None
+    project: Annotated[str | None, Key("Project of Weights & Biases.")] = None
+    offline: Annotated[bool, Key("Write locally and send nothing.")] = False
 
 
 @dataclass
 class Trainer:
-    """Device, precision and the length of training; conf/trainer/*.yaml."""
+    """Device, precision and length of training."""
 
-    accelerator: str = "auto"
-    devices: Any = 1
-    strategy: str = "auto"
-    precision: str = "auto"
-    max_epochs: int = 10
-    patience: int | None = 5
-    monitor: str = "val_loss"
-    checkpoint: str = "best"
-    gradient_clip: float | None = None
-    limit_batches: int | None = None
-    compile: Any = "false"
-    deterministic: Any = "auto"
+    accelerator: Annotated[str, Key("Lightning's accelerator: auto, cpu, cuda, mps, …")] = "auto"
+    devices: Annotated[
+        Any, Key("Number of devices, a list of their indices, or auto: all.", minimum=-1, maximum=1024)
+    ] = 1
+    strategy: Annotated[str, Key("Lightning's strategy over several devices: auto, ddp, …")] = "auto"
+    precision: Annotated[
+        str,
+        Key(
+            "auto: bf16 where the device computes in it, 16 on other CUDA devices, else 32.",
+            choices=("auto", "32", "bf16", "16"),
+        ),
+    ] = "auto"
+    max_epochs: Annotated[int, Key("The most epochs.", minimum=1, maximum=1_000_000)] = 10
+    patience: Annotated[
+        int | None,
+        Key("Epochs without a better monitor before training stops; null: never.", minimum=1, maximum=1_000_000),
+    ] = 5
+    monitor: Annotated[
+        str, Key("The figure that chooses the best checkpoint and stops training: val_loss, or val_<metric>.")
+    ] = "val_loss"
+    checkpoint: Annotated[str, Key("The checkpoint that a run's own evaluation judges.", choices=("best", "last"))] = (
+        "best"
+    )
+    gradient_clip: Annotated[
+        float | None, Key("The largest norm of the gradients; null or 0: not clipped.", minimum=0, maximum=1e9)
+    ] = None
+    limit_batches: Annotated[
+        int | None, Key("The most batches of an epoch, and of its validation; null: all.", minimum=1)
+    ] = None
+    compile: Annotated[
+        str,
+        Key(
+            "The training step. false: as it is; graph: replayed as CUDA graphs; true, reduce-overhead and max-autotune: "
+            "torch.compile in its default mode or in that one.",
+            choices=("false", "true", "graph", "reduce-overhead", "max-autotune"),
+        ),
+    ] = "false"
+    deterministic: Annotated[
+        str,
+        Key(
+            "Kernels that repeat themselves to the last digit. true: an error where there is none; warn: a warning; auto: not "
+            "asked for on CUDA (CPU kernels do).",
+            choices=("auto", "true", "warn", "false"),
+        ),
+    ] = "auto"
 
 
 @dataclass
-class Judgement:
-    """What is done with a model's predictions; conf/evaluate.yaml says what each is."""
+class Evaluation:
+    """What is computed from a model's predictions, besides its metrics."""
 
-    slices: list[str] | None = None
-    leakage: bool = False
-    calibrate: bool = False
-    precision: float | None = None
-    recall: float | None = None
+    slices: Annotated[
+        list[str] | None,
+        Key("Columns to slice the results by, such as [ethnicity, age]; null: all that can; []: none."),
+    ] = None
+    leakage: Annotated[
+        bool,
+        Key("Compare images that have a copy, or their person, among the training images with the others."),
+    ] = False
+    calibrate: Annotated[bool, Key("Fit a temperature on the validation images and store it in the checkpoint.")] = (
+        False
+    )
+    precision: Annotated[
+        float | None,
+        Key("Two classes: find the threshold of at least this precision with the most recall.", above=0, maximum=1),
+    ] = None
+    recall: Annotated[
+        float | None,
+        Key("Two classes: find the threshold of at least this recall with the most precision.", above=0, maximum=1),
+    ] = None
+
+
+Seed = Annotated[int, Key("Seed of everything random.", minimum=0, maximum=LARGEST_SEED)]
 
 
 @dataclass
 class Train:
     """Top level of conf/train.yaml."""
 
-    name: str = "run"
-    seed: int = 0
-    loss: str = "auto"
-    ckpt: str | None = None
-    quirks: list[str] = field(default_factory=list)
-    published: list[Any] = field(default_factory=list)
-    evaluate: Judgement = field(default_factory=Judgement)
+    name: Annotated[str, Key("Name of the run, and of its folder in outputs/.")] = "run"
+    seed: Seed = 0
+    loss: Annotated[
+        str,
+        Key(
+            "auto: bce for two classes, ce for more; bce: one logit; ce: softmax over one logit per class; one_vs_rest: a "
+            "sigmoid for each class; corn: for ordered classes, a logit for each step from one to the next.",
+            choices=("auto", "bce", "ce", "one_vs_rest", "corn"),
+        ),
+    ] = "auto"
+    ckpt: Annotated[str | None, Key("A run's last.ckpt, to resume that run.", is_path=True)] = None
+    quirks: Annotated[list[str], Key("What is odd about a published study; a preset fills it.")] = field(
+        default_factory=list
+    )
+    published: Annotated[
+        list[Any], Key("What a study published: entries of metric, split, value, n and source; a preset fills it.")
+    ] = field(default_factory=list)
+    evaluate: Evaluation = field(default_factory=Evaluation)
     data: Any = None
     model: Any = None
     finetune: Finetune = field(default_factory=Finetune)
@@ -131,11 +354,20 @@ class Train:
 class Evaluate:
     """Top level of conf/evaluate.yaml."""
 
-    ckpt: str | None = None
-    compare: str | None = None
-    seed: int = 0
-    split: str = "auto"
-    evaluate: Judgement = field(default_factory=Judgement)
+    ckpt: Annotated[str | None, Key("The checkpoint to evaluate.", is_path=True)] = None
+    compare: Annotated[
+        str | None,
+        Key("Another checkpoint, evaluated on the same images: the difference with its interval.", is_path=True),
+    ] = None
+    seed: Seed = 0
+    split: Annotated[
+        str,
+        Key(
+            "auto: test, or val where there is none; all images of other data.",
+            choices=("auto", "train", "val", "test", "all"),
+        ),
+    ] = "auto"
+    evaluate: Evaluation = field(default_factory=Evaluation)
     data: Any = None
     trainer: Trainer = field(default_factory=Trainer)
 
@@ -144,53 +376,31 @@ class Evaluate:
 class Predict:
     """Top level of conf/predict.yaml."""
 
-    ckpt: str | None = None
-    input: str | None = None
-    batch_size: int = 64
+    ckpt: Annotated[str | None, Key("The checkpoint to predict with.", is_path=True)] = None
+    input: Annotated[str | None, Key("An image, a folder, a glob, a list of paths (.txt, one a line), or a .csv.")] = (
+        None
+    )
+    batch_size: Annotated[int, Key("Images in a batch.", minimum=1, maximum=LARGEST_BATCH)] = 64
     trainer: Trainer = field(default_factory=Trainer)
 
 
 SCHEMAS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "predict": Predict}
 SHARED: dict[str, Any] = {"data": Data, "model": Model, "optim": Optim}
-CHOICES = {
-    "data.split": ("auto", "identity", "random"),
-    "augment.shear_unit": ("degrees", "radians"),
-    "data.on_bad_image": ("error", "skip"),
-    "data.on_leak": ("warn", "error", "drop"),
-    "data.balance": ("none", "loss", "sampler"),
-    "data.pack": ("auto", "device", "disk", "ram", "off"),
-    "finetune.cache": ("auto", "off"),
-    "model.interpolation": ("nearest", "bilinear", "bicubic", "lanczos"),
-    "model.scaling": ("unit", "imagenet", "caffe"),
-    "model.pretrained": ("auto", "true", "false"),
-    "optim.schedule": ("constant", "cosine"),
-    "loss": ("auto", "bce", "ce", "one_vs_rest", "corn"),
-    "split": ("auto", "train", "val", "test", "all"),
-    "trainer.precision": ("auto", "32", "bf16", "16"),
-    "trainer.checkpoint": ("best", "last"),
-    "trainer.compile": ("false", "true", "graph", "reduce-overhead", "max-autotune"),
-    "trainer.deterministic": ("auto", "true", "warn", "false"),
-}
-CLOSED: dict[str, set[str]] = {
-    "": {name for schema in SCHEMAS.values() for name in schema.__dataclass_fields__},
-    "finetune": set(Finetune.__dataclass_fields__),
-    "augment": set(Augment.__dataclass_fields__),
-    "trainer": set(Trainer.__dataclass_fields__),
-    "evaluate": set(Judgement.__dataclass_fields__),
-}
-"""Keys of the groups that are dataclasses: Hydra's `+key=value` adds others without a word."""
-NOT_NEGATIVE = ("seed", "data.seed", "data.workers")
-POSITIVE = (
-    "finetune.views",
-    "data.batch_size",
-    "data.max_images",
-    "data.first_per_class",
-    "data.last_per_class",
-    "trainer.max_epochs",
-    "trainer.patience",
-    "optim.lr",
-    "batch_size",
-)
+"""Open groups whose options share keys; a function gets those of them that it takes."""
+LIBRARY: dict[str, Any] = {"optim": TorchOptimizer, "logger": Logger}
+"""Keys of functions that are not ours: used where a function has a parameter of that name."""
+OPEN_GROUPS = ("data", "model", "optim", "logger")
 
-for _name, _schema in SCHEMAS.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_schema)
+
+def register() -> None:
+    """Give Hydra the schemas, `_base` of each open group (its shared keys), and the options of `quirks`."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)
+    for group, shared in SHARED.items():
+        store.store(group=group, name="_base", node=asdict(shared()))  # untyped: an option adds keys of its own
+    for variant in ("as_published", "corrected"):
+        store.store(group="quirks", name=variant, node={}, package="_global_")
+
+
+register()

@@ -1,113 +1,137 @@
-"""Config: the checks of a composed config against the schema, and the one place that builds objects from `_target_`.
+"""The checks of a composed config against the schema: unknown keys, types, choices, bounds.
 
-The keys of an open group (`data`, `model`, `optim`, `logger`) are checked against the signature of the function that its
-`_target_` names, so that a new data set or model needs no schema. Nothing here imports torch: composing stays quick.
+The keys of an open group (`data`, `model`, `optim`, `logger`) are those that its options share and the parameters of the
+function that its `_target_` names, so that a new data set or model needs no schema.
 """
 
 import difflib
-import inspect
-from dataclasses import make_dataclass
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from faceattr.config.instantiate import target_function
-from faceattr.config.schema import CHOICES, CLOSED, NOT_NEGATIVE, POSITIVE, SHARED
+from faceattr.config.key import Key, Parameter, parameters, takes_any_key
+from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
+from faceattr.config.targets import target_function
 from faceattr.errors import FaceattrError
+
+GIVEN_BY_CODE = {"model": {"num_logits"}, "optim": {"params"}}
+"""Parameters of a group's functions that are no keys."""
 
 
 def validate(cfg: DictConfig) -> DictConfig:
-    """`cfg` with every interpolation resolved and every key, type and choice checked; paths made absolute.
+    """`cfg` with every interpolation resolved, every key, type, choice and bound checked, and paths made absolute.
 
-    Raises a FaceattrError that names the key and what would be right.
+    Raises a FaceattrError that names the key, its value and what would be right.
     """
-    if corrects_nothing(cfg):
+    _check_study(cfg)
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise FaceattrError(f"Required and not given: {', '.join(missing)}. Give it as {missing[0]}=…")
+    node: Any = OmegaConf.to_container(cfg, resolve=True)
+    top_level = {name: key for schema in SCHEMAS.values() for name, key in parameters(schema).items()}
+    return OmegaConf.create(_checked_node(node, "", top_level))
+
+
+def validate_group(node: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """An open group's keys, checked as `validate` does."""
+    if not node and group == "logger":  # logger=csv needs none
+        return {}
+    plain: Any = OmegaConf.to_container(node) if isinstance(node, DictConfig) else dict(node)
+    function = target_function(plain, group)
+    keys = group_keys(function, group)
+    target = {"_target_": plain.pop("_target_")}
+    return target | _checked_node(plain, group, keys, others=takes_any_key(function))
+
+
+def group_keys(function: Any, group: str) -> dict[str, Parameter]:
+    """Every key that an option of an open group takes: those its function has, and those that the group shares."""
+    own = {k: p for k, p in parameters(function).items() if k not in GIVEN_BY_CODE.get(group, ())}
+    library = parameters(LIBRARY[group]) if group in LIBRARY else {}
+    shared = parameters(SHARED[group]) if group in SHARED else {}
+    return own | {name: key for name, key in library.items() if name in own} | shared
+
+
+def _checked_node(
+    node: Mapping[str, Any], prefix: str, keys: Mapping[str, Parameter], *, others: bool = False
+) -> dict[str, Any]:
+    """The items of `node`, each checked; `others` lets keys pass that are not in `keys`."""
+    checked: dict[str, Any] = {}
+    for name, value in node.items():
+        full = f"{prefix}.{name}".lstrip(".")
+        if name not in keys and not others:
+            raise FaceattrError(unknown_key(full, list(keys)))
+        parameter = keys.get(name, Parameter(Any, None, Key()))
+        if full in OPEN_GROUPS:
+            checked[name] = validate_group(value or {}, full)
+        elif is_dataclass(parameter.type):
+            checked[name] = _checked_node(_typed(full, value, dict), full, parameters(parameter.type))
+        else:
+            checked[name] = _checked_value(full, _typed(full, value, parameter.type), parameter.key)
+    return checked
+
+
+def _typed(full: str, value: Any, annotation: Any) -> Any:
+    """The value as OmegaConf converts it to the annotated type; as it is where OmegaConf does not know the type."""
+    alternatives = [annotation, *get_args(annotation)]
+    if list in (*alternatives, *map(get_origin, alternatives)) and isinstance(value, str | int | float):
+        raise FaceattrError(f"{full}={value}: must be a list, such as [{value}].")
+    try:
+        schema = OmegaConf.structured(make_dataclass("Value", [("value", annotation)]))
+    except Exception:  # a type that OmegaConf has no node for
+        return value
+    try:
+        return OmegaConf.to_container(OmegaConf.merge(schema, {"value": value}))["value"]  # type: ignore[index, call-overload]
+    except OmegaConfBaseException as error:
+        within = str(error.full_key or "").removeprefix("value")
+        raise FaceattrError(f"{full}{within}={value}: {str(error.msg or error).splitlines()[0]}") from error
+
+
+def _checked_value(full: str, value: Any, key: Key) -> Any:
+    """The value in the spelling of its choices, a path absolute; FaceattrError outside choices or bounds."""
+    for number in _numbers(value):
+        if not math.isfinite(number):
+            raise FaceattrError(f"{full}={value}: must be a finite number.")
+        if not key.admits(number):
+            raise FaceattrError(f"{full}={value}: must be {key.bounds}.")
+    if key.choices and value is not None:
+        spelled = str(value).lower()
+        if spelled == "false" and "off" in key.choices:  # YAML reads off as false
+            spelled = "off"
+        if spelled not in key.choices:
+            raise FaceattrError(f"{full}={value}: choose one of {', '.join(key.choices)}.")
+        return spelled
+    if full == "model.image_size" and len(value) != 2:
+        raise FaceattrError(f"{full}={value}: give [height, width], such as [128,128].")
+    return str(Path(value).expanduser().absolute()) if key.is_path and value else value
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Every number in a value and in the lists and dicts that it holds; booleans are none."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(part)
+
+
+def _check_study(cfg: DictConfig) -> None:
+    """Refuse `quirks=corrected` without a study, and an incomplete published figure."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    if choices.get("quirks") == "corrected" and not cfg.get("published"):
         raise FaceattrError("quirks=corrected: nothing here was published. Give a study's preset too: experiment=…")
     for entry in cfg.get("published") or ():
         if not OmegaConf.is_dict(entry) or set(entry) != {"metric", "split", "value", "n", "source"}:
             raise FaceattrError(f"published: {entry} must have metric, split, value, n and source")
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise FaceattrError(f"Required and not given: {', '.join(missing)}. Give it as {missing[0]}=…")
-    cfg = DictConfig(OmegaConf.to_container(cfg, resolve=True))
-    for group, shared in SHARED.items():
-        if group in cfg:
-            cfg[group] = _checked_against_signature(cfg[group], group, shared)
-    for group, closed in CLOSED.items():
-        node = OmegaConf.select(cfg, group) if group else cfg
-        if unknown := [str(name) for name in node or () if name not in closed]:
-            raise FaceattrError(unknown_key(f"{group}.{unknown[0]}".lstrip("."), sorted(closed)))
-    for key, choices in CHOICES.items():
-        value = OmegaConf.select(cfg, key)
-        if value is None:
-            continue
-        spelled = "off" if value is False and "off" in choices else str(value).lower()  # YAML reads off as false
-        if spelled not in choices:
-            raise FaceattrError(f"{key}={value}: choose one of {', '.join(choices)}.")
-        OmegaConf.update(cfg, key, spelled)
-    for key in POSITIVE:
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value <= 0:
-            raise FaceattrError(f"{key}={value}: must be greater than 0.")
-    for key in NOT_NEGATIVE:
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value < 0:
-            raise FaceattrError(f"{key}={value}: must be 0 or more.")
-    for key in ("evaluate.precision", "evaluate.recall"):
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not 0 < value <= 1:
-            raise FaceattrError(f"{key}={value}: a share, above 0 and at most 1.")
-    if "model" in cfg and (len(cfg.model.image_size) != 2 or min(cfg.model.image_size) < 1):
-        raise FaceattrError(f"model.image_size={cfg.model.image_size}: give [height, width], e.g. [128,128].")
-    for key in ("data.root", "model.weights", "ckpt", "compare"):
-        if OmegaConf.select(cfg, key):
-            OmegaConf.update(cfg, key, str(Path(OmegaConf.select(cfg, key)).expanduser().absolute()))
-    return cfg
-
-
-def corrects_nothing(cfg: DictConfig) -> bool:
-    """Whether the command line asks for a study without its quirks, and there is no study."""
-    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
-    return choices.get("quirks") == "corrected" and not cfg.get("published")
-
-
-def _checked_against_signature(node: DictConfig, group: str, shared: Any) -> DictConfig:
-    """`node` with the types that the shared keys and the target's own parameters declare."""
-    function = target_function(node, group)
-    parameters = inspect.signature(function).parameters
-    given_by_code = {"params", "num_logits"}
-    types: dict[str, Any] = {name: _simple(f.type) for name, f in shared.__dataclass_fields__.items()}
-    for name, parameter in parameters.items():
-        if name not in given_by_code and parameter.kind is not parameter.VAR_KEYWORD:
-            types.setdefault(name, _simple(parameter.annotation))
-    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    unknown = [str(name) for name in node if name not in types and name != "_target_"]
-    if unknown and not open_ended:
-        raise FaceattrError(unknown_key(f"{group}.{unknown[0]}", list(types)))
-    schema = OmegaConf.structured(make_dataclass(group.title(), [(k, types[str(k)]) for k in node if k in types]))
-    try:
-        typed = OmegaConf.merge(schema, {name: value for name, value in node.items() if name in types})
-    except OmegaConfBaseException as error:
-        key = f"{group}.{error.full_key or error.key}"
-        raise FaceattrError(f"{key}: {str(error.msg or error).splitlines()[0]}") from error
-    return OmegaConf.create({**node, **OmegaConf.to_container(typed)})  # type: ignore[dict-item]
-
-
-def _simple(annotation: Any) -> Any:
-    """The annotation where OmegaConf can check it, else Any."""
-    probe = annotation if annotation is not inspect.Parameter.empty else Any
-    try:
-        OmegaConf.structured(make_dataclass("Probe", [("x", probe)]))
-    except Exception:
-        return Any
-    return probe
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """The message for a key that is not there: the nearest one, and all there are."""
+    """The message for an unknown key: the nearest one, and all there are."""
     group, _, name = key.rpartition(".")
     near = difflib.get_close_matches(name, known, n=1)
     hint = f" Did you mean {group + '.' if group else ''}{near[0]}?" if near else ""

@@ -1,12 +1,11 @@
 """From the group `data` to its checked and split table."""
 
-import inspect
 from typing import NamedTuple
 
 import pandas as pd
 from omegaconf import DictConfig
 
-from faceattr.config.instantiate import instantiate, shared_keys, target_function
+from faceattr.config.instantiate import instantiate
 from faceattr.data import table
 from faceattr.errors import FaceattrError
 
@@ -23,9 +22,7 @@ def load_table(cfg: DictConfig, *, model_classes: ModelClasses | None = None, sp
 
     `splits=False` keeps a source's own split column but makes and demands none: for evaluating on other data.
     """
-    takes = inspect.signature(target_function(cfg, "data")).parameters
-    drop = tuple(name for name in shared_keys("data") if name not in takes)
-    loaded = instantiate(cfg, "data", drop=drop)
+    loaded = instantiate(cfg, "data")
     multilabel, classes = bool(loaded.attrs.get("multilabel")), list(cfg.classes or ()) or None
     if multilabel and classes and set(classes) != set(loaded.attrs["classes"]):
         raise FaceattrError(

@@ -2,13 +2,18 @@
 [height, width] and `num_logits`. Layers are numbered as in torchvision's `features`, so that its weights fit by name.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
+from faceattr.config.key import Key
 from faceattr.errors import FaceattrError
-from faceattr.models.network import HeightNorm, Network, initialise, validate_choice
+from faceattr.models.network import HeightNorm, Network, initialise
+
+PublishedWeights = Annotated[
+    str | None,
+    Key("torchvision's weights for this stack; VGG16_Weights.IMAGENET1K_FEATURES needs model.scaling=caffe."),
+]
 
 
 def cnn(
@@ -16,23 +21,25 @@ def cnn(
     image_size: list,
     num_logits: int,
     head: dict,
-    blocks: list,
-    padding: str = "same",
-    norm: str | None = None,
-    norm_over: str = "channels",
-    init: str = "he",
-    pretrained_weights: str | None = None,
+    blocks: Annotated[
+        list[list[int]],
+        Key("Output channels of each block's 3x3 convs; a block ends in a 2x2 max-pool.", minimum=1, maximum=4096),
+    ],
+    padding: Annotated[str, Key("Padding of the convs.", choices=("same", "valid"))] = "same",
+    norm: Annotated[
+        str | None, Key("Batch norm before or after each ReLU; null: none.", choices=("before_relu", "after_relu"))
+    ] = None,
+    norm_over: Annotated[
+        str,
+        Key("Batch norm over channels, or over height (Keras's axis=1, study S4).", choices=("channels", "height")),
+    ] = "channels",
+    init: Annotated[
+        str, Key("Initial weights of the convs: He normal, or Keras's Glorot uniform.", choices=("he", "glorot"))
+    ] = "he",
+    pretrained_weights: PublishedWeights = None,
 ) -> Network:
-    """A plain stack: blocks of 3x3 convs (their output channels are listed), each block ending in a 2x2 max-pool.
-
-    `norm` puts batch norm `before_relu`, `after_relu` or nowhere, `norm_over` channels or height (`HeightNorm`); `init` is
-    `he` or Keras's `glorot`.
-    `pretrained_weights` names torchvision's weights for the same stack (`VGG16_Weights.IMAGENET1K_V1`).
-    """
-    validate_choice("model.padding", padding, ("same", "valid"))
-    validate_choice("model.norm", norm, (None, "before_relu", "after_relu"))
-    validate_choice("model.norm_over", norm_over, ("channels", "height"))
-    if not blocks or not all(isinstance(block, Sequence) and block for block in blocks):
+    """A plain stack of blocks: 3x3 convs, then a 2x2 max-pool."""
+    if not blocks or not all(blocks):
         raise FaceattrError(f"model.blocks={blocks} must list each block's conv channels, such as [[32], [64, 64]]")
     channels, rows, layers = 3, image_size[0], []
     for block in blocks:
@@ -60,7 +67,11 @@ def alexnet(*, image_size: list, num_logits: int, head: dict) -> Network:
 
 
 def alexnet_imagenet(
-    *, image_size: list, num_logits: int, head: dict, pretrained_weights: str = "AlexNet_Weights.IMAGENET1K_V1"
+    *,
+    image_size: list,
+    num_logits: int,
+    head: dict,
+    pretrained_weights: PublishedWeights = "AlexNet_Weights.IMAGENET1K_V1",
 ) -> Network:
     """The conv part of torchvision's AlexNet, layer for layer; a stage per conv."""
     layers = [
@@ -96,7 +107,6 @@ def _stacked(blocks: list[list[nn.Module]], init: str, published: str | None = N
 
     Where ReLU meets max-pool the two change places: equal in value, a fraction of the work.
     """
-    validate_choice("model.init", init, ("he", "glorot"))
     for block in blocks:
         if isinstance(block[-1], nn.MaxPool2d) and isinstance(block[-2], nn.ReLU):
             block[-2:] = block[-1], block[-2]

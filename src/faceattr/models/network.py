@@ -2,12 +2,14 @@
 
 import copy
 import functools
-import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from faceattr.config.schema import Head
 from faceattr.errors import FaceattrError
 
 FIXED = (nn.AdaptiveAvgPool2d, nn.Flatten)
@@ -28,19 +30,15 @@ class Network(nn.Module):
 
     `stages` gives the stage of names inside `features` (a module's name covers what lies below it), in the order in
     which the stages run. `head` holds the keys of `model.head`. `published` is library/name of weights for this
-    architecture. Raises FaceattrError: an image size that the features cannot take, an unknown head key.
+    architecture. Raises FaceattrError: an image size that the features cannot take.
     """
 
     def __init__(
         self, features: nn.Module, stages: dict, image_size: list, num_logits: int, head: dict, published: str = ""
     ) -> None:
         super().__init__()
-        keys = list(inspect.signature(build_head).parameters)[2:]
-        unknown = [str(key) for key in head if key not in keys]
-        if unknown:
-            raise FaceattrError(f"model.head has no key {', '.join(unknown)}; its keys: {', '.join(keys)}")
         shape = _output_shape(features, image_size, published or "this model")
-        self.features, self.head = features, build_head(shape, num_logits, **head)
+        self.features, self.head = features, build_head(shape, num_logits, Head(**head))
         self.image_size, self.published = tuple(image_size), published
         self._stage_by_name = {f"features.{name}": stage for name, stage in stages.items()} | {"head": "head"}
         self.stage_names = list(dict.fromkeys(self._stage_by_name.values()))
@@ -103,6 +101,28 @@ class Network(nn.Module):
         return len(self.layer_names)
 
 
+@contextmanager
+def limited_parameters(limit: int) -> Iterator[None]:
+    """Raises FaceattrError as soon as the modules built inside have more than `limit` parameters: before they are
+    initialised, so that little memory is taken."""
+    total = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal total
+        total += parameter.numel() if parameter is not None else 0
+        if total > limit:
+            raise FaceattrError(
+                f"This network has more than {limit:,} parameters. Make it smaller (model.blocks, model.head.hidden), or "
+                f"raise the limit: model.max_parameters={10 * limit}"
+            )
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def _flat_children(module: nn.Module, prefix: str = "") -> Iterator[str]:
     """Names of the children, with those of an `nn.Sequential` in its place."""
     for name, child in module.named_children():
@@ -112,42 +132,29 @@ def _flat_children(module: nn.Module, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-def build_head(
-    shape: Sequence[int],
-    num_logits: int,
-    *,
-    pool: str = "avg",
-    pool_size: int = 1,
-    hidden: Sequence[int] = (),
-    batch_norm: bool = False,
-    dropout: float | Sequence[float] = 0.0,
-    input_dropout: float = 0.0,
-) -> nn.Sequential:
+def build_head(shape: Sequence[int], num_logits: int, keys: Head) -> nn.Sequential:
     """Pool, hidden layers (linear, ReLU, batch norm, dropout, in the studies' order) and the output layer `out`.
 
-    `shape` is that of the features without the batch: [C, H, W], or [C] where they are pooled already. `pool` is
-    `avg` (to `pool_size` x `pool_size`) or `flatten`; `dropout` one rate or one per hidden layer, `input_dropout` acts
-    before the first layer. Weights start as in Keras (Glorot uniform, zero bias).
+    `shape` is that of the features without the batch: [C, H, W], or [C] where they are pooled already. Weights start as in
+    Keras (Glorot uniform, zero bias). Raises FaceattrError: as many dropout rates as hidden layers, or one.
     """
-    validate_choice("model.head.pool", pool, ("avg", "flatten"))
-    if isinstance(hidden, int):
-        raise FaceattrError(f"model.head.hidden={hidden} must be a list, such as [{hidden}]")
-    rates = [dropout] * len(hidden) if isinstance(dropout, int | float) else dropout
-    if len(rates) != len(hidden):
-        raise FaceattrError(f"model.head.dropout={rates}: one rate, or one for each of the {len(hidden)} hidden layers")
+    rates = [keys.dropout] * len(keys.hidden) if isinstance(keys.dropout, int | float) else keys.dropout
+    if len(rates) != len(keys.hidden):
+        expected = f"one rate, or one for each of the {len(keys.hidden)} hidden layers"
+        raise FaceattrError(f"model.head.dropout={rates}: {expected}")
     head = nn.Sequential()
     if len(shape) == 3:
-        if pool == "avg":
-            head.add_module("pool", nn.AdaptiveAvgPool2d(pool_size))
-            shape = (shape[0], pool_size, pool_size)
+        if keys.pool == "avg":
+            head.add_module("pool", nn.AdaptiveAvgPool2d(keys.pool_size))
+            shape = (shape[0], keys.pool_size, keys.pool_size)
         head.add_module("flatten", nn.Flatten())
-    if input_dropout:
-        head.add_module("drop0", nn.Dropout(input_dropout))
+    if keys.input_dropout:
+        head.add_module("drop0", nn.Dropout(keys.input_dropout))
     width = torch.Size(shape).numel()
-    for number, (units, rate) in enumerate(zip(hidden, rates, strict=True), 1):
+    for number, (units, rate) in enumerate(zip(keys.hidden, rates, strict=True), 1):
         head.add_module(f"fc{number}", nn.Linear(width, units))
         head.add_module(f"relu{number}", nn.ReLU(inplace=True))
-        if batch_norm:
+        if keys.batch_norm:
             head.add_module(f"norm{number}", nn.BatchNorm1d(units))
         if rate:
             head.add_module(f"drop{number}", nn.Dropout(rate))
@@ -179,8 +186,3 @@ def _output_shape(module: nn.Module, image_size: Sequence[int], name: str) -> Se
     except Exception as error:  # each architecture has its own way to refuse a size
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FaceattrError(f"{name} does not run on model.image_size={list(image_size)}: {reason}") from error
-
-
-def validate_choice(key: str, value: str | None, choices: Sequence[str | None]) -> None:
-    if value not in choices:
-        raise FaceattrError(f"{key}={value} must be one of {', '.join(str(c or 'null') for c in choices)}")

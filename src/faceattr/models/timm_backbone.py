@@ -5,15 +5,22 @@ timm itself is imported inside the functions: that takes seconds, and the other 
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
+from faceattr.config.key import Key
 from faceattr.errors import FaceattrError
 from faceattr.models.network import Network
 
 
-def from_timm(*, name: str, image_size: list, num_logits: int, head: dict) -> Network:
+def from_timm(
+    *,
+    name: Annotated[str, Key("Name of a timm model, such as vit_tiny_patch16_224.")],
+    image_size: list,
+    num_logits: int,
+    head: dict,
+) -> Network:
     """Any timm backbone by name: its pooled features, then our head; stages stem, stage1, … by timm's own grouping."""
     try:
         backbone = timm_backbone(name, image_size)

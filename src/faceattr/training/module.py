@@ -15,14 +15,15 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from faceattr import __version__
-from faceattr.config.instantiate import instantiate, shared_keys
+from faceattr.config.instantiate import instantiate
+from faceattr.config.schema import Model
 from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.data.decode import SCALINGS, InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam
-from faceattr.models.network import Network
+from faceattr.models.network import Network, limited_parameters
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
 from faceattr.training.fast_step import StepFunction
@@ -176,11 +177,11 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optim = self.cfg.optim
-        own: tuple[str, ...] = ("schedule", "warmup_epochs")
+        drop: tuple[str, ...] = ()
         groups = freezing.parameter_groups(self.network, self.policy, optim.lr)
         if self.cfg.trainer.gradient_clip and "fused" in optim and resolve_precision(self.cfg.trainer) != "32":
-            own += ("fused",)  # it unscales gradients itself, after they would have to be clipped
-        optimizer = instantiate(optim, "optim", drop=own, params=groups)
+            drop = ("fused",)  # it unscales gradients itself, after they would have to be clipped
+        optimizer = instantiate(optim, "optim", drop=drop, params=groups)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
 
@@ -220,8 +221,8 @@ def build_policy(cfg: DictConfig, network: Network) -> freezing.Policy:
 
 def build_network(cfg: DictConfig, task: Task) -> Network:
     """The network that `model` describes, with as many logits as the task needs; random weights."""
-    drop = tuple(name for name in shared_keys("model") if name != "image_size")
-    network = instantiate(cfg.model, "model", drop=drop, num_logits=task.num_logits)
+    with limited_parameters(cfg.model.get("max_parameters", Model.max_parameters)):  # absent in older checkpoints
+        network = instantiate(cfg.model, "model", num_logits=task.num_logits)
     for layer in network.modules():
         if isinstance(layer, _BatchNorm):
             momentum, eps = cfg.model.get("bn_momentum"), cfg.model.get("bn_eps")  # absent in older checkpoints

@@ -4,11 +4,12 @@ official text files and Kaggle's CSV variant of them, in root or a folder of the
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import pandas as pd
 
-from faceattr.data.sources.layout import SPLITS, existing_root, file_names, listed_attributes
+from faceattr.config.key import Key
+from faceattr.data.sources.layout import SPLITS, Attributes, existing_root, file_names, listed_attributes
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
@@ -23,21 +24,21 @@ SITE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
 def load(
     root: str | Path,
     *,
-    attribute: str = "Male",
-    attributes: Any = None,
-    allow_missing: bool = False,
-    download: bool = False,
-    first_per_class: int | None = None,
-    last_per_class: int | None = None,
+    attribute: Annotated[
+        str,
+        Key("The attribute that is the label: Male gives female and male; another, Smiling, not_smiling and smiling."),
+    ] = "Male",
+    attributes: Attributes = None,
+    allow_missing: Annotated[bool, Key("Go on without the images that are missing.")] = False,
+    download: Annotated[bool, Key("Download CelebA through torchvision, into data.root/celeba.")] = False,
+    first_per_class: Annotated[
+        int | None, Key("Only the first rows of each class, without the official partition (study S2).", minimum=1)
+    ] = None,
+    last_per_class: Annotated[
+        int | None, Key("With first_per_class: the last rows of each class are the test.", minimum=1)
+    ] = None,
 ) -> pd.DataFrame:
-    """A row per line of the attribute file; the other attributes are kept as bool columns.
-
-    attribute: Male gives the classes female, male; any other, e.g. Smiling, not_smiling and smiling.
-    attributes: instead of one, several at once (multilabel), such as [Male, Young], or all; 0 in the file is not known.
-    allow_missing: go on with the images that are there; without it a partial set is an error.
-    download: through torchvision, into root/celeba, unless the set is there already.
-    first_per_class, last_per_class: instead of the official partition, only the first rows of each class, without a split,
-        and the last ones, as test (study S2).
+    """A row per line of the attribute file; the other attributes are bool columns. 0 in the file is not known.
 
     Raises FaceattrError: root or a file missing, an unknown attribute, missing images, a download that failed.
     """

@@ -7,12 +7,20 @@ import logging
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
 
-from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root, file_names, is_image, listed_attributes
+from faceattr.config.key import Key
+from faceattr.data.sources.layout import (
+    SPLIT_ALIASES,
+    Attributes,
+    existing_root,
+    file_names,
+    is_image,
+    listed_attributes,
+)
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
@@ -25,26 +33,33 @@ RESERVED = ("path", "label", "split", "group")
 def load(
     root: str | Path,
     *,
-    file: str = "results.csv",
-    image_column: str = "Filename",
-    label_column: str = "Gender",
-    attributes: Any = None,
-    label_map: dict | None = None,
-    bins: list | None = None,
+    file: Annotated[str, Key("The table below data.root; its separator and encoding are detected.")] = "results.csv",
+    image_column: Annotated[str, Key("Column of image names, with or without extension.")] = "Filename",
+    label_column: Annotated[str, Key("Column of labels.")] = "Gender",
+    attributes: Attributes = None,
+    label_map: Annotated[
+        dict | None,
+        Key("value: class, such as {0: male, 1: female}; null: values are classes (Gender: 0 is male, 1 is female)."),
+    ] = None,
+    bins: Annotated[
+        list | None,
+        Key("Right-open thresholds for a column of numbers, such as [30,50] with data.classes=[young,middle,old]."),
+    ] = None,
     classes: list[str] | None = None,
-    split_column: str | None = None,
-    group_column: str | None = None,
-    image_dir: str | None = "images",
+    split_column: Annotated[
+        str | None, Key("Column of train, val or test, in any usual spelling; null: split by data.fractions.")
+    ] = None,
+    group_column: Annotated[str | None, Key("Column of persons; one person's images stay in one split.")] = None,
+    image_dir: Annotated[
+        str | None, Key("The images' folder below data.root; null: image names are relative to data.root.")
+    ] = "images",
 ) -> pd.DataFrame:
     """A row per line of `root/file`; every column that is not used for path, label, split or group is kept by its name.
 
-    image_dir: below root; null where the image names are relative to root themselves.
-    label_map: value in the file → class; values are compared as text (0, "0" and 0.0 are the same), and one that is
-        not in the map stays as it is, so that the table's check can list it.
-    attributes: instead of labels, columns that say whether an image has something (multilabel): 1, true or yes; 0, -1, false or
-        no; empty where it is not known.
-    bins: right-open thresholds for a number: [30, 50] gives x < 30, 30 ≤ x < 50 and 50 ≤ x, named by `classes`.
-    classes: names in label order; else the order of label_map's values, else the labels sorted.
+    Values are compared with `label_map` as text (0, "0" and 0.0 are the same); one that is not in it stays as it is, so
+    that the table's check can list it. A cell of `attributes` is 1, true or yes; 0, -1, false or no; or empty: not known.
+    `bins` of [30, 50] give x < 30, 30 ≤ x < 50 and 50 ≤ x. Classes are in the order of `classes`, else of `label_map`'s
+    values, else sorted.
 
     Raises FaceattrError: root, file, image_dir or a column missing; bins that do not fit classes; a non-number to cut; an
     attribute that is neither yes nor no.

@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 
+from faceattr.config.key import Key
 from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root, is_image
 from faceattr.errors import FaceattrError
 
@@ -15,15 +17,27 @@ LAYOUT = "<split>/<class>/image files, or <class>/image files"
 
 
 def load(
-    root: str | Path, *, class_map: dict | None = None, split_map: dict | None = None, identity_file: str | None = None
+    root: str | Path,
+    *,
+    class_map: Annotated[
+        dict | None,
+        Key("folder: class, such as {man: male, woman: female}; another folder is a class by its own name."),
+    ] = None,
+    split_map: Annotated[
+        dict | None,
+        Key(
+            "folder: split, such as {all: test}, for folders whose name does not say it; null as split: data.split=random "
+            "splits that folder."
+        ),
+    ] = None,
+    identity_file: Annotated[
+        str | None, Key("A file below data.root with an image's name and its person a line, as identity_CelebA.txt.")
+    ] = None,
 ) -> pd.DataFrame:
     """A row per image anywhere below a class folder; other files are ignored. Classes in order of the folders' names.
 
-    class_map: folder → class, e.g. {man: male, woman: female}; a folder that is not in it keeps its name.
-    split_map: further folder → split, e.g. {all: test}, or null where data.split=random is to split it; besides
-        train/training, val/valid/validation/dev and test/testing in any case. Next to split folders, every other folder
-        is ignored (logged).
-    identity_file: below root, an image's name and its identity a line, as CelebA's identity_CelebA.txt: makes groups.
+    Folders named train, training, val, valid, validation, dev, test or testing, in any case, are splits, and those in
+    `split_map`; every other folder beside them is ignored (logged).
 
     Raises FaceattrError: root missing, no class folder there, a map that names a folder which is not there, an identity
     file that is missing or lacks an image.

@@ -1,15 +1,22 @@
 """IMFDB age classes, in the layout of the contest: `train.csv` with `ID,Class` and the frames in `Train/`."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 
+from faceattr.config.key import Key
 from faceattr.data.sources import csv
 
 CLASSES = ["young", "middle", "old"]
 
 
-def load(root: str | Path, *, file: str = "train.csv", image_dir: str | None = "Train") -> pd.DataFrame:
+def load(
+    root: str | Path,
+    *,
+    file: Annotated[str, Key("The table below data.root, with the columns ID and Class.")] = "train.csv",
+    image_dir: Annotated[str | None, Key("The images' folder below data.root.")] = "Train",
+) -> pd.DataFrame:
     """A row per line of `root/file`; YOUNG, MIDDLE and OLD become ordered classes in lower case. There is no split.
 
     Raises FaceattrError: root, file, image_dir or a column missing.

@@ -2,14 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from faceattr.config.key import Key
 from faceattr.errors import FaceattrError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 SPLIT_ALIASES |= {split: split for split in SPLITS}
+Attributes = Annotated[
+    Any,
+    Key("Several attributes at once instead of one label: a list of names, or all; an image has each of them or not."),
+]
+"""Type of the key `data.attributes`."""
 
 
 def existing_root(root: str | Path | None, layout: str) -> Path:

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import pandas as pd
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from tqdm import tqdm
 
-from faceattr.data.sources.layout import listed_attributes
+from faceattr.config.key import Key
+from faceattr.config.schema import LARGEST_SEED
+from faceattr.data.sources.layout import Attributes, listed_attributes
 from faceattr.data.sources.portraits import AGES, GENDERS, draw, imagine, imagine_all
 from faceattr.errors import FaceattrError
 
@@ -38,11 +40,16 @@ POOL_FROM = 400  # pictures; fewer are drawn before a pool has started
 def load(
     root: str,
     *,
-    n: int = 2000,
-    attribute: str = "gender",
-    attributes: Any = None,
-    image_size: int = 128,
-    sample_seed: int = 0,
+    n: Annotated[int, Key("Number of images.", minimum=1, maximum=10_000_000)] = 2000,
+    attribute: Annotated[
+        str,
+        Key("The label: female, male; or young < 30 <= middle < 50 <= old.", choices=tuple(CLASSES)),
+    ] = "gender",
+    attributes: Attributes = None,
+    image_size: Annotated[int, Key("Pixels, square.", minimum=16, maximum=4096)] = 128,
+    sample_seed: Annotated[
+        int, Key("Which faces are drawn; `seed` decides the split.", minimum=0, maximum=LARGEST_SEED)
+    ] = 0,
     classes: list[str] | None = None,
 ) -> pd.DataFrame:
     """The table of `n` generated faces, `image_size` pixels square, drawn into a folder of `root` at first use.
@@ -51,8 +58,6 @@ def load(
     person, who is their `group`. `attributes` asks for several at once (multilabel) of `attributes_of`, such as
     [Male, Smiling], or all; they are named as CelebA's. The further columns say what was drawn, for slicing results.
     """
-    if attribute not in CLASSES:
-        raise FaceattrError(f"data.attribute={attribute!r} is not drawn; choose one of: {', '.join(CLASSES)}")
     key = f"v{VERSION}_n{n}_size{image_size}_seed{sample_seed}"
     folder = Path(root) / key
     drawn = (folder / "faces.csv").is_file()

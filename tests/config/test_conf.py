@@ -1,0 +1,86 @@
+"""conf/: every option composes and is valid, groups and options are those that people type, a user's own are checked."""
+
+import subprocess
+import sys
+
+import pytest
+from programs import ROOT, TINY, quick
+
+from faceattr.config.key import REQUIRED, parameters
+from faceattr.config.schema import SHARED
+from faceattr.config.targets import target_function
+from faceattr.config.validate import GIVEN_BY_CODE, validate
+
+CONF = ROOT / "conf"
+OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/[!_]*.yaml"))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_is_valid(composed, option):
+    group, name = option.split("/")
+    if group == "hparams_search":
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    cfg = validate(composed(f"{group}={name}"))
+    assert group not in SHARED or set(parameters(SHARED[group])) <= set(cfg[group])
+
+
+@pytest.mark.parametrize("option", [name for name in OPTIONS if name.startswith(("data/", "model/"))])
+def test_every_option_lists_the_keys_of_its_function(composed, option):
+    """Hydra overrides only what is there, so a key that a YAML lacks could not be given as `key=value`."""
+    group, name = option.split("/")
+    node = composed(f"{group}={name}")[group]
+    own = parameters(target_function(node, group))
+    optional = {key for key, declared in own.items() if declared.default is not REQUIRED}
+    assert {key for key in own if key not in GIVEN_BY_CODE.get(group, ())} - set(node) <= optional & {
+        "norm_over",
+        "pretrained_weights",
+        "init",
+    }
+
+
+def test_groups_and_options_are_those_of_the_design():
+    assert {name for name in OPTIONS if not name.startswith("experiment/")} == {
+        *[f"data/{name}" for name in ("sample", "csv", "folders", "celeba", "imfdb")],
+        *[f"model/{name}" for name in ("cnn", "cnn7", "cnn_age", "cnn_age_bn", "vgg16", "vgg16_half", "timm")],
+        *[f"model/{name}" for name in ("alexnet", "alexnet_imagenet")],
+        *[f"finetune/{name}" for name in ("frozen", "last_block", "full", "gradual")],
+        *[f"augment/{name}" for name in ("none", "light", "keras_20", "keras_40", "keras_shear_zoom", "randaugment")],
+        *[f"optim/{name}" for name in ("adam", "adamw", "rmsprop", "sgd")],
+        *[f"trainer/{name}" for name in ("auto", "cpu", "gpu", "ddp", "debug")],
+        *[f"logger/{name}" for name in ("csv", "tensorboard", "wandb")],
+        "hparams_search/optuna",
+    }
+
+
+@pytest.mark.parametrize(
+    ("group", "text", "parts"),
+    [
+        ("data", "defaults: [sample, _self_]\nbach_size: 3\n", ["data.bach_size: no such key", "data.batch_size"]),
+        ("data", "defaults: [sample, _self_]\nbatch_size: many\n", ["data.batch_size", "many", "Integer"]),
+        ("model", "defaults: [cnn, _self_]\nhead: {hiden: [3]}\n", ["hiden", "hidden"]),
+        ("model", "defaults: [cnn, _self_]\nimage_size: 64\n", ["model.image_size"]),
+        ("finetune", "train_form: head\n", ["train_form", "train_from"]),
+        ("augment", "rotation: far\n", ["rotation", "far"]),
+        ("optim", "defaults: [adamw, _self_]\nlr: fast\n", ["optim.lr", "fast"]),
+        ("trainer", "max_epoch: 3\n", ["max_epoch", "max_epochs"]),
+        ("trainer", "defaults: [cpu\n", ["mine.yaml"]),
+    ],
+)
+def test_a_yaml_of_the_users_own_is_checked_too(tmp_path, group, text, parts):
+    (tmp_path / "own" / group).mkdir(parents=True)
+    (tmp_path / "own" / group / "mine.yaml").write_text(text)
+    tiny = [override for override in TINY if group not in override]
+    ended = quick("train", "--config-dir", "own", *tiny, f"{group}=mine", "hydra.run.dir=run", cwd=tmp_path)
+    assert ended.code == 1 and ended.err.startswith("Error: "), ended.err
+    assert ended.err.count("\n") <= 3 and "Traceback" not in ended.err, ended.err
+    assert all(part in ended.err for part in parts), ended.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_composing_does_not_import_torch(tmp_path):
+    command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--cfg", "job"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
+    assert ended.returncode == 0 and "max_epochs" in ended.stdout
+    assert "hydra" in imported and not {"torch", "pytorch_lightning", "pandas"} & imported
+    assert not list(tmp_path.iterdir())
