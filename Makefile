@@ -32,7 +32,7 @@ lint: $(VENV)/.test  ## ruff: rules and format; import-linter: directions
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-format: $(VENV)/.test  ## let ruff put things right
+format: $(VENV)/.test  ## ruff: fix and format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -44,13 +44,13 @@ $(VENV)-bench/.keras:
 	$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check tensorflow-cpu scipy pillow
 	touch $@
 
-bench: $(VENV)/.train $(VENV)-bench/.keras  ## docs/benchmarks.md anew, on a quiet machine; ARGS='--cases s3 --quick' passes arguments on
+bench: $(VENV)/.train $(VENV)-bench/.keras  ## measure speed beside other frameworks, write docs/benchmarks.md; ARGS='--cases s3 --quick' passes arguments on
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-gpu: $(VENV)/.train  ## the same on a CUDA device, without peers: benchmarks/results-gpu.json
+bench-gpu: $(VENV)/.train  ## the speed on a CUDA device, without other frameworks: benchmarks/results-gpu.json
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
-reproduce: $(VENV)/.train  ## the published studies again, docs/studies-results.md; ROOT=data folder [budget=study] [ARGS='--only s4a']
+reproduce: $(VENV)/.train  ## run the published studies, write docs/studies-results.md; ROOT=data folder [budget=study] [ARGS='--only s4a']
 	$(BIN)/python studies/reproduce.py $(ROOT) --budget $(or $(budget),quick) $(ARGS)
 
 clean:  ## remove .venv and caches; runs (outputs/, multirun/) stay

@@ -1,4 +1,4 @@
-"""The same on a CUDA device: for each model a real `train.py trainer=gpu`, the ceiling there, and what one host core can feed.
+"""The same on a CUDA device: for each model a real `train.py trainer=gpu`, the bare loop there, and what one host core can load.
 
     python benchmarks/gpu.py [--models vgg16,cnn7] [--batches 32,256] [--images 8192] [--rounds 3]
 
@@ -10,10 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import render
+import result_tables
 import torch
-from files import class_folders, drawn
-from run import HERE, Benchmark, cache_folder
+from benchmark import HERE, Benchmark, cache_folder
+from image_files import class_folders, draw_faces
+
+from faceattr.report.markdown import table
 
 VGG16 = ("model=vgg16", "model.image_size=[178,218]", "model.pretrained=false")
 MODELS = {
@@ -50,27 +52,29 @@ def main(arguments: Sequence[str]) -> int:
     cache: Path = cache_folder()
     benchmark = Benchmark(HERE / "results-gpu.json", cache, quick=False)
     cases = {f"{name}, batch {batch}": (name, int(batch)) for name in names for batch in given.batches.split(",")}
-    benchmark.start([*cases, "feeding"], go_on=False)
+    benchmark.start([*cases, "data_loading"], resume=False)
     device = torch.cuda.get_device_properties(0)
     benchmark.results["machine"] |= {"gpu": device.name, "gpu_memory_gb": round(device.total_memory / 1e9, 1)}
-    pictures = drawn(cache, "celeba", min(given.images, 4000))
+    pictures = draw_faces(cache, "celeba", min(given.images, 4000))
     folder = class_folders(cache / f"gpu_{given.images}", pictures, train=given.images, val=512)
     for number in range(1, given.rounds + 1):
-        benchmark.turn("feeding", "faceattr", number, lambda: benchmark.script("feeding.py", "faceattr", folder, 5))
+        benchmark.record(
+            "data_loading", "faceattr", number, lambda: benchmark.run_module("data_loading", "faceattr", folder, 5)
+        )
         for case, (name, batch) in cases.items():
             ours = (*MODELS[name], f"data.batch_size={batch}", "loss=bce", "trainer=gpu")
             files, size = ("data=folders", f"data.root={folder}"), {"epochs": given.epochs, "images": given.images}
-            ceiling = ("ceiling.py", 2, given.images, given.epochs, *ours)
-            benchmark.turn(case, "faceattr", number, lambda: benchmark.train(*ours, *files, **size))  # noqa: B023
-            benchmark.turn(case, "ceiling", number, lambda: benchmark.script(*ceiling))  # noqa: B023
-    runs, rows = render.Runs(benchmark.results["runs"]), []
+            loop = ("bare_loop", 2, given.images, given.epochs, *ours)
+            benchmark.record(case, "faceattr", number, lambda: benchmark.run_training(*ours, *files, **size))  # noqa: B023
+            benchmark.record(case, "bare_loop", number, lambda: benchmark.run_module(*loop))  # noqa: B023
+    runs, rows = result_tables.Runs(benchmark.results["runs"]), []
     for case in cases:
-        rates = [render.number(runs.median(case, who, render.steady)) for who in ("faceattr", "ceiling")]
-        ratio = render.verdict(runs.compare(case, "faceattr", "ceiling", render.steady), None)
-        rows.append([case, *rates, ratio])
-    feeding = render.number(runs.median("feeding", "faceattr", render.steady))
-    print(f"\n{device.name}, images/s; one host core feeds {feeding} (128x128, not pinned)\n")
-    print(render.table(["model", "train.py", "ceiling", "ratio"], rows))
+        rates = [runs.median(case, who, result_tables.steady_rate) for who in ("faceattr", "bare_loop")]
+        ratios = runs.ratios(case, "faceattr", "bare_loop", result_tables.steady_rate)
+        rows.append([case, *map(result_tables.format_number, rates), result_tables.format_values(ratios)])
+    loading = result_tables.format_number(runs.median("data_loading", "faceattr", result_tables.steady_rate))
+    print(f"\n{device.name}, images/s; one host core loads {loading} (128x128, not pinned)\n")
+    print(table(["model", "train.py", "bare loop", "ratio"], rows))
     return 1 if benchmark.failed else 0
 
 

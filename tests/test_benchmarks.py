@@ -1,4 +1,4 @@
-"""The benchmark's own code: what a measurement holds, medians, ratios and verdicts in the tables, and the skip without CUDA."""
+"""The code of the benchmark: what a measurement holds, medians, ratios and targets in the tables, `make bench-gpu` without CUDA."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from faceattr.report.markdown import read_between_marks
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 
@@ -16,44 +18,47 @@ def importable(monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
 
 
-def a_run(case, who, number, rates, **more):
+def run_record(case, variant, number, rates, **more):
     memory = {"pss": 900.0, "own": 800.0, "rss": 950.0}
     times = {"epochs": [2.0, 1.0], "first_epoch": 8.0, "seconds": 12.0}
     fixed = {"date": "2030-01-02T03:04:05+00:00", "commit": "abc", "memory": memory}
-    return {"case": case, "who": who, "round": number, "rates": rates} | times | fixed | more
+    return {"case": case, "variant": variant, "round": number, "rates": rates} | times | fixed | more
 
 
-def test_the_tables_hold_medians_ratios_per_round_and_verdicts():
-    import render
+def test_all_tables_shows_medians_ratios_within_a_round_and_targets():
+    import result_tables
 
     runs = []
     for number, (ours, keras, lightning) in enumerate([(600, 200, 150), (660, 200, 110), (300, 50, 100)], 1):
         rates = {"faceattr": ours, "keras": keras, "lightning": lightning}
-        runs += [a_run("s3", who, number, [1, rate, rate]) for who, rate in rates.items()]
-    text = render.tables({"machine": {"cpu": "a CPU", "cores": 2}, "runs": runs})
-    ratios = next(line for line in text.splitlines() if "bar" not in line and "×" in line and "met" in line)
+        runs += [run_record("s3", who, number, [1, rate, rate]) for who, rate in rates.items()]
+    text = result_tables.all_tables({"machine": {"cpu": "a CPU", "cores": 2}, "runs": runs})
+    ratios = next(line for line in text.splitlines() if "×" in line and "met" in line)
     assert "| 3.30× (3.00–6.00); ≥ 3: met |" in ratios
-    assert "| 4.00× (3.00–6.00); ≥ 5: **not met** | – | – |" in ratios  # neither timm nor the ceiling was measured
+    assert "| 4.00× (3.00–6.00); ≥ 5: **not met** | – | – |" in ratios  # neither timm nor the bare loop was measured
     assert "| 200 | 110 | – | 600 | – |" in text
 
 
-def test_a_whole_run_is_measured_where_it_was_run_and_extended_where_it_was_not():
-    import render
+def test_whole_run_seconds_is_the_measured_time_or_extended_from_the_later_epochs():
+    import result_tables
 
-    assert render.whole(50)({"first_epoch": 8.0, "epochs": [5.0, 2.0, 4.0, 3.0], "seconds": 30.0}) == 8 + 49 * 3
-    assert render.whole(2)({"first_epoch": 8.0, "epochs": [5.0, 2.0], "seconds": 30.0}) == 30
+    run = {"first_epoch": 8.0, "epochs": [5.0, 2.0, 4.0, 3.0], "seconds": 30.0}
+    assert result_tables.whole_run_seconds(50)(run) == 8 + 49 * 3
+    assert result_tables.whole_run_seconds(4)(run) == 30
 
 
-def test_growth_memory_and_start_are_judged_by_what_is_at_most():
-    import render
-    from cases import GROWTH, ROWS
+def test_other_targets_are_upper_limits():
+    import result_tables
+    from cases import EVALUATION_ROWS, GROWTH_IMAGES
 
-    runs = [a_run("growth", str(GROWTH[0]), 1, [1, 1000]), a_run("growth", str(GROWTH[-1]), 1, [1, 800])]
-    for rows, megabytes in zip(ROWS, (500.0, 700.0), strict=True):
-        runs.append(a_run("evaluation", str(rows), 1, [], memory={"own": megabytes, "pss": megabytes * 2}))
-    runs += [a_run("startup", "first_step", 1, [], first_step=7.0), a_run("startup", "compose", 1, [], seconds=2.0)]
-    verdicts = [line.split("|")[2].strip() for line in render.tables({"machine": {}, "runs": runs}).splitlines()[6:]]
-    assert verdicts == [
+    images = (str(GROWTH_IMAGES[0]), str(GROWTH_IMAGES[-1]))
+    runs = [run_record("growth", n, 1, [1, rate]) for n, rate in zip(images, (1000, 800), strict=True)]
+    for rows, megabytes in zip(EVALUATION_ROWS, (500.0, 700.0), strict=True):
+        runs.append(run_record("evaluation", str(rows), 1, [], memory={"own": megabytes, "pss": megabytes * 2}))
+    runs.append(run_record("start_up", "first_step", 1, [], first_step=7.0))
+    runs.append(run_record("start_up", "compose", 1, [], seconds=2.0))
+    lines = result_tables.all_tables({"machine": {}, "runs": runs}).splitlines()[6:]
+    assert [line.split("|")[2].strip() for line in lines] == [
         "1.25×; ≤ 1.1: **not met**",
         "200 MB; ≤ 300: met",
         "400 MB; ≤ 300: **not met**",
@@ -62,52 +67,76 @@ def test_growth_memory_and_start_are_judged_by_what_is_at_most():
     ]
 
 
-def test_the_tables_go_between_the_marks(tmp_path):
-    import render
+def test_docs_benchmarks_shows_the_committed_results():
+    import result_tables
 
-    (tmp_path / "a.md").write_text(f"before\n{render.MARKS[0]}\nold\n{render.MARKS[1]}\nafter\n")
-    render.insert(tmp_path / "a.md", "new")
-    assert (tmp_path / "a.md").read_text() == f"before\n{render.MARKS[0]}\n\nnew\n\n{render.MARKS[1]}\nafter\n"
-
-
-def test_the_document_shows_the_results_that_are_kept():
-    import render
-
-    document = (BENCHMARKS.parent / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-    file = BENCHMARKS / "results.json"
-    shown = document.split(render.MARKS[0])[1].split(render.MARKS[1])[0].strip()
-    assert shown == (render.tables(json.loads(file.read_text())) if file.exists() else "Not measured yet.")
+    shown = read_between_marks(BENCHMARKS.parent / "docs" / "benchmarks.md")
+    assert shown == result_tables.all_tables(json.loads((BENCHMARKS / "results.json").read_text()))
 
 
-def test_a_measurement_knows_its_output_time_memory_and_failure(tmp_path):
-    from measure import Failed, measure
+def test_measure_gives_output_time_and_memory(tmp_path):
+    from measure_process import measure
 
-    script = "from clock import Clock; c = Clock(); b = bytearray(2**27); c.begin(); c.step(8); c.end(); import time;"
-    script += f"open({str(tmp_path / 'there')!r}, 'w').close(); time.sleep(0.7); c.report(extra=1)"
+    script = "from epoch_timer import EpochTimer; t = EpochTimer(); b = bytearray(2**27); t.start_epoch(); t.step(8);"
+    script += f"t.end_epoch(); open({str(tmp_path / 'file')!r}, 'w').close(); import time; time.sleep(0.7);"
+    script += "t.print_json(extra=1)"
     env = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
-    ended = measure([sys.executable, "-c", script], cwd=tmp_path, env=env, watch=tmp_path / "there")
-    said = json.loads(ended.out)
-    assert said["extra"] == 1 and said["epochs"][0]["images"] == 8 and 0 < said["first_step"] < ended.seconds
-    assert 0 < ended.appeared < ended.seconds and ended.memory["rss"] > 128
+    measured = measure([sys.executable, "-c", script], cwd=tmp_path, env=env, watch=tmp_path / "file")
+    printed = json.loads(measured.stdout)
+    assert printed["extra"] == 1 and printed["epochs"][0]["images"] == 8
+    assert 0 < printed["first_step"] < measured.seconds and 0 < measured.file_appeared < measured.seconds
+    assert measured.memory["rss"] > 128
     if sys.platform == "linux":
-        assert ended.memory["own"] > 128 and ended.memory["pss"] >= ended.memory["own"]
-    with pytest.raises(Failed, match=r"exit code 3.*said why"):
-        measure([sys.executable, "-c", "import sys; print('said why'); sys.exit(3)"], cwd=tmp_path, env=env)
+        assert measured.memory["own"] > 128 and measured.memory["pss"] >= measured.memory["own"]
 
 
-def test_every_competitor_gets_the_same_files(tmp_path):
-    from files import class_folders
+def test_measure_names_exit_code_and_output_of_a_failed_command(tmp_path):
+    from measure_process import CommandFailed, measure
+
+    program = "import sys; print('the reason'); sys.exit(3)"
+    with pytest.raises(CommandFailed, match=r"exit code 3.*the reason"):
+        measure([sys.executable, "-c", program], cwd=tmp_path, env=os.environ)
+
+
+def test_record_saves_a_measurement_once_and_reports_a_failed_one(tmp_path, capsys):
+    from benchmark import Benchmark
+    from measure_process import CommandFailed
+
+    def fail():
+        raise CommandFailed("exit code 3")
+
+    def measured(seconds):
+        return lambda: {"rates": [1.0, 2.0], "seconds": seconds, "memory": {"pss": 1.0}, "other_busy_cores": 0.0}
+
+    benchmark = Benchmark(tmp_path / "results.json", tmp_path, quick=True)
+    benchmark.results["machine"] = {"commit": "abc", "versions": {}}
+    benchmark.record("s3", "keras", 1, fail)
+    for seconds in (1.0, 2.0):
+        benchmark.record("s3", "timm", 1, measured(seconds))
+    saved = Benchmark(tmp_path / "results.json", tmp_path, quick=True).results["runs"]
+    assert [(run["variant"], run["seconds"]) for run in saved] == [("timm", 1.0)]
+    assert benchmark.failed == 1 and "s3 keras round 1 FAILED: exit code 3" in capsys.readouterr().err
+
+
+def test_class_folders_repeats_pictures_under_other_names(tmp_path):
+    from image_files import class_folders
 
     pictures = [(tmp_path / f"{i}.jpg", "ab"[i % 2]) for i in range(4)]
     for file, _ in pictures:
         file.write_text(file.stem)
     out = class_folders(tmp_path / "out", pictures, train=5, val=1)
-    found = {str(file.relative_to(out)): file.read_text() for file in sorted(out.rglob("*.jpg"))}
-    assert found == {f"train/{'ab'[i % 2]}/{i:06d}.jpg": str(i % 4) for i in range(5)} | {"val/b/000005.jpg": "1"}
+    contents = {str(file.relative_to(out)): file.read_text() for file in sorted(out.rglob("*.jpg"))}
+    assert contents == {f"train/{'ab'[i % 2]}/{i:06d}.jpg": str(i % 4) for i in range(5)} | {"val/b/000005.jpg": "1"}
+
+
+@pytest.mark.parametrize("program", ["run.py", "gpu.py"])
+def test_help_lists_the_options(program):
+    ended = subprocess.run([sys.executable, BENCHMARKS / program, "--help"], capture_output=True, text=True)
+    assert ended.returncode == 0 and "--rounds" in ended.stdout
 
 
 @pytest.mark.slow
-def test_bench_gpu_says_why_it_does_nothing():
+def test_bench_gpu_without_cuda_measures_nothing():
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     ended = subprocess.run([sys.executable, BENCHMARKS / "gpu.py"], env=env, capture_output=True, text=True)
     assert ended.returncode == 0 and ended.stdout == "No CUDA device is visible here: nothing was measured.\n"

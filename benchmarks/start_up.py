@@ -1,6 +1,6 @@
-"""Seconds from launch to the end of the first optimizer step of a real `train.py`, which is stopped there.
+"""Start-up: seconds from launch to the end of the first optimizer step of a real `train.py`, which is stopped there.
 
-python first_step.py [override …]
+python benchmarks/start_up.py [override …]
 """
 
 import os
@@ -9,19 +9,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from clock import Clock
+from epoch_timer import EpochTimer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 
 def stop(*_: Any) -> None:
-    clock.begin()
-    clock.step(0)
-    clock.report()
+    """Called by torch after the first step: print the time and leave without any cleaning up."""
+    timer.start_epoch()
+    timer.step(0)
+    timer.print_json()
     os._exit(0)
 
 
 if __name__ == "__main__":
-    clock = Clock()
+    timer = EpochTimer()
     register_optimizer_step_post_hook(stop)
     sys.argv[0] = str(Path(__file__).resolve().parents[1] / "train.py")
     sys.path[0] = str(Path(sys.argv[0]).parent)

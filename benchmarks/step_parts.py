@@ -1,8 +1,8 @@
-"""Where the time of a training step goes: a real `train.py`, its parts timed from outside (inner parts are contained in outer).
+"""The parts of a training step and their times, in a real `train.py` (the time of an inner part is contained in the outer one).
 
-    python benchmarks/pieces.py model=cnn7 augment=keras_40 …
+    python benchmarks/step_parts.py model=cnn7 augment=keras_40 …
 
-Milliseconds by the host's clock: on a CUDA device they are those of launching the work, not of doing it.
+Milliseconds by the host's clock. On a CUDA device they are the times of launching the work, not of doing it.
 """
 
 import runpy
@@ -21,11 +21,11 @@ from faceattr.models.network import Network
 from faceattr.training.module import Classifier
 
 PARTS = [
-    (_TrainingEpochLoop, "advance", "step, all of it"),
-    (batches.ImageSet, "__getitems__", "· batch gathered"),
-    (array_cache.RowArray, "__getitem__", "· · rows read"),
+    (_TrainingEpochLoop, "advance", "the whole step"),
+    (batches.ImageSet, "__getitems__", "· gather the batch"),
+    (array_cache.RowArray, "__getitem__", "· · read rows"),
     (Classifier, "training_step", "· training_step"),
-    (augment.Augmentation, "draw", "· · augmentation drawn"),
+    (augment.Augmentation, "draw", "· · draw augmentation"),
     (augment, "warp_by_opencv", "· · warp"),
     (augment, "relight_by_opencv", "· · light"),
     (Classifier, "scaled", "· · scaling"),
@@ -35,28 +35,28 @@ PARTS = [
 ]
 
 
-def timed(owner: Any, name: str, times: list[float]) -> None:
+def time_calls(owner: Any, name: str, times: list[float]) -> None:
     function = getattr(owner, name)
 
-    def around(*arguments: Any, **named: Any) -> Any:
-        began = time.perf_counter()
+    def measured(*arguments: Any, **named: Any) -> Any:
+        started = time.perf_counter()
         result = function(*arguments, **named)
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - started)
         return result
 
-    setattr(owner, name, around)
+    setattr(owner, name, measured)
 
 
 if __name__ == "__main__":
-    found: dict[str, list[float]] = defaultdict(list)
+    times_by_part: dict[str, list[float]] = defaultdict(list)
     for owner, name, label in PARTS:
-        timed(owner, name, found[label])
+        time_calls(owner, name, times_by_part[label])
     sys.argv[0] = str(Path(__file__).resolve().parents[1] / "train.py")
     sys.path[0] = str(Path(sys.argv[0]).parent)
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
     finally:
-        print("\nmilliseconds: median, mean (gathering, reading, scaling and the network: validation's too)")
+        print("\nmilliseconds: median, mean (gathering, reading, scaling and network: with those of the validation)")
         for _, _, label in PARTS:
-            if times := found[label]:
+            if times := times_by_part[label]:
                 print(f"{label:26} {1000 * statistics.median(times):8.2f} {1000 * statistics.mean(times):8.2f}")

@@ -1,4 +1,4 @@
-"""The cases' networks as a PyTorch user writes them, for the Lightning and timm peers."""
+"""The networks of the cases in plain PyTorch, for the Lightning and timm peers."""
 
 from cases import CASES
 from torch import nn
@@ -6,7 +6,7 @@ from torchvision.models import vgg16
 
 
 def build(name: str) -> tuple[nn.Module, nn.Module]:
-    """The network, frozen parts without gradients, and its loss."""
+    """The network, its frozen layers without gradients, and its loss."""
     if name in ("s3", "s4c"):
         widths = (32, 32, 32, 64, 64) if name == "s3" else (32, 64, 128, 128, 128)
         layers, channels = [], 3

@@ -1,13 +1,13 @@
-"""The studies' own code: Keras, ImageDataGenerator with flow_from_directory, and model.fit.
+"""The Keras peer, as the studies are written: ImageDataGenerator with flow_from_directory, and model.fit.
 
-python keras_peer.py CASE FOLDER EPOCHS
+python -m peers.keras CASE FOLDER EPOCHS        (in benchmarks/)
 """
 
 import os
 import sys
 
 from cases import CASES, Case
-from clock import Clock
+from epoch_timer import EpochTimer
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -42,25 +42,25 @@ def build(name: str, case: Case) -> tf.keras.Model:
     return Sequential([base, layers.Flatten(), *head, layers.Dense(3, activation="softmax")])
 
 
-class Times(tf.keras.callbacks.Callback):
-    """Tells the clock; `sizes` are the images of each batch."""
+class TimeEpochs(tf.keras.callbacks.Callback):
+    """`sizes`: the number of images in each batch."""
 
-    def __init__(self, clock: Clock, sizes: list[int]) -> None:
+    def __init__(self, timer: EpochTimer, sizes: list[int]) -> None:
         super().__init__()
-        self.clock, self.sizes = clock, sizes
+        self.timer, self.sizes = timer, sizes
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.clock.begin()
+        self.timer.start_epoch()
 
     def on_train_batch_end(self, batch, logs=None):
-        self.clock.step(self.sizes[batch])
+        self.timer.step(self.sizes[batch])
 
     def on_epoch_end(self, epoch, logs=None):
-        self.clock.end()
+        self.timer.end_epoch()
 
 
 def main(name: str, folder: str, epochs: str) -> None:
-    clock, case = Clock(), CASES[name]
+    timer, case = EpochTimer(), CASES[name]
     scale = {"preprocessing_function": preprocess_input} if case.scaling == "caffe" else {"rescale": 1 / 255}
     mode = "binary" if name == "s3" else "categorical"
     flow = {"target_size": case.size, "batch_size": case.batch, "class_mode": mode}
@@ -72,9 +72,9 @@ def main(name: str, folder: str, epochs: str) -> None:
     model = build(name, case)
     model.compile(optimizer=optimizer, loss=f"{mode}_crossentropy", metrics=["accuracy"])
     sizes = [min(case.batch, train.samples - start) for start in range(0, train.samples, case.batch)]
-    model.fit(train, epochs=int(epochs), validation_data=val, callbacks=[Times(clock, sizes)], verbose=0)
+    model.fit(train, epochs=int(epochs), validation_data=val, callbacks=[TimeEpochs(timer, sizes)], verbose=0)
     versions = {"tensorflow": tf.__version__, "keras": tf.keras.__version__}
-    clock.report(parameters=model.count_params(), versions=versions)
+    timer.print_json(parameters=model.count_params(), versions=versions)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""What bounds the ceiling: torch.profiler over 20 steps of our network in a bare loop, on random bf16 images in memory.
+"""Which operators take the time: torch.profiler over 20 steps of a network in a bare loop, on random bf16 images in memory.
 
-python ops.py [override …]        (as of train.py)
+python benchmarks/operator_profile.py [override …]        (those of train.py)
 """
 
 import sys
 
 import torch
-from ceiling import composed
+from bare_loop import compose_config
 from torch.profiler import ProfilerActivity, profile
 
 from faceattr.models.task import Task
@@ -15,7 +15,7 @@ from faceattr.training.trainer import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()
-    cfg = composed([*sys.argv[1:], "trainer=cpu"])
+    cfg = compose_config([*sys.argv[1:], "trainer=cpu"])
     network = build_network(cfg, Task.from_config(["no", "yes"], ordinal=False, loss="auto"))
     network.to(memory_format=torch.channels_last)
     images = torch.randn(cfg.data.batch_size, 3, *cfg.model.image_size, dtype=torch.bfloat16)
@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
     for _ in range(10):
         step()
-    with profile(activities=[ProfilerActivity.CPU]) as found:
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
         for _ in range(20):
             step()
-    print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))
+    print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40))

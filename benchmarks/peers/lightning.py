@@ -1,23 +1,24 @@
-"""What a PyTorch user writes, in the manner of the Lightning-Hydra templates: a LightningModule with torchmetrics, torchvision's
-ImageFolder and v2 transforms, a DataLoader with two workers, fp32.
+"""The Lightning peer, as the Lightning-Hydra templates have it: a LightningModule with torchmetrics, torchvision's ImageFolder and
+v2 transforms, a DataLoader with two workers, fp32.
 
-    python lightning_peer.py CASE FOLDER EPOCHS
+    python -m peers.lightning CASE FOLDER EPOCHS        (in benchmarks/)
 """
 
 import logging
 import sys
 import warnings
 
-import nets
 import pytorch_lightning as pl
 import torch
 from cases import CASES, Case
-from clock import Clock
+from epoch_timer import EpochTimer
 from torch.utils.data import DataLoader
 from torchmetrics import MaxMetric, MeanMetric
 from torchmetrics.classification import BinaryAccuracy, MulticlassAccuracy
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
+
+from peers import networks
 
 
 class LitModule(pl.LightningModule):
@@ -68,22 +69,22 @@ class LitModule(pl.LightningModule):
         return torch.optim.RMSprop(trained, lr=self.case.lr, alpha=0.9)
 
 
-class Times(pl.Callback):
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
+class TimeEpochs(pl.Callback):
+    def __init__(self, timer: EpochTimer) -> None:
+        self.timer = timer
 
     def on_train_epoch_start(self, trainer, pl_module):
-        self.clock.begin()
+        self.timer.start_epoch()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.clock.step(len(batch[1]))
+        self.timer.step(len(batch[1]))
 
     def on_train_epoch_end(self, trainer, pl_module):  # after the validation
-        self.clock.end()
+        self.timer.end_epoch()
 
 
 def transforms(case: Case, train: bool) -> v2.Compose:
-    """Resize, the case's augmentation in torchvision's nearest terms, float, and normalisation where the case has one."""
+    """Resize, the augmentation that is nearest to the case's, float, and normalisation if the case has one."""
     chain: list[torch.nn.Module] = [v2.ToImage(), v2.Resize(case.size)]
     if train and case.augment:
         zoom, shift = case.augment["zoom_range"], case.augment.get("width_shift_range", 0)
@@ -105,14 +106,16 @@ def transforms(case: Case, train: bool) -> v2.Compose:
 def main(name: str, folder: str, epochs: str) -> None:
     warnings.simplefilter("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
-    clock, case = Clock(), CASES[name]
+    timer, case = EpochTimer(), CASES[name]
     workers = {"batch_size": case.batch, "num_workers": 2, "persistent_workers": True}
     train, val = (ImageFolder(f"{folder}/{split}", transforms(case, split == "train")) for split in ("train", "val"))
-    net, criterion = nets.build(name)
+    net, criterion = networks.build(name)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    trainer = pl.Trainer(accelerator="cpu", max_epochs=int(epochs), logger=False, callbacks=[Times(clock)], **quiet)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=int(epochs), logger=False, callbacks=[TimeEpochs(timer)], **quiet
+    )
     trainer.fit(LitModule(net, criterion, case), DataLoader(train, shuffle=True, **workers), DataLoader(val, **workers))
-    clock.report(parameters=sum(p.numel() for p in net.parameters()))
+    timer.print_json(parameters=sum(p.numel() for p in net.parameters()))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the leakage audit finds: copies of real images, made in every way that it claims to see through, and its false pairs.
+"""Recall of the search for duplicates: the share of copies that it finds, by kind of copy, and how many false pairs it reports.
 
-    python audit_recall.py FOLDER N             recall by kind of copy, false pairs, of N images of FOLDER
-    python audit_recall.py FOLDER N seconds     seconds and memory by stage at N images: those of FOLDER, each changed at random
+    python benchmarks/duplicate_recall.py FOLDER N             recall and false pairs, on N images of FOLDER
+    python benchmarks/duplicate_recall.py FOLDER N seconds     time and memory of each stage with N images
 
-Seconds of a core, without the images' own making: a changed image is a blend of two, turned, shifted and cropped at random,
-at 128x128, made as it is asked for.
+With `seconds` the N images are made from those of FOLDER: a blend of two, rotated, shifted and cropped at random, at 128x128. Each
+is made when it is asked for; that time is not counted. Times are CPU seconds.
 """
 
 import io
@@ -20,12 +20,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from ceiling import composed
+from bare_loop import compose_config
 from PIL import Image, ImageEnhance
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from faceattr.data import duplicates
+from faceattr.data.batches import Batch
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import read
 from faceattr.data.table import prepare
@@ -48,7 +49,7 @@ def scaled(factor: float) -> Change:
 
 
 def cropped(side: float, central: bool) -> Change:
-    """Back at the size it had; off centre: anywhere inside."""
+    """Crop and resize to the old size. Not `central`: the crop lies anywhere in the image."""
 
     def change(image: Image.Image) -> Image.Image:
         size = np.array(image.size)
@@ -63,7 +64,7 @@ def brighter(factor: float) -> Change:
     return lambda image: ImageEnhance.Brightness(image).enhance(factor)
 
 
-def turned(degrees: float) -> Change:
+def rotated(degrees: float) -> Change:
     return lambda image: image.rotate(degrees, Image.Resampling.BICUBIC)
 
 
@@ -91,31 +92,34 @@ CHANGES: dict[str, Change] = {
     **{f"brightness {f:.0%}": brighter(f) for f in (1.15, 0.85)},
     "grey": grey,
     "mirrored": mirrored,
-    **{f"centre {side:.0%}": cropped(side, True) for side in (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)},
-    **{f"off centre {side:.0%}": cropped(side, False) for side in (0.95, 0.9, 0.85, 0.8, 0.7)},
-    **{f"turned {d}°": turned(d) for d in (2, 5, 10)},
-    "50%, centre 90%, mirrored, JPEG 50": chain(scaled(0.5), cropped(0.9, True), mirrored, encoded("JPEG", 50)),
-    "off centre 95%, brightness 85%, JPEG 30": chain(cropped(0.95, False), brighter(0.85), encoded("JPEG", 30)),
-    "centre 80%, resized 50%, WebP 50": chain(cropped(0.8, True), scaled(0.5), encoded("WEBP", 50)),
+    **{f"central crop {side:.0%}": cropped(side, True) for side in (0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)},
+    **{f"crop anywhere {side:.0%}": cropped(side, False) for side in (0.95, 0.9, 0.85, 0.8, 0.7)},
+    **{f"rotated by {d}°": rotated(d) for d in (2, 5, 10)},
+    "resized 50%, central crop 90%, mirrored, JPEG 50": chain(
+        scaled(0.5), cropped(0.9, True), mirrored, encoded("JPEG", 50)
+    ),
+    "crop anywhere 95%, brightness 85%, JPEG 30": chain(cropped(0.95, False), brighter(0.85), encoded("JPEG", 30)),
+    "central crop 80%, resized 50%, WebP 50": chain(cropped(0.8, True), scaled(0.5), encoded("WEBP", 50)),
 }
 
 
 def data_of(root: Path, files: list[str], **more: Any) -> FaceData:
-    """Two splits and two classes are what a table must have; the audit's copies do not ask for them."""
+    """A table needs two splits and two classes; the search for duplicates does not use them."""
     rows = pd.DataFrame({"path": files, "label": np.resize(["a", "b"], len(files))})
     rows.attrs.update(classes=["a", "b"], ordinal=False)
-    cfg = composed(["data=csv", f"data.root={root}", *(f"data.{key}={value}" for key, value in more.items())])
+    cfg = compose_config(["data=csv", f"data.root={root}", *(f"data.{key}={value}" for key, value in more.items())])
     return FaceData(prepare(rows, root, split=None), cfg.data, input_spec(cfg))
 
 
-def pairs_of(root: Path, files: list[str]) -> pd.DataFrame:
+def find_pairs(root: Path, files: list[str]) -> pd.DataFrame:
+    """The pairs that are found, by file name without `.png`."""
     data = data_of(root, files, pack="ram")
-    found, names = duplicates.find(data), data.table["path"].str.removesuffix(".png").to_numpy(object)
-    return found.assign(row=names[found["row"]], other=names[found["other"]])
+    pairs, names = duplicates.find(data), data.table["path"].str.removesuffix(".png").to_numpy(object)
+    return pairs.assign(row=names[pairs["row"]], other=names[pairs["other"]])
 
 
 def connected(pairs: pd.DataFrame) -> dict[str, int]:
-    """Each image that has a copy → a number, the same for all that pairs connect."""
+    """Each image that has a copy → the number of its connected group of copies."""
     codes, names = pd.factorize(pd.concat([pairs["row"], pairs["other"]]))
     edges = coo_array((np.ones(len(pairs)), codes.reshape(2, -1)), (len(names), len(names)))
     return dict(zip(names, connected_components(edges, directed=False)[1], strict=True))
@@ -129,38 +133,45 @@ def recall(folder: Path, n: int) -> None:
         for i, file in enumerate(files):
             (root / f"{i}.png").symlink_to(file.resolve())
         originals = [f"{i}.png" for i in range(n)]
-        found = pairs_of(root, originals)
-        known = {frozenset(pair) for pair in zip(found["row"], found["other"], strict=True)}
-        print(f"{len(known)} pairs among the {n} images themselves: look at them; they do not count below\n")
+        pairs = find_pairs(root, originals)
+        known = {frozenset(pair) for pair in zip(pairs["row"], pairs["other"], strict=True)}
+        print(f"{len(known)} pairs among the {n} images themselves: look at them; they are not counted below\n")
         print("| copy | found | least similarity | false pairs |\n|---|---|---|---|")
         for name, change in CHANGES.items():
             for i, file in enumerate(files):
                 change(Image.open(file).convert("RGB")).save(root / f"{i}c.png")
-            found = pairs_of(root, [*originals, *(f"{i}c.png" for i in range(n))])
-            one, other = found["row"].str.removesuffix("c"), found["other"].str.removesuffix("c")
-            hit = one == other
-            false = sum(frozenset(pair) not in known for pair in zip(one[~hit], other[~hit], strict=True))
-            group = connected(found)
-            share = np.mean([f"{i}" in group and group[f"{i}"] == group.get(f"{i}c") for i in range(n)])
-            print(f"| {name} | {share:.3f} | {found['similarity'][hit].min():.3f} | {false} |", flush=True)
+            pairs = find_pairs(root, [*originals, *(f"{i}c.png" for i in range(n))])
+            print(recall_row(name, pairs, known, n), flush=True)
 
 
-class Changed:
-    """What `duplicates.find` asks of a FaceData, without a disk of 200,000 images."""
+def recall_row(name: str, pairs: pd.DataFrame, known: set[frozenset[str]], n: int) -> str:
+    """Image i and its copy `ic` belong together; any other pair that is not `known` is false."""
+    one, other = pairs["row"].str.removesuffix("c"), pairs["other"].str.removesuffix("c")
+    correct = one == other
+    false = sum(frozenset(pair) not in known for pair in zip(one[~correct], other[~correct], strict=True))
+    group = connected(pairs)
+    share = np.mean([f"{i}" in group and group[f"{i}"] == group.get(f"{i}c") for i in range(n)])
+    return f"| {name} | {share:.3f} | {pairs['similarity'][correct].min():.3f} | {false} |"
+
+
+class RandomImages:
+    """Stands in for a FaceData with any number of images: they are made when they are asked for, not stored."""
 
     def __init__(self, folder: Path, n: int) -> None:
-        cfg = composed(["data=csv", f"data.root={folder}", "model.image_size=[128,128]"])
+        cfg = compose_config(["data=csv", f"data.root={folder}", "model.image_size=[128,128]"])
         files, self.spec = sorted(map(str, folder.rglob("*.jpg"))), input_spec(cfg)
         self.pixels = np.stack([read(file, self.spec) for file in files])
         self.seconds = 0.0
         self.table, self.paths = pd.DataFrame(index=range(n)), [files[i % len(files)] for i in range(n)]
 
-    def in_order(self, rows: np.ndarray) -> Iterator[tuple[torch.Tensor, None, None]]:
+    def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
         for start in range(0, len(rows), 32):
-            began = time.process_time()
-            images = torch.from_numpy(np.stack([self.image(row) for row in rows[start : start + 32]]))
-            self.seconds += time.process_time() - began
-            yield images.permute(0, 3, 1, 2), None, None
+            started = time.process_time()
+            chosen = rows[start : start + 32]
+            images = torch.from_numpy(np.stack([self.image(row) for row in chosen]))
+            self.seconds += time.process_time() - started
+            no_targets = torch.full((len(chosen),), -1)
+            yield Batch(images.permute(0, 3, 1, 2), no_targets, torch.from_numpy(chosen))
 
     def image(self, row: int) -> np.ndarray:
         draw = np.random.default_rng(int(row))
@@ -172,24 +183,24 @@ class Changed:
 
 
 def seconds(folder: Path, n: int) -> None:
-    data: Any = Changed(folder, n)
+    data: Any = RandomImages(folder, n)
     base, stages = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, {}
 
     def timed(name: str, stage: Callable[..., Any], *arguments: Any) -> Any:
-        began, clock, made = time.process_time(), time.perf_counter(), data.seconds
+        started, clock, making = time.process_time(), time.perf_counter(), data.seconds
         result = stage(*arguments)
-        stages[name] = time.process_time() - began - (data.seconds - made)
-        took = f"{stages[name]:.1f} s of a core, {time.perf_counter() - clock:.1f} s by the clock with the making of the images"
-        print(f"{name}: {took}", flush=True)
+        stages[name] = time.process_time() - started - (data.seconds - making)
+        wall = f"{time.perf_counter() - clock:.1f} s wall time, the making of the images included"
+        print(f"{name}: {stages[name]:.1f} CPU seconds, {wall}", flush=True)
         return result
 
     hashes = timed("hashing", duplicates._hashes, data)
-    looked = timed("comparing hashes", duplicates._candidates, hashes)
-    similarity = timed("comparing images", duplicates._similarities, data, looked)
-    print(f"together {sum(stages.values()):.1f} s of a core")
-    print(f"{n:,} images, {len(looked):,} candidates, {(similarity >= duplicates.SAME).sum():,} pairs")
+    candidates = timed("comparing hashes", duplicates._candidates, hashes)
+    similarity = timed("comparing images", duplicates._similarities, data, candidates)
+    print(f"all stages: {sum(stages.values()):.1f} CPU seconds")
+    print(f"{n:,} images, {len(candidates):,} candidates, {(similarity >= duplicates.SAME).sum():,} pairs")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"memory at most {most / 1e6:.2f} GB, {base / 1e6:.2f} of it before (torch, and {len(data.pixels)} images)")
+    print(f"peak memory {most / 1e6:.2f} GB, {base / 1e6:.2f} of it before (torch, and {len(data.pixels)} images)")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """What a GPU could do, on paper: FLOPs and bytes of a training step of every model, counted on the meta device (no network
-is computed), and the rates that follow from published peaks and the assumptions below. `python benchmarks/scaling.py` writes
-the tables of docs/scaling.md. All it measures is the gather from a packed file, for some seconds.
+is computed), and the rates that follow from published peaks and the assumptions below. `python benchmarks/gpu_estimate.py`
+writes the tables of docs/scaling.md. All it measures is reading rows of a cached file, for some seconds.
 """
 
-import re
 import tempfile
 import time
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from faceattr.data import augment
 from faceattr.data.array_cache import RowArray
 from faceattr.models import freezing
 from faceattr.models.task import Task
+from faceattr.report import markdown
 from faceattr.training.module import build_network, build_policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -166,9 +166,7 @@ def digits(value: float, places: int = 3) -> str:
 
 
 def table(header: str, lines: list[list[str]]) -> str:
-    columns = header.split(" | ")
-    rows = [columns, ["---"] + ["--:"] * (len(columns) - 1), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown.table(header.split(" | "), lines, numbers=True)
 
 
 def work(c: Case, kept: bool) -> list[str]:
@@ -263,12 +261,9 @@ def tables() -> str:
 
 def main() -> None:
     file = ROOT / "docs" / "scaling.md"
-    made, text = tables(), file.read_text(encoding="utf-8")
-    print(made)
-    text, found = re.subn(r"(?s)(<!-- table -->\n).*?(<!-- /table -->)", lambda m: f"{m[1]}{made}\n{m[2]}", text)
-    if found != 1:
-        raise SystemExit(f"{file} has no place for the tables: <!-- table -->, <!-- /table -->")
-    file.write_text(text, encoding="utf-8")
+    text = tables()
+    print(text)
+    markdown.write_between_marks(file, text, "table")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
-"""timm's own way: create_dataset, create_loader, create_optimizer_v2, and the loop of its train.py, without AMP.
+"""The timm peer: create_dataset, create_loader, create_optimizer_v2, and the loop of timm's train.py, without AMP.
 
-python timm_peer.py CASE FOLDER EPOCHS
+python -m peers.timm CASE FOLDER EPOCHS        (in benchmarks/)
 """
 
 import sys
 
-import nets
 import torch
 from cases import CASES
-from clock import Clock
+from epoch_timer import EpochTimer
 from timm.data import create_dataset, create_loader
 from timm.optim import create_optimizer_v2
 from timm.utils import AverageMeter, accuracy
+
+from peers import networks
 
 NEAREST = {  # timm crops and resizes at random where Keras warps: no rotation, shift or shear
     "s3": {"scale": (0.64, 1.0), "ratio": (0.8, 1.25), "hflip": 0.0, "color_jitter": None},
@@ -20,8 +21,8 @@ NEAREST = {  # timm crops and resizes at random where Keras warps: no rotation, 
 
 
 def main(name: str, folder: str, epochs: str) -> None:
-    clock, case, device = Clock(), CASES[name], torch.device("cpu")
-    net, criterion = nets.build(name)
+    timer, case, device = EpochTimer(), CASES[name], torch.device("cpu")
+    net, criterion = networks.build(name)
     binary = isinstance(criterion, torch.nn.BCEWithLogitsLoss)
     caffe = case.scaling == "caffe"
     shared = {
@@ -46,7 +47,7 @@ def main(name: str, folder: str, epochs: str) -> None:
 
     for _ in range(int(epochs)):
         losses, top1 = AverageMeter(), AverageMeter()
-        clock.begin()
+        timer.start_epoch()
         net.train()
         for inputs, target in train:
             inputs, target = inputs.to(device), target.to(device)
@@ -55,7 +56,7 @@ def main(name: str, folder: str, epochs: str) -> None:
             optimizer.step()
             optimizer.zero_grad()
             losses.update(loss.item(), inputs.size(0))
-            clock.step(inputs.size(0))
+            timer.step(inputs.size(0))
         net.eval()
         with torch.inference_mode():
             for inputs, target in val:
@@ -63,8 +64,8 @@ def main(name: str, folder: str, epochs: str) -> None:
                 losses.update(loss_of(logits, target).item(), inputs.size(0))
                 if not binary:
                     top1.update(accuracy(logits, target)[0].item(), inputs.size(0))
-        clock.end()
-    clock.report(parameters=sum(p.numel() for p in net.parameters()))
+        timer.end_epoch()
+    timer.print_json(parameters=sum(p.numel() for p in net.parameters()))
 
 
 if __name__ == "__main__":
