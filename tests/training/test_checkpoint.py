@@ -12,7 +12,14 @@ from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint
 from faceattr.training.checkpoint import AtomicCheckpointIO, read, read_description, upgrade
 
-DESCRIBED = {"format": checkpoint.FORMAT, "version": "1.0", "classes": ["woman", "man"]}
+DESCRIBED = {
+    "format": checkpoint.FORMAT,
+    "version": "1.0",
+    "config": {},
+    "classes": ["woman", "man"],
+    "fingerprint": "",
+    "weights": "",
+}
 
 
 @contextmanager
@@ -27,7 +34,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 
 def content(size: int = 10) -> dict[str, object]:
-    return {"state_dict": {"weight": torch.arange(size)}, checkpoint.KEY: DESCRIBED}
+    return {"state_dict": {"weight": torch.arange(size)}, "epoch": 0, checkpoint.KEY: DESCRIBED}
 
 
 def save(path: Path, size: int = 10) -> None:

@@ -8,9 +8,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from faceattr.config.command_line import typed
+from faceattr.config.stored import GROUPS, with_own_paths
 from faceattr.errors import FaceattrError
-
-GROUPS = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
 
 
 def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
@@ -32,7 +31,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     else:
         from faceattr.training.checkpoint import read_description
 
-        stored = read_description(ckpt)["config"]
+        stored = with_own_paths(read_description(ckpt)["config"])
     if stored or not trains:
         for group in GROUPS:
             node = OmegaConf.create(stored.get(group) or {})

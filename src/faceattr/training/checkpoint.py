@@ -6,6 +6,7 @@ interpolations resolved), `classes`, `ordinal`, `multilabel`, `fingerprint` (of 
 from) and, once fitted, `temperature`.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from faceattr.config.command_line import typed
+from faceattr.config.stored import check_stored_config
 from faceattr.errors import FaceattrError
 
 FORMAT = 2
@@ -51,13 +53,36 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
             f"ckpt={path}: format {described['format']}, written by faceattr {described.get('version', '?')}; "
             f"this version reads formats 1 to {FORMAT}. Use that version, or train again."
         )
-    return content | {KEY: upgrade(described)}
+    described = _check_fields(upgrade(described), content, f"ckpt={path}")
+    check_stored_config(described["config"], f"ckpt={path}")
+    return content | {KEY: described}
+
+
+FIELDS: dict[str, tuple[type, ...]] = {"config": (dict,), "classes": (list,), "fingerprint": (str,), "weights": (str,)}
+"""Fields that every description has, and their types."""
+
+
+def _check_fields(description: dict[str, Any], content: dict[str, Any], source: str) -> dict[str, Any]:
+    """Every field that is read later is there and of its type. Raises FaceattrError: the field."""
+    for name, types in FIELDS.items():
+        if not isinstance(description.get(name), types):
+            raise FaceattrError(f"{source}: its field {name} is missing or damaged.")
+    classes = description["classes"]
+    if not classes or not all(isinstance(name, str) and name for name in classes) or len(set(classes)) < len(classes):
+        raise FaceattrError(f"{source}: its classes are damaged: {str(classes)[:80]}")
+    temperature = description.get("temperature", 1.0)
+    if not isinstance(temperature, int | float) or not (math.isfinite(temperature) and temperature > 0):
+        raise FaceattrError(f"{source}: its temperature is {str(temperature)[:40]}; it must be a number above 0.")
+    if not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("epoch"), int):
+        raise FaceattrError(f"{source}: its weights or its epoch are missing.")
+    return description
 
 
 def upgrade(description: dict[str, Any]) -> dict[str, Any]:
     """A description of any format that `read` takes, in the present one."""
     if description["format"] == 1:
-        config = {key: _moved_target(group) for key, group in description["config"].items()}
+        config = description.get("config")
+        config = {key: _moved_target(group) for key, group in config.items()} if isinstance(config, dict) else config
         description = {**description, "format": 2, "config": config}
     return description
 

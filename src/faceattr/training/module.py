@@ -247,8 +247,13 @@ def load(path: str) -> tuple[Classifier, dict[str, Any]]:
     classifier = Classifier(cfg, build_network(cfg, task), task)
     try:
         classifier.load_state_dict(content["state_dict"])
-    except (RuntimeError, KeyError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
+    broken = [name for name, tensor in content["state_dict"].items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise FaceattrError(
+            f"ckpt={path}: {broken[0]} holds values that are not finite; training diverged, or the file is damaged."
+        )
     classifier.temperature = described.get("temperature", 1.0)
     classifier.first_trainable_stage = classifier.policy.first_trainable_stage(described["epoch"])
     return classifier.eval(), described
