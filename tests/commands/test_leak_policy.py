@@ -55,7 +55,9 @@ def test_on_request_images_with_a_copy_in_train_are_set_against_the_clean_ones(r
     n = json.loads((run / "val_metrics.json").read_text())["n"]
     assert found["n"].to_dict() == {"clean": n - 1, "copy in train": 1}
     assert "Leakage, accuracy: clean " in (run / "train.log").read_text()
-    assert "What a leak is worth" in (run / "report.html").read_text(encoding="utf-8")
+    assert "Leakage — how much do copies in the training images help" in (run / "report.html").read_text(
+        encoding="utf-8"
+    )
     keys = ("split=val", "evaluate.leakage=true", "evaluate.slices=[]", f"hydra.run.dir={tmp_path / 'again'}")
     ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", *keys, cwd=tmp_path)
     assert ended.code == 0, ended.err

@@ -42,34 +42,34 @@ def text_stays_text():
 
 @pytest.mark.parametrize("epochs", [1, 2, 60])
 def test_curves_is_a_picture_of_both_metrics(tmp_path, epochs):
-    curves(history(epochs), tmp_path / "curves.png", judged_epoch=1, title="sample_cnn_full")
+    curves(history(epochs), tmp_path / "curves.png", evaluated_epoch=1, title="sample_cnn_full")
     with Image.open(tmp_path / "curves.png") as image:
         image.load()
         assert image.width > 1000 and image.width > 2 * image.height
         assert np.asarray(image.convert("L")).std() > 5
-    curves(history(epochs), tmp_path / "curves.svg", judged_epoch=1, title="sample_cnn_full")
+    curves(history(epochs), tmp_path / "curves.svg", evaluated_epoch=1, title="sample_cnn_full")
     shown = texts(tmp_path / "curves.svg")
     assert {"sample_cnn_full", "loss", "accuracy", "train", "validation", "epoch"} <= set(shown)
 
 
-def test_curves_marks_the_judged_epoch_and_its_values(tmp_path):
-    curves(history(10), tmp_path / "curves.svg", judged_epoch=7, title="run")
+def test_curves_marks_the_evaluated_epoch_and_its_values(tmp_path):
+    curves(history(10), tmp_path / "curves.svg", evaluated_epoch=7, title="run")
     shown = texts(tmp_path / "curves.svg")
-    assert {"judged epoch (7)", "0.617", f"{0.8 * 0.9**6:.3f}"} <= set(shown)
-    curves(history(10), tmp_path / "unmarked.svg", judged_epoch=None, title="run")
+    assert {"evaluated epoch (7)", "0.617", f"{0.8 * 0.9**6:.3f}"} <= set(shown)
+    curves(history(10), tmp_path / "unmarked.svg", evaluated_epoch=None, title="run")
     assert not any("best" in text for text in texts(tmp_path / "unmarked.svg"))
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 23])
 def test_epoch_ticks_are_epochs(tmp_path, epochs):
-    curves(history(epochs), tmp_path / "curves.svg", judged_epoch=None, title="run")
+    curves(history(epochs), tmp_path / "curves.svg", evaluated_epoch=None, title="run")
     shown = texts(tmp_path / "curves.svg")
     ticks = shown[: shown.index("epoch")]
     assert ticks and all(tick.isdigit() for tick in ticks)
 
 
 def test_the_two_lines_differ_without_colour(tmp_path):
-    curves(history(10), tmp_path / "curves.svg", judged_epoch=None, title="run")
+    curves(history(10), tmp_path / "curves.svg", evaluated_epoch=None, title="run")
     lines = re.findall(r'style="fill: none; stroke-dasharray: ([\d., ]+)[^"]*stroke: #d55e00', _svg(tmp_path))
     assert lines, "the train line is not dashed"
     assert not re.search(r'stroke-dasharray: [^"]*stroke: #0072b2', _svg(tmp_path)), "the validation line is not solid"
@@ -82,7 +82,7 @@ def _svg(folder: Path) -> str:
 def test_missing_values_leave_the_rest_of_the_curve(tmp_path):
     frame = history(5)
     frame.loc[2, "val_accuracy"] = np.nan
-    curves(frame, tmp_path / "curves.svg", judged_epoch=3, title="run")
+    curves(frame, tmp_path / "curves.svg", evaluated_epoch=3, title="run")
     shown = texts(tmp_path / "curves.svg")
     assert f"{0.8 * 0.9**2:.3f}" in shown and "nan" not in shown
     assert not {"0.0", "0.00"} & set(shown), "a value that is missing is not a zero"
@@ -176,7 +176,7 @@ def test_errors_by_distance_are_signed_shares(tmp_path):
     assert [text for text in shown if "." in text] == ["65.0%", "15.0%", "5.0%", "15.0%", "0.0%"], (
         "in order, right first"
     )
-    assert [text for text in shown if re.fullmatch(r"right|[+−]\d", text)] == ["−2", "−1", "right", "+1", "+2"]
+    assert [text for text in shown if re.fullmatch(r"correct|[+−]\d", text)] == ["−2", "−1", "correct", "+1", "+2"]
     assert drawn(tmp_path, partial(charts.distances, matrix=np.zeros((3, 3)))).count("0.0%") == 5
 
 

@@ -105,8 +105,8 @@ def test_a_random_draw_whatever_was_predicted(faces, tmp_path):
             shown = texts(tmp_path / "gallery.svg")
             assert [text for text in shown if text[0] in "✓✗"] == expected
             assert shown.count("true: a$b") == (~hits).sum() > 0
-            assert shown[0] == "run: test images, a random draw of 24 of 4,000"
-            assert f"{hits.sum()} right (✓), {(~hits).sum()} wrong (✗, framed)" in shown[1]
+            assert shown[0] == "run: test images, a random sample of 24 of 4,000"
+            assert f"{hits.sum()} correct (✓), {(~hits).sum()} wrong (✗, framed)" in shown[1]
     assert asked[0] == asked[1] and len(set(asked[0])) == 24
     assert min(asked[0]) < 1000 and max(asked[0]) > 3000, "not from all of it"
 
@@ -133,11 +133,11 @@ def test_a_gallery_of_attributes(faces, tmp_path):
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         gallery(frame, faces, SPEC, tmp_path / "gallery.svg", title="run: val images")
     shown = texts(tmp_path / "gallery.svg")
-    assert shown[1] == "Known attributes told right: 1 right (✓), 2 wrong (✗, framed)"
+    assert shown[1] == "Known attributes predicted correctly: 1 correct (✓), 2 wrong (✗, framed)"
     assert shown[2:] == [
-        "✓ 2 of 2 right",
-        *("✗ 0 of 3 right", "wrong: Young", "wrong: true_x"),
-        *("✗ 1 of 3 right", "wrong: Young", "wrong: Male"),
+        "✓ 2 of 2 correct",
+        *("✗ 0 of 3 correct", "wrong: Young", "wrong: true_x"),
+        *("✗ 1 of 3 correct", "wrong: Young", "wrong: Male"),
     ]
 
 
@@ -202,7 +202,7 @@ def test_images_with_what_the_model_looks_at(run, cache, tmp_path):
             classes = of["model"].task.classes
             assert (tile.path, tile.true) == (of["paths"][row], classes[of["truth"][row]])
             assert tile.predicted == tile.explained == classes[column] and tile.probability == of["scores"][row, column]
-            assert tile.right == (column == of["truth"][row])
+            assert tile.correct == (column == of["truth"][row])
             pixels = read(of["files"][row], SPEC)
             assert tile.pixels.shape == tile.overlay.shape == (SIDE, SIDE, 3)
             np.testing.assert_array_equal(tile.pixels[2::5, 2::5], pixels)

@@ -187,7 +187,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     if own_data and (cfg.evaluate.leakage or drop):
         every = FaceData(prepared, cfg.data, input_spec(model.cfg))
         leakage = leaks.find(every)
-        audited = {"says": leaks.describe(leakage)} | leaks.apply_leak_policy(
+        audited = {"text": leaks.describe(leakage)} | leaks.apply_leak_policy(
             every, leakage, drop=drop, cut=cfg.evaluate.leakage
         )
         prepared = every.table
@@ -202,13 +202,19 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     if weights.startswith("random") and model.cfg.model.pretrained == "auto":
         log.warning("This model started from random weights: %s", weights)
     log.info("%s %s", split.capitalize(), sentences.describe_metrics(judged.metrics))
-    if rival:
-        compare(cfg, rival, prepared, judged, folder)
+    comparison = compare(cfg, rival, prepared, judged, folder) if rival else None
     kept = {key: described.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
     about = {"name": model.cfg.name, "ckpt": cfg.ckpt, **describe_machine(), **kept, "leakage": audited}
     title, yaml = f"{model.cfg.name}, evaluated", OmegaConf.to_yaml(model.cfg)
     written = page.write(
-        folder, title=title, about=about, config=yaml, judged=[judged], table=data.table, audit=audited or None
+        folder,
+        title=title,
+        metadata=about,
+        config=yaml,
+        results=[judged],
+        table=data.table,
+        audit=audited or None,
+        comparison=comparison,
     )
     log.info("Results: %s", written)
     return dict(judged.metrics)
@@ -245,8 +251,10 @@ def _rival(cfg: DictConfig, model: Classifier, described: dict[str, Any]) -> Cla
     return rival
 
 
-def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: SplitResult, folder: Path) -> None:
-    """Judge `rival` on the same images, and say how much more often the model judged `first` is right.
+def compare(
+    cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: SplitResult, folder: Path
+) -> dict[str, Any]:
+    """Evaluates `rival` on the same images; returns the difference in accuracy as comparison.json has it.
 
     Writes comparison.json and disagreements.csv; what the rival's own evaluation leaves goes to `compared/`.
     """
@@ -261,7 +269,8 @@ def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: S
     )
     pair = intervals.paired(right, other_right, _groups(data.table.iloc[data.rows(first.split)]))
     named = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split, "multilabel": first.task.multilabel}
-    write_json(folder / "comparison.json", named | asdict(pair))
+    comparison = named | asdict(pair)
+    write_json(folder / "comparison.json", comparison)
     ours, theirs = (
         pd.read_csv(where / f"predictions_{first.split}.csv", keep_default_na=False)
         for where in (folder, folder / "compared")
@@ -270,3 +279,4 @@ def compare(cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, first: S
     both = ours.merge(theirs, on=shared, suffixes=("", "_compared"))
     both[both["predicted"] != both["predicted_compared"]].to_csv(folder / "disagreements.csv", index=False)
     log.info("%s", sentences.describe_pair(pair, multilabel=first.task.multilabel))
+    return comparison

@@ -158,7 +158,7 @@ class Run:
         found = leaks.apply_leak_policy(data, leakage, drop=answer == "drop", cut=cfg.evaluate.leakage)
         if left_out := found["left_out"]:
             log.info("data.on_leak=drop: left out %d training images that have a copy in another split", left_out)
-        self.about["leakage"], self._leakage = found, {"says": said} | found
+        self.about["leakage"], self._leakage = found, {"text": said} | found
 
     def _weights(self, cfg: DictConfig, network: Network) -> str:
         wanted = cfg.model.pretrained
@@ -265,7 +265,7 @@ class Run:
         judged = checkpoints.file(cfg.trainer.checkpoint)
         model, described = load(str(judged))
         epoch = described["epoch"]
-        charts.curves(pd.DataFrame(history.rows), self.folder / "curves.png", judged_epoch=epoch, title=cfg.name)
+        charts.curves(pd.DataFrame(history.rows), self.folder / "curves.png", evaluated_epoch=epoch, title=cfg.name)
         wanted = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
         splits = [split for split in wanted if len(data.rows(split))]
         kept = [FeatureCache(data)] if keeps else []
@@ -286,10 +286,10 @@ class Run:
         written = page.write(
             self.folder,
             title=cfg.name,
-            about=self.about,
+            metadata=self.about,
             config=OmegaConf.to_yaml(cfg),
             history=pd.DataFrame(history.rows),
-            judged=list(judgements.values()),
+            results=list(judgements.values()),
             table=data.table,
             samples=samples(data, cfg.seed),
             audit=self._leakage,

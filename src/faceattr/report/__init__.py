@@ -1,1 +1,1 @@
-"""What a run or a sweep shows for itself: pictures (`plots`) and the table that ends a sweep (`leaderboard`)."""
+"""What a run or a sweep shows: the report, its charts and image grids, and the leaderboard."""

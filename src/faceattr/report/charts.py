@@ -1,7 +1,7 @@
-"""The charts of a run and of a sweep, each drawn once: into a picture of the run's folder, or with `svg` into its report.
+"""The charts of a run and of a sweep: PNG files in the run's folder, or SVG elements (`svg`) in its report.
 
-Drawn through matplotlib's object API, never pyplot: no display, safe in any process. Lines differ in dash and marker as
-well as in colour, so that the charts survive colour blindness and a black-and-white printer.
+They use matplotlib's object API, not pyplot: no display, safe in any process. Lines differ in dash and marker as well as in
+colour, for colour-blind readers and black-and-white printers.
 """
 
 import re
@@ -30,7 +30,7 @@ STYLE: Any = {
     **{"xtick.labelsize": 9, "ytick.labelsize": 9, "xtick.major.size": 0, "ytick.major.size": 0},
     **{"figure.constrained_layout.use": True, "figure.facecolor": "white", "savefig.dpi": 150},
 }
-# Okabe and Ito's colours: told apart with every kind of colour blindness, vermilion and blue in grey too.
+# Okabe and Ito's colours: distinct with every kind of colour blindness; vermilion and blue in grey too.
 BLUE, VERMILION = "#0072b2", "#d55e00"
 LINES: dict[str, dict[str, Any]] = {
     "train": {"color": VERMILION, "linestyle": (0, (4, 2)), "marker": "s", "markersize": 3.5, "label": "train"},
@@ -40,10 +40,10 @@ COLOURS = (BLUE, VERMILION, "#007a59", "#a3487c", INK, "#9a6a00")
 DASHES: Any = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1, 1, 1)))
 
 
-def svg(draw: Callable[[BinaryIO], None], name: str, words: str) -> Markup:
-    """What `draw` saves, as an element of an HTML page: the same bytes each time, text as text, no id but `<name>-…`.
+def svg(draw: Callable[[BinaryIO], None], name: str, alt: str) -> Markup:
+    """What `draw` saves, as an element of an HTML page: the same bytes each time, text as text, all ids start with `name`.
 
-    `words` say what the chart shows to whom does not see it. `name` must be the page's only one.
+    `alt` describes the chart for screen readers. `name` must be unique in the page.
     """
     file = BytesIO()
     settings: Any = {"savefig.format": "svg", "svg.fonttype": "none", "svg.hashsalt": name}
@@ -54,20 +54,20 @@ def svg(draw: Callable[[BinaryIO], None], name: str, words: str) -> Markup:
     inside = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]
     inside = re.sub(r"(?s)<metadata>.*?</metadata>|<style.*?</style>|\n\s*", " ", inside)
     used = set(re.findall(r'(?:url\(|href=")#([^")]+)', inside))
-    inside = re.sub(r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", inside)
+    inside = re.sub(r' id="([^"]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", inside)
     inside = re.sub(r'(url\(|href=")#', rf"\1#{name}-", inside)
     opening = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" style="--w: {}">')
-    return opening.format(width, height, words, round(width)) + Markup(inside.strip())
+    return opening.format(width, height, alt, round(width)) + Markup(inside.strip())
 
 
-def panel_svg(draw: Callable[[Axes], None], name: str, words: str, height: float = 3.4) -> Markup:
+def panel_svg(draw: Callable[[Axes], None], name: str, alt: str, height: float = 3.4) -> Markup:
     """`svg` of one panel of `panels`."""
-    return svg(lambda file: panels(file, draw, height=height), name, words)
+    return svg(lambda file: panels(file, draw, height=height), name, alt)
 
 
 @matplotlib.rc_context(STYLE)
 def panels(path: File, *drawn: Callable[[Axes], None], title: str = "", height: float = 3.4) -> None:
-    """Saves a figure of charts beside one another, under a legend of all their lines. The suffix of `path` decides the format."""
+    """Saves charts side by side above a legend of all their lines. The suffix of `path` decides the format."""
     figure = _figure(4.5 * len(drawn), height + 0.3 * bool(title), title)
     named: dict[str, Any] = {}
     for axes, draw in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
@@ -80,20 +80,21 @@ def panels(path: File, *drawn: Callable[[Axes], None], title: str = "", height: 
     figure.savefig(path)
 
 
-def curves(history: pd.DataFrame, path: File, *, judged_epoch: int | None, title: str) -> None:
-    """Draws loss and accuracy over the epochs, train and validation, and marks the epoch whose checkpoint is judged.
+def curves(history: pd.DataFrame, path: File, *, evaluated_epoch: int | None, title: str) -> None:
+    """Draws loss and accuracy over the epochs, train and validation, and marks the epoch whose checkpoint is evaluated.
 
-    `history` has a row per epoch with `epoch`, `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`; a value
-    that is missing leaves a gap in nothing but itself.
+    `history` has a row per epoch with `epoch`, `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`. A
+    missing value leaves a gap in its own line only.
     """
     both = (
-        partial(curve, history=history, metric=metric, judged_epoch=judged_epoch) for metric in ("loss", "accuracy")
+        partial(curve, history=history, metric=metric, evaluated_epoch=evaluated_epoch)
+        for metric in ("loss", "accuracy")
     )
     panels(path, *both, title=title)
 
 
-def curve(axes: Axes, history: pd.DataFrame, metric: str, judged_epoch: int | None) -> None:
-    """One of the two `curves`."""
+def curve(axes: Axes, history: pd.DataFrame, metric: str, evaluated_epoch: int | None) -> None:
+    """One of the two charts of `curves`."""
     axes.set(title=metric, xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axes.margins(x=0.03, y=0.12)
@@ -102,15 +103,15 @@ def curve(axes: Axes, history: pd.DataFrame, metric: str, judged_epoch: int | No
         points = history[["epoch", f"{split}_{metric}"]].dropna()
         crowded: dict[str, Any] = {"marker": ""} if len(points) > 25 else {}
         axes.plot(points["epoch"], points[f"{split}_{metric}"], **(style | crowded))
-    best = history[history["epoch"] == judged_epoch][f"val_{metric}"].dropna()
+    best = history[history["epoch"] == evaluated_epoch][f"val_{metric}"].dropna()
     if len(best):
-        _mark(axes, int(judged_epoch or 0), float(best.iloc[0]), below=metric == "accuracy")
+        _mark(axes, int(evaluated_epoch or 0), float(best.iloc[0]), below=metric == "accuracy")
 
 
 def _mark(axes: Axes, epoch: int, value: float, *, below: bool) -> None:
     axes.axvline(epoch, color=MUTED, linewidth=0.9, linestyle=":", zorder=1)
     star: dict[str, Any] = {"color": INK, "markersize": 12, "markeredgecolor": "white", "zorder": 5}
-    axes.plot([epoch], [value], "*", label=f"judged epoch ({epoch})", **star)
+    axes.plot([epoch], [value], "*", label=f"evaluated epoch ({epoch})", **star)
     late = epoch > sum(axes.get_xlim()) / 2
     where: dict[str, Any] = {"xytext": (-7 if late else 7, -16 if below else 8), "ha": "right" if late else "left"}
     style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 9, "fontweight": "bold", "color": INK}
@@ -119,10 +120,10 @@ def _mark(axes: Axes, epoch: int, value: float, *, below: bool) -> None:
 
 @matplotlib.rc_context(STYLE | {"axes.spines.left": False, "axes.spines.bottom": False})
 def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: str) -> None:
-    """Draws counts (rows: true class, columns: predicted) over a shade of their share of the row.
+    """Draws counts (rows: true class, columns: predicted), shaded by their share of the row.
 
-    The shade and the percentages are of the true class, so the diagonal is the recall; it stands once more, exactly,
-    at the right. A class without images has no recall and shows a dash.
+    Shades and percentages are shares of the true class, so the diagonal is the recall. The recall is on the right too; a class
+    without images has a dash there.
     """
     counts, k = np.asarray(matrix, dtype=np.int64), len(classes)
     totals = counts.sum(axis=1)
@@ -131,9 +132,9 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: s
     figure = _figure(max(k * cell, 2.4) + 2.6, max(k * cell, 1.8) + 1.5, title)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)  # the darkest blue stays legible under white text
-    right, images = int(np.trace(counts)), int(totals.sum())
+    correct, images = int(np.trace(counts)), int(totals.sum())
     axes.set(
-        xlabel="predicted", ylabel="true", title=f"accuracy {right / max(images, 1):.1%} ({right:,} of {images:,})"
+        xlabel="predicted", ylabel="true", title=f"accuracy {correct / max(images, 1):.1%} ({correct:,} of {images:,})"
     )
     long = max(map(len, classes)) * 0.085 > cell
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
@@ -152,7 +153,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: s
 
 
 def distances(axes: Axes, matrix: ArrayLike) -> None:
-    """Shares of the images by how many classes the prediction lies above the truth: for ordered classes."""
+    """Ordered classes: shares of the images by how many classes the prediction is above the true class."""
     counts = np.asarray(matrix)
     steps = np.arange(1 - len(counts), len(counts))
     shares = np.array([np.trace(counts, offset=step) for step in steps]) / max(1, counts.sum())
@@ -160,7 +161,7 @@ def distances(axes: Axes, matrix: ArrayLike) -> None:
     for chosen, style in zip((steps == 0, steps != 0), styles, strict=True):
         bars = axes.bar(steps[chosen], shares[chosen], 0.75, edgecolor="white", linewidth=0, **style)
         axes.bar_label(bars, fmt="{:.1%}", padding=2, fontsize=9, color=INK)
-    axes.set_xticks(steps, ["right" if step == 0 else f"{step:+d}".replace("-", "−") for step in steps], color=INK)
+    axes.set_xticks(steps, ["correct" if step == 0 else f"{step:+d}".replace("-", "−") for step in steps], color=INK)
     axes.set(xlabel="classes too low (−) or too high (+)", title="share of images")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.margins(y=0.12)
@@ -172,7 +173,7 @@ PLANES = {"roc": ("false positive rate", "recall"), "precision": ("recall", "pre
 
 
 class ThresholdCurve(NamedTuple):
-    """A class against the rest at every threshold: x [T] and y [T]; where the predictions lie, and a chosen threshold."""
+    """A class against the rest: x [T] and y [T] at every threshold, and the points of the predictions and of a chosen threshold."""
 
     label: str
     x: np.ndarray
@@ -223,8 +224,8 @@ def counts(images: pd.DataFrame, path: File, *, title: str) -> None:
 
 
 def reliability_diagram(axes: Axes, bins: pd.DataFrame, ece: float) -> None:
-    """Accuracy against the predicted class's probability: on the diagonal probabilities mean what they say. A mark's area
-    is its share of the images."""
+    """Accuracy against the predicted class's probability; calibrated probabilities are on the diagonal. A mark's area is its
+    share of the images."""
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.9, linestyle=":")
     axes.plot(bins["confidence"], bins["accuracy"], color=BLUE, linewidth=1)
     sizes = 20 + 600 * bins["n"] / bins["n"].sum()

@@ -1,6 +1,6 @@
-"""Pictures made of images: a grid of tiles, the gallery of an evaluation, and images with what the model looks at.
+"""Grids of images: the gallery of an evaluation, and images with their Grad-CAM maps.
 
-Tiles come into the picture pixel for pixel, never resampled by the drawing: what is seen is what was given.
+Tiles are placed pixel for pixel and never resampled, so that they show what the network gets.
 """
 
 import logging
@@ -26,19 +26,19 @@ from faceattr.report.charts import INK, MUTED, STYLE
 log = logging.getLogger(__name__)
 
 DRAWN = 24
-"""So many images of a split are in its gallery."""
+"""Images in the gallery of a split."""
 TILE = 128
-"""Pixels: small tiles are enlarged towards it; in a gallery, larger ones are reduced to it (to stay below a megabyte)."""
+"""Pixels. Small tiles are enlarged towards it. In a gallery, larger ones are reduced to it, to stay below a megabyte."""
 EXPLAINED = 12
-"""So many images, at most, of each group are explained."""
+"""Most images with a Grad-CAM map in each group."""
 SIDE = 160
-"""Pixels of the longer side of an image with its overlay: larger inputs are reduced to it, small ones enlarged towards it."""
+"""Pixels of the longer side of an image with its map. Larger inputs are reduced to it, small ones enlarged towards it."""
 DPI, GAP, LINE, LETTER = 150, 20, 21, 10
-"""The rest in pixels: between tiles, and what a line and a letter of a caption take."""
+"""Dots per inch; pixels between tiles, of a line and of a letter of a caption."""
 
 
 class Tile(NamedTuple):
-    """uint8 [H, W, 3], the lines below it, and whether a thick frame sets it apart."""
+    """An image, uint8 [H, W, 3], the lines below it, and whether it has a thick frame."""
 
     pixels: np.ndarray
     caption: str = ""
@@ -47,9 +47,9 @@ class Tile(NamedTuple):
 
 @matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False})
 def grid(rows: Sequence[Sequence[Tile]], path: str | Path, *, title: str, note: str, names: Sequence[str] = ()) -> None:
-    """Draws rows of tiles, all of one size, with the `names` of the rows at their left and `note` below the title.
+    """Draws rows of tiles, all of one size. The `names` of the rows are on the left, `note` is below the title.
 
-    Small tiles are enlarged by a whole factor: each of their pixels is a square.
+    Small tiles are enlarged by a whole factor, so that each pixel is a square.
     """
     captions = [tile.caption.split("\n") for row in rows for tile in row if tile.caption]
     zoom = max(1, TILE // max(rows[0][0].pixels.shape))
@@ -83,26 +83,26 @@ def grid(rows: Sequence[Sequence[Tile]], path: str | Path, *, title: str, note: 
 
 
 def gallery(predictions: pd.DataFrame, files: Sequence[str], spec: InputSpec, path: str | Path, *, title: str) -> None:
-    """Draws a random draw of the predictions (the same one at each call), as they come: nothing is picked out.
+    """Draws a random sample of the predictions, the same one at each call.
 
     `predictions` has path, true, predicted and `probability_<class>`; or path, and `true_<name>` (1, 0, not known) and
-    `probability_<name>` of each attribute. `files` says where each image lies. One that can no longer be read is a grey
-    tile: what was predicted of it stands.
+    `probability_<name>` of each attribute. `files` are the image files, in the same order. One that can no longer be read is a
+    grey tile with its prediction.
     """
     n = len(predictions)
     tiles = []
     for position in _draw(np.arange(n), DRAWN):
-        of = predictions.iloc[position]
-        caption, missed = _told(of) if "true" in of else _told_attributes(of)
-        pixels = _read(files[position], spec, f"{Path(path).name}: {of['path']}")
+        row = predictions.iloc[position]
+        caption, wrong = _class_caption(row) if "true" in row else _attributes_caption(row)
+        pixels = _read(files[position], spec, f"{Path(path).name}: {row['path']}")
         image = Image.new("RGB", (spec.width, spec.height), "#bbbbbb") if pixels is None else Image.fromarray(pixels)
         image.thumbnail((TILE, TILE))
-        tiles.append(Tile(np.asarray(image), caption, framed=missed))
-    which = f"a random draw of {DRAWN} of {n:,}" if n > DRAWN else f"all {n}"
-    wrong = sum(tile.framed for tile in tiles)
-    what = "Predicted class and its probability" if "true" in predictions else "Known attributes told right"
-    note = f"{what}: {len(tiles) - wrong} right (✓), {wrong} wrong (✗, framed)"
-    grid([tiles[start : start + 6] for start in range(0, len(tiles), 6)], path, title=f"{title}, {which}", note=note)
+        tiles.append(Tile(np.asarray(image), caption, framed=wrong))
+    sample = f"a random sample of {DRAWN} of {n:,}" if n > DRAWN else f"all {n}"
+    errors = sum(tile.framed for tile in tiles)
+    content = "Predicted class and its probability" if "true" in predictions else "Known attributes predicted correctly"
+    note = f"{content}: {len(tiles) - errors} correct (✓), {errors} wrong (✗, framed)"
+    grid([tiles[start : start + 6] for start in range(0, len(tiles), 6)], path, title=f"{title}, {sample}", note=note)
 
 
 def _draw(positions: np.ndarray, count: int) -> np.ndarray:
@@ -117,67 +117,69 @@ def _read(file: str, spec: InputSpec, name: str) -> np.ndarray | None:
         return None
 
 
-def _told(of: pd.Series) -> tuple[str, bool]:
-    missed = of["predicted"] != of["true"]
-    caption = f"{'✗' if missed else '✓'} {of['predicted']} {of['probability_' + of['predicted']]:.1%}"
-    return (f"{caption}\ntrue: {of['true']}" if missed else caption), missed
+def _class_caption(row: pd.Series) -> tuple[str, bool]:
+    """The lines below a prediction, and whether it is wrong."""
+    wrong = row["predicted"] != row["true"]
+    caption = f"{'✗' if wrong else '✓'} {row['predicted']} {row['probability_' + row['predicted']]:.1%}"
+    return (f"{caption}\ntrue: {row['true']}" if wrong else caption), wrong
 
 
-def _told_attributes(of: pd.Series) -> tuple[str, bool]:
-    """How many are right, and the two that are wrong with most certainty."""
-    names = [str(name)[5:] for name in of.index if str(name).startswith("true_") and pd.notna(of[name])]
-    wrong = [name for name in names if (of[f"probability_{name}"] > 0.5) != (of[f"true_{name}"] > 0.5)]
-    wrong.sort(key=lambda name: -abs(of[f"probability_{name}"] - 0.5))
-    right = f"{'✗' if wrong else '✓'} {len(names) - len(wrong)} of {len(names)} right"
-    return "\n".join([right, *(f"wrong: {name}" for name in wrong[:2])]), bool(wrong)
+def _attributes_caption(row: pd.Series) -> tuple[str, bool]:
+    """The number of correct attributes and the two most certain errors, and whether there are errors."""
+    names = [str(name)[5:] for name in row.index if str(name).startswith("true_") and pd.notna(row[name])]
+    wrong = [name for name in names if (row[f"probability_{name}"] > 0.5) != (row[f"true_{name}"] > 0.5)]
+    wrong.sort(key=lambda name: -abs(row[f"probability_{name}"] - 0.5))
+    count = f"{'✗' if wrong else '✓'} {len(names) - len(wrong)} of {len(names)} correct"
+    return "\n".join([count, *(f"wrong: {name}" for name in wrong[:2])]), bool(wrong)
 
 
 class Chosen(NamedTuple):
-    """An image by its position, and what it is to be explained for: a class or an attribute by its column."""
+    """An image by its position, and the class or attribute to explain by its column."""
 
     position: int
     column: int
 
 
 def chosen(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[Chosen]]:
-    """The images to explain, at most `EXPLAINED` in each group, of probabilities [N, K] and the truth (`targets.Task`).
+    """The images to explain, at most `EXPLAINED` in each group, of probabilities [N, K] and the truth (as models.task has it).
 
-    `fixed sample` is a random draw, of the same images for every model on the same split; `wrong and certain` has errors,
-    the most certain first; `least certain` is right or wrong. An image is explained for the class predicted; of known
-    attributes, for the worst error, the least certain one and, in the sample, the most certain one. There images are ranked
-    within each attribute: else the groups would show the one attribute that is hardest.
+    `fixed sample` is random, of the same images for every model on the same split; `wrong and certain` has errors, the most
+    certain first; `least certain` has correct and wrong images. An image is explained for the predicted class; of known
+    attributes, for the worst error, the least certain one and, in the sample, the most certain one. Attributes are ranked each
+    by itself: else the groups would show the hardest one only.
     """
     if truth.ndim == 2:
-        answered, certainty = np.isfinite(truth), np.maximum(scores, 1 - scores)
-        missed = answered & ((scores > 0.5) != (truth > 0.5))
+        known, certainty = np.isfinite(truth), np.maximum(scores, 1 - scores)
+        wrong = known & ((scores > 0.5) != (truth > 0.5))
     else:
         predicted = scores.argmax(1)[:, None]
-        answered, certainty = np.arange(scores.shape[1]) == predicted, scores
-        missed = answered & (predicted != truth[:, None])
-    ranks = {  # by what an image is in a group, and for which column
-        "fixed sample": np.where(answered, certainty, -np.inf),
-        "wrong and certain": np.where(missed, certainty, -np.inf),
-        "least certain": np.where(answered, -certainty, -np.inf),
+        known, certainty = np.arange(scores.shape[1]) == predicted, scores
+        wrong = known & (predicted != truth[:, None])
+    ranks = {  # the higher, the earlier in the group; by image and column
+        "fixed sample": np.where(known, certainty, -np.inf),
+        "wrong and certain": np.where(wrong, certainty, -np.inf),
+        "least certain": np.where(known, -certainty, -np.inf),
     }
-    found = {}
+    groups = {}
     for name, rank in ranks.items():
         if truth.ndim == 2:
-            order = rank.argsort(0)[::-1].argsort(
+            place = rank.argsort(0)[::-1].argsort(
                 0
-            )  # the place within the attribute; at equal ones the more certain is first
-            rank = np.where(np.isfinite(rank), rank / 2 - order, -np.inf)
-        of_group = np.flatnonzero(np.isfinite(rank).any(1))
-        best_first = of_group[np.argsort(-rank[of_group].max(1, initial=-np.inf), kind="stable")]
-        rows = _draw(of_group, EXPLAINED) if name == "fixed sample" else best_first[:EXPLAINED]
-        found[name] = [Chosen(int(row), int(rank[row].argmax())) for row in rows]
-    return found
+            )  # within the attribute; at equal places the more certain image is first
+            rank = np.where(np.isfinite(rank), rank / 2 - place, -np.inf)
+        members = np.flatnonzero(np.isfinite(rank).any(1))
+        best_first = members[np.argsort(-rank[members].max(1, initial=-np.inf), kind="stable")]
+        rows = _draw(members, EXPLAINED) if name == "fixed sample" else best_first[:EXPLAINED]
+        groups[name] = [Chosen(int(row), int(rank[row].argmax())) for row in rows]
+    return groups
 
 
 class Explained(NamedTuple):
-    """An image as the network sees it, uint8 [h, w, 3] enlarged or reduced to `SIDE`, and with its heatmap (None for a network
-    without maps); what is true, what was predicted with which probability, and the class or attribute that the map speaks for.
+    """An image as the network gets it, uint8 [h, w, 3], enlarged or reduced to `SIDE`, and with its Grad-CAM map (None for a
+    network without maps); the true and the predicted class, its probability, whether it is correct, and the class that the map
+    explains.
 
-    Where an attribute is not there, `true` and `predicted` say "not <name>"; the map is of what speaks for it all the same.
+    For an attribute that is absent, `true` and `predicted` are "not <name>"; the map always explains its presence.
     """
 
     path: str
@@ -186,7 +188,7 @@ class Explained(NamedTuple):
     true: str
     predicted: str
     probability: float
-    right: bool
+    correct: bool
     explained: str
 
 
@@ -199,31 +201,33 @@ def tiles(
     spec: InputSpec,
     explain: Callable[[torch.Tensor, torch.Tensor], np.ndarray],
 ) -> dict[str, list[Explained]]:
-    """The groups of `chosen`, explained by Grad-CAM. `paths` names the images, `files` says where each lies; one that can no
-    longer be read is left out. `names` are the classes; `explain` gives heatmaps [N, H, W] for uint8 images [N, 3, H, W] and a
-    class of each [N]."""
+    """The groups of `chosen` with Grad-CAM maps. An image whose file can no longer be read is left out.
+
+    `names` are the classes, `paths` the images' names, `files` their files. `explain` gives maps [N, H, W] of uint8 images
+    [N, 3, H, W] and a class for each [N].
+    """
     groups = chosen(scores, truth)
-    wanted = sorted({choice for group in groups.values() for choice in group})
-    pixels = {c: image for c in wanted if (image := _read(files[c.position], spec, paths[c.position])) is not None}
-    heat: dict[Chosen, np.ndarray | None] = dict.fromkeys(pixels)
+    distinct = sorted({choice for group in groups.values() for choice in group})
+    pixels = {c: image for c in distinct if (image := _read(files[c.position], spec, paths[c.position])) is not None}
+    maps: dict[Chosen, np.ndarray | None] = dict.fromkeys(pixels)
     try:
         if pixels:
             images = torch.from_numpy(np.stack(list(pixels.values()))).permute(0, 3, 1, 2)
-            found = explain(images, torch.tensor([choice.column for choice in pixels]))
-            heat.update(zip(pixels, found, strict=True))
+            columns = torch.tensor([choice.column for choice in pixels])
+            maps.update(zip(pixels, explain(images, columns), strict=True))
     except FaceattrError as error:
         log.warning("%s", error)
 
     def explained(choice: Chosen) -> Explained:
-        shown, warm = _sized(pixels[choice]), heat[choice]
-        over = None if warm is None else gradcam.overlay(shown, cv2.resize(warm, shown.shape[1::-1]))
+        shown, heat = _resized(pixels[choice]), maps[choice]
+        overlay = None if heat is None else gradcam.overlay(shown, cv2.resize(heat, shown.shape[1::-1]))
         answers = _answers(names, scores[choice.position], truth[choice.position], choice.column)
-        return Explained(paths[choice.position], shown, over, *answers, names[choice.column])
+        return Explained(paths[choice.position], shown, overlay, *answers, names[choice.column])
 
     return {name: [explained(choice) for choice in group if choice in pixels] for name, group in groups.items()}
 
 
-def _sized(pixels: np.ndarray) -> np.ndarray:
+def _resized(pixels: np.ndarray) -> np.ndarray:
     zoom = max(1, SIDE // max(pixels.shape))
     image = Image.fromarray(pixels.repeat(zoom, 0).repeat(zoom, 1))
     image.thumbnail((SIDE, SIDE))
@@ -231,11 +235,12 @@ def _sized(pixels: np.ndarray) -> np.ndarray:
 
 
 def _answers(names: Sequence[str], scores: np.ndarray, truth: Any, column: int) -> tuple[str, str, float, bool]:
-    """What is true, what was predicted with which probability, and whether it is right."""
-    predicted, probability, true = names[column], float(scores[column]), names[column if np.ndim(truth) else truth]
-    if np.ndim(truth):
-        true = true if truth[column] > 0.5 else f"not {true}"
-        predicted, probability = (
-            (predicted, probability) if probability > 0.5 else (f"not {predicted}", 1 - probability)
-        )
+    """The true class, the predicted one, its probability, and whether it is correct."""
+    predicted, probability = names[column], float(scores[column])
+    if np.ndim(truth) == 0:
+        true = names[truth]
+    else:
+        true = predicted if truth[column] > 0.5 else f"not {predicted}"
+        if probability <= 0.5:
+            predicted, probability = f"not {predicted}", 1 - probability
     return true, predicted, probability, true == predicted

@@ -1,7 +1,7 @@
-"""The end of a sweep: its jobs' files, gathered into one row per configuration, best validation accuracy first.
+"""The leaderboard of a sweep: one row per configuration, best validation accuracy first.
 
-Jobs that differ only in `seed` are one configuration. The table is made from the job folders alone, so it can be made
-again, for a sweep that was killed too: `python -m faceattr.report.leaderboard multirun/<date_time>`.
+Jobs that differ only in `seed` are one configuration. The table is made from the job folders, so it can be made again, also
+for a sweep that was killed: `python -m faceattr.report.leaderboard multirun/<date_time>`.
 """
 
 import json
@@ -15,21 +15,26 @@ from omegaconf import DictConfig, OmegaConf
 
 from faceattr.errors import FaceattrError
 from faceattr.metrics.intervals import wilson
+from faceattr.metrics.registry import METRICS
 
 FILE = "leaderboard.csv"
+MORE_METRICS = [
+    name for name, metric in METRICS.items() if metric.monitored and name not in ("accuracy", "average_precision")
+]
+"""Validation metrics beside accuracy and average precision: a column each, where a job has them."""
 
 
 def leaderboard(folder: str | Path) -> pd.DataFrame:
-    """A row per configuration of the sweep in `folder`: what varies, then the results over its seeds.
+    """A row per configuration of the sweep in `folder`: the keys that vary, then the results over its seeds.
 
-    Columns: an override key each (those that vary; where nothing does, all), `seeds` (finished ones), `val_accuracy`
-    (mean) with `_sd`, `_low`, `_high`, `average_precision` (validation), `test_accuracy` with `_sd` where there is a test
-    split, `trainable` (parameters), `seconds` (mean), `weights`, `failed` (count; jobs without results), `jobs` (folders).
-    Where a study's preset says what was published: `published_figure` (such as test accuracy), `published`, `_low`, `_high`,
+    Columns: the override keys that vary (all keys, where none varies), `seeds` (finished ones), `val_accuracy` (mean) with
+    `_sd`, `_low`, `_high`, the mean of each other monitored metric (validation), `test_accuracy` with `_sd` where there is a test
+    split, `trainable` (parameters), `seconds` (mean), `weights`, `failed` (number of jobs without results), `jobs` (folders).
+    Where a study's preset gives a published figure: `published_figure` (such as test accuracy), `published`, `_low`, `_high`,
     and `ours`, the mean of that figure.
 
-    `_low` and `_high` are the 95% Wilson interval of the mean accuracy for the images of *one* run: where `data.seed` is fixed,
-    all seeds are judged on the same images, and more of them average out the training's chance but add no images.
+    `_low` and `_high` are the 95% Wilson interval of the mean accuracy for the images of *one* run. Where `data.seed` is fixed,
+    all seeds use the same images: more seeds average out the variation of training but add no images.
     """
     jobs = read_jobs(folder)
     keys = [key for key in dict.fromkeys(key for job in jobs for key in job["overrides"]) if key != "seed"]
@@ -39,23 +44,25 @@ def leaderboard(folder: str | Path) -> pd.DataFrame:
         groups.setdefault(tuple(job["overrides"].get(key, "") for key in keys), []).append(job)
     rows = [dict(zip(keys, values, strict=True)) | _summary(group) for values, group in groups.items()]
     board = pd.DataFrame(rows).sort_values("val_accuracy", ascending=False, kind="stable", ignore_index=True)
-    return board if board["test_accuracy"].notna().any() else board.drop(columns=board.filter(like="test_accuracy"))
+    unused = [name for name in MORE_METRICS if board[name].isna().all()]
+    unused += [] if board["test_accuracy"].notna().any() else [str(name) for name in board.filter(like="test_accuracy")]
+    return board.drop(columns=unused)
 
 
 def read_jobs(folder: str | Path) -> list[dict[str, Any]]:
-    """The sweep's jobs in their order: `job` (its folder), `overrides`, its results, and why there are none (`error`)."""
-    found = [path.parent for path in Path(folder).glob("*/.hydra")]
-    if not found:
+    """The sweep's jobs in their order: `job` (its folder), `overrides`, its results, or why there are none (`error`)."""
+    folders = [path.parent for path in Path(folder).glob("*/.hydra")]
+    if not folders:
         raise FaceattrError(f"{folder} holds no jobs. Give the folder of a sweep, such as multirun/<date_time>.")
-    return [_read_job(path) for path in sorted(found, key=lambda path: (len(path.name), path.name))]
+    return [_read_job(path) for path in sorted(folders, key=lambda path: (len(path.name), path.name))]
 
 
 def _read_job(folder: Path) -> dict[str, Any]:
     run, val, test = (_read_json(folder / name) for name in ("run.json", "val_metrics.json", "test_metrics.json"))
     given = (str(text).partition("=") for text in OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
-    error = run.get("error") or "ended without a word: killed, interrupted, or still running"
+    error = run.get("error") or "no results: killed, interrupted, or still running"
     if run.get("status") == "finished":
-        error = None if "accuracy" in val else "finished without a val_metrics.json that can be read"
+        error = None if "accuracy" in val else "no readable val_metrics.json"
     return {
         "job": folder,
         "error": error,
@@ -63,7 +70,7 @@ def _read_job(folder: Path) -> dict[str, Any]:
         "weights": run.get("weights") or "",
         "n": val.get("independent_labels", val.get("n")),
         "val_accuracy": val.get("accuracy"),
-        "average_precision": val.get("average_precision"),
+        **{name: val.get(name) for name in ("average_precision", *MORE_METRICS)},
         "test_accuracy": test.get("accuracy"),
         "test_n": test.get("independent_labels", test.get("n")),
         "trainable": run.get("parameters", {}).get("trainable"),
@@ -72,30 +79,30 @@ def _read_job(folder: Path) -> dict[str, Any]:
     }
 
 
-def _published(run: dict[str, Any], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The first figure that a study's preset says was published, and ours."""
+def _published(run: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The first published figure of a study's preset, and ours."""
     if not run.get("published") or run["published"][0]["value"] is None:
         return {}
     entry = run["published"][0]
     low, high = wilson(entry["value"], entry["n"])
-    here = {
+    return {
         "published_figure": f"{entry['split']} {entry['metric']}",
-        "ours": found.get(entry["split"], {}).get(entry["metric"]),
+        "ours": metrics.get(entry["split"], {}).get(entry["metric"]),
+        **{"published": entry["value"], "published_low": low, "published_high": high},
     }
-    return here | {"published": entry["value"], "published_low": low, "published_high": high}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return {}  # what a killed job leaves behind
+        return {}  # of a killed job
 
 
 def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The results of one configuration. The same seed twice (a search can draw that) is the same run: counted once."""
+    """The results of one configuration. A seed that a search drew twice is the same run, and counts once."""
     finished = list({job["overrides"].get("seed"): job for job in jobs if not job["error"]}.values())
-    names = ["val_accuracy", "average_precision", "test_accuracy", "trainable", "seconds", "n", "test_n"]
+    names = ["val_accuracy", "average_precision", *MORE_METRICS, "test_accuracy", "trainable", "seconds", "n", "test_n"]
     results = pd.DataFrame(finished, columns=names).astype(float)
     mean, sd = dict(zip(names, results.mean(), strict=True)), results.std()
     low, high = wilson(mean["val_accuracy"], int(mean.pop("n")) if finished else 0)
@@ -127,7 +134,7 @@ def _mean_of_ours(jobs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write(folder: str | Path) -> str:
     """Writes `leaderboard.csv` and `report.html` into the sweep's folder; returns the table for the terminal."""
-    from faceattr.report import sweep  # half a second of drawing, which a job of the sweep has no use for
+    from faceattr.report import sweep  # imports matplotlib, which the jobs of a sweep do not need
 
     board = leaderboard(folder)
     file = Path(folder) / FILE
@@ -137,10 +144,10 @@ def write(folder: str | Path) -> str:
 
 
 def render(board: pd.DataFrame) -> str:
-    """The table for the terminal: three digits, and only the columns that say something."""
+    """The table for the terminal: three digits, and only the columns that differ or hold something."""
     random = board["weights"].str.contains(r"(?:^|; )random")
     low, high = (board[f"val_accuracy_{side}"].map("{:.3f}".format) for side in ("low", "high"))
-    cells = board.loc[:, :"seeds"].replace(r"(\.\d{6})\d+$", r"\1", regex=True)  # a searched 0.0031854622636075236
+    cells = board.loc[:, :"seeds"].replace(r"(\.\d{6})\d+$", r"\1", regex=True)  # 0.0031854622636075236, from a search
     cells["val acc ±sd"] = _with_sd(board, "val_accuracy")
     cells["95% interval"] = (low + "–" + high).where(board["val_accuracy"].notna(), "–")
     cells["AP"] = board["average_precision"].map("{:.3f}".format)
@@ -148,8 +155,8 @@ def render(board: pd.DataFrame) -> str:
         cells["test acc ±sd"] = _with_sd(board, "test_accuracy")
     if "published" in board:
         low, high = (board[f"published_{side}"].map("{:.3f}".format) for side in ("low", "high"))
-        said = board["published_figure"].fillna("") + " " + board["published"].map("{:.3f}".format)
-        cells["published"] = (said + " (" + low + "–" + high + ")").where(board["published"].notna(), "–")
+        figure = board["published_figure"].fillna("") + " " + board["published"].map("{:.3f}".format)
+        cells["published"] = (figure + " (" + low + "–" + high + ")").where(board["published"].notna(), "–")
         cells["ours"] = board["ours"].map("{:.3f}".format)
     cells["trainable"] = board["trainable"].map("{:,.0f}".format)
     cells["seconds"] = board["seconds"].map("{:,.1f}".format)
@@ -162,7 +169,7 @@ def render(board: pd.DataFrame) -> str:
     columns = [[text.ljust(max(map(len, column))) for text in column] for column in columns]
     lines = ["  ".join(line).rstrip() for line in zip(*columns, strict=True)]
     lines.insert(1, "─" * max(map(len, lines)))
-    note = "95% interval: Wilson, for the images of one run. Seeds share them where data.seed is fixed: more do not narrow it."
+    note = "95% interval: Wilson, for the images of one run. With a fixed data.seed more seeds do not narrow it."
     return "\n".join([*lines, "", note, *sorted({f"weights: {text}" for text in board["weights"][random]})])
 
 
@@ -172,10 +179,10 @@ def _with_sd(board: pd.DataFrame, name: str) -> pd.Series:
 
 
 class Leaderboard(Callback):
-    """Hydra's hook: at the end of a sweep writes and prints its leaderboard, and names what failed."""
+    """Hydra's callback: at the end of a sweep, writes and prints the leaderboard and the failed jobs."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Refuses a folder with the jobs of another sweep: equal job numbers would mix the two."""
+        """Refuses a folder with the jobs of another sweep, whose job numbers are the same."""
         folder = Path(config.hydra.sweep.dir)
         if any(folder.glob("*/.hydra")):
             sys.exit(
@@ -183,7 +190,7 @@ class Leaderboard(Callback):
             )
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Exit code 1 where jobs failed: Hydra swallows the exceptions of a callback, but not SystemExit."""
+        """Exits with code 1 where jobs failed. Hydra swallows the exceptions of a callback, but not SystemExit."""
         folder = Path(config.hydra.sweep.dir)
         print("\n" + write(folder), flush=True)
         jobs = read_jobs(folder)

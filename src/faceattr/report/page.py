@@ -1,7 +1,8 @@
-"""report.html of a run or an evaluation: how good the model is and how sure that is, where it fails, on what it was trained, and
-how all of it came about. What is said is gathered here and in sections.py; how it looks is in the templates."""
+"""report.html of a run or an evaluation: its metrics with intervals, its errors, its training, its data and its configuration.
 
-import json
+The content is gathered here and in sections.py; the layout is in templates/.
+"""
+
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -21,116 +22,119 @@ from faceattr.report.sentences import describe_pair, describe_published
 
 __all__ = ["SplitResult", "write"]
 
-TOLD = {
-    "command",
-    "quirks",
-    "published",
-    "name",
-    "seconds",
-    "device",
-    "date",
-    "error",
-    "classes",
-    "images",
-    "status",
+ORDER = ("test", "all", "val", "train")
+"""Of the splits in the page."""
+SHOWN_ELSEWHERE = {
+    *("command", "quirks", "published", "name", "seconds", "device", "date", "error", "classes", "images", "status"),
     "leakage",
 }
-"""Keys of run.json that have a place of their own in the page."""
+"""Keys of run.json that have their own place in the page."""
 
 
 def write(
     folder: Path,
     *,
     title: str,
-    about: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     config: str,
     history: pd.DataFrame | None = None,
-    judged: Sequence[SplitResult] = (),
+    results: Sequence[SplitResult] = (),
     table: pd.DataFrame | None = None,
     samples: Mapping[str, Sequence[np.ndarray]] | None = None,
     audit: Mapping[str, Any] | None = None,
+    comparison: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes report.html into the folder of a run or an evaluation, when all else is there: it links what it finds.
+    """Writes report.html into the folder of a run or an evaluation. Call it last: it links the files in the folder.
 
-    `about` is run.json, `config` YAML, `history` metrics.csv, `table` as table.prepare gives it, `samples` images (uint8
-    [H, W, 3]) by class, `audit` what the audit found by name, and in words as `says`. Test images come first, validation
-    images later. What is missing is left out.
+    `metadata` is run.json, `config` YAML, `history` metrics.csv, `table` as table.prepare gives it, `samples` images (uint8
+    [H, W, 3]) by class, `audit` what leaks.apply_leak_policy returns and a sentence as `text`, `comparison` is comparison.json.
+    Test images come first, then validation images. Parts that are not given are left out.
     """
-    told = sorted(judged, key=lambda one: ("test", "all", "val", "train").index(one.split))
-    found = {one.split: one.metrics for one in told}
-    kept = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last") if f"{name}_epoch" in about]
-    checkpoint = next((str(path) for path in [about.get("ckpt"), *kept] if path), None)
-    published = [
-        describe_published(entry, found.get(entry["split"], {}).get(entry["metric"]))
-        for entry in about.get("published") or ()
-    ]
+    results = sorted(results, key=lambda result: ORDER.index(result.split))
+    facts = {key: value for key, value in metadata.items() if key not in SHOWN_ELSEWHERE and value is not None}
+    checkpoint = _checkpoint(folder, metadata)
     return render.render(
         "run.jinja2",
         folder / render.FILE,
         title=title,
-        about=about,
-        date=about.get("date") or render.date_of(folder),
-        judged=told,
-        basis={one.split: basis(one, about) for one in told},
-        learning=learning(history, about) if history is not None else [],
+        metadata=metadata,
+        date=metadata.get("date") or render.date_of(folder),
+        results=results,
+        caveats={result.split: caveats(result, metadata) for result in results},
+        learning=learning_curves(history, metadata) if history is not None else [],
         history=history,
         counts=counts(table) if table is not None and "split" in table else None,
-        compared=compared(folder),
+        comparison=_comparison(comparison) if comparison else None,
         samples=samples or {},
         audit=audit,
-        audit_facts={key: value for key, value in (audit or {}).items() if key != "says" and value},
-        published=published,
-        further={key: value for key, value in about.items() if key not in TOLD and value is not None},
+        audit_facts={key: value for key, value in (audit or {}).items() if key != "text" and value},
+        published=_published(results, metadata),
+        facts=facts,
         config=config,
         evaluate_again=typed("evaluate", f"ckpt={checkpoint}") if checkpoint else None,
         files=render.files_in(folder),
     )
 
 
-def basis(judged: SplitResult, about: Mapping[str, Any]) -> str:
-    """What stands between these figures and what they seem to say: whether anything was chosen, or learnt, on the images."""
-    said = {
-        "test": "Neither training nor the choice of the epoch saw these images.",
-        "train": "The model was trained on these very images: nothing here says how it does on others.",
-        "val": "Training did not see these images.",
-        "all": "All images of these data, whatever their split: if the model was trained on some of them, that flatters it.",
-    }.get(judged.split, "")
-    if judged.split == "val" and ("best_epoch" in about or Path(about.get("ckpt") or "").name == "best.ckpt"):
-        said = "The epoch was chosen on these very images, which flatters the figures a little."
-    if judged.metrics.get("temperature"):
-        where = "these very images" if judged.split == "val" else "validation images"
-        said += f" Probabilities are calibrated: temperature {judged.metrics['temperature']:.3g}, fitted on {where}."
-    if judged.metrics.get("interval_unit") == "group":
-        said += " Intervals resample whole people, not images (but Wilson’s, of accuracy and recall)."
-    leaks = about.get("leakage") or {}
-    if leaks.get(f"train_{judged.split}") and not leaks.get("left_out"):
-        pairs = f"{leaks[f'train_{judged.split}']:,} pairs of copies"
-        said += f" {pairs} lie between them and the training images, which flatters the figures: see Data."
-    return said + (" This preset keeps quirks of a published study, listed below." if about.get("quirks") else "")
+def _checkpoint(folder: Path, metadata: Mapping[str, Any]) -> str | None:
+    """The checkpoint that was evaluated."""
+    if metadata.get("ckpt"):
+        return str(metadata["ckpt"])
+    saved = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last") if f"{name}_epoch" in metadata]
+    return str(saved[0]) if saved else None
 
 
-def learning(history: pd.DataFrame, about: Mapping[str, Any]) -> list[Chart]:
-    """Loss and accuracy by epoch, where both were kept."""
-    epoch = next((about[key] for key in ("best_epoch", "last_epoch") if about.get(key) is not None), None)
-    found = []
+def _published(results: Sequence[SplitResult], metadata: Mapping[str, Any]) -> list[str]:
+    """A sentence for each figure that the run's preset says was published."""
+    metrics = {result.split: result.metrics for result in results}
+    entries = metadata.get("published") or ()
+    return [describe_published(entry, metrics.get(entry["split"], {}).get(entry["metric"])) for entry in entries]
+
+
+def _comparison(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """comparison.json with a sentence as `text`."""
+    pair = Paired(**{field.name: comparison[field.name] for field in fields(Paired)})
+    return {**comparison, "text": describe_pair(pair, multilabel=comparison.get("multilabel", False))}
+
+
+def caveats(result: SplitResult, metadata: Mapping[str, Any]) -> str:
+    """What a reader must know of the images: whether training, model selection or calibration used them."""
+    text = {
+        "test": "Neither training nor model selection used these images.",
+        "train": "The model was trained on these images: the metrics do not hold for other images.",
+        "val": "Training did not use these images.",
+        "all": "These are all images of the data, whatever their split. If the model was trained on some of them, the metrics are "
+        "too good.",
+    }.get(result.split, "")
+    if result.split == "val" and ("best_epoch" in metadata or Path(metadata.get("ckpt") or "").name == "best.ckpt"):
+        text = "The epoch was selected on these images, so the metrics are slightly too good."
+    if result.metrics.get("temperature"):
+        images = "these images" if result.split == "val" else "validation images"
+        text += f" Probabilities are calibrated: temperature {result.metrics['temperature']:.3g}, fitted on {images}."
+    if result.metrics.get("interval_unit") == "group":
+        text += " Intervals resample people, not images (Wilson’s intervals, of accuracy and recall, treat images as independent)."
+    leakage = metadata.get("leakage") or {}
+    if (pairs := leakage.get(f"train_{result.split}")) and not leakage.get("left_out"):
+        text += f" {pairs:,} pairs of copies link them to training images, so the metrics are too good: see Data."
+    return text + (
+        " This preset keeps the quirks of a published study, listed below." if metadata.get("quirks") else ""
+    )
+
+
+def learning_curves(history: pd.DataFrame, metadata: Mapping[str, Any]) -> list[Chart]:
+    """Loss and accuracy by epoch, each where both splits have it."""
+    epoch = next((metadata[key] for key in ("best_epoch", "last_epoch") if metadata.get(key) is not None), None)
+    drawn = []
     for metric in ("loss", "accuracy"):
         names = [f"train_{metric}", f"val_{metric}"]
         if not len(history) or not set(names) <= set(history):
             continue
-        draw = partial(charts.curve, history=history, metric=metric, judged_epoch=epoch)
         last = ", ".join(f"{name.split('_')[0]} {render.number(history[name].iloc[-1])}" for name in names)
-        words = f"After {len(history)} epoch{'s'[: len(history) > 1]}: {last}."
-        judged = history.loc[history["epoch"] == epoch, names[1]]
-        words += f" At epoch {epoch}, which is judged: val {render.number(judged.iloc[0])}." if len(judged) else ""
-        svg = charts.panel_svg(draw, f"learning-{metric}", f"{metric} by epoch. {words}")
-        found.append(Chart(svg, words))
-    return found
-
-
-def compared(folder: Path) -> dict[str, Any] | None:
-    """What comparison.json says, where the evaluation was given a second model; `says` in words."""
-    if not (folder / "comparison.json").is_file():
-        return None
-    found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
-    pair = Paired(**{field.name: found[field.name] for field in fields(Paired)})
-    return found | {"says": describe_pair(pair, multilabel=found.get("multilabel", False))}
+        caption = f"After {len(history)} epoch{'s'[: len(history) > 1]}: {last}."
+        evaluated = history.loc[history["epoch"] == epoch, names[1]]
+        if len(evaluated):
+            caption += f" At epoch {epoch}, the one evaluated: val {render.number(evaluated.iloc[0])}."
+        draw = partial(charts.curve, history=history, metric=metric, evaluated_epoch=epoch)
+        svg = charts.panel_svg(draw, f"learning-{metric}", f"{metric} by epoch. {caption}")
+        drawn.append(Chart(svg, caption))
+    return drawn

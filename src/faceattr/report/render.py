@@ -1,4 +1,4 @@
-"""What every report is made with: one HTML file that asks nothing of any other, filled from the templates beside this module."""
+"""Rendering of a report: one self-contained HTML file from the templates, with images and charts inside."""
 
 import base64
 import math
@@ -19,12 +19,12 @@ FILE = "report.html"
 LIMIT = 5_000_000
 """Bytes of a report: what a mail still takes."""
 ATTEMPTS = ((160, 82, None), (128, 65, 36), (96, 50, 12))
-"""Longest side in pixels, WebP quality, and most images of a class or gallery: the first with which a page is within `LIMIT`."""
+"""Longest side in pixels, WebP quality, and most images of a class or gallery. The first within `LIMIT` is used."""
 
 
 class Row(NamedTuple):
-    """A line of a chart of intervals: what, its value and interval, a note, and whether its mark is filled; `dots`: single
-    results behind the value; `link`: where more of it is."""
+    """A line of a chart of intervals: label, value and interval, a note, and whether its mark is filled. `dots` are the single
+    results behind a mean; `link` is the label's."""
 
     label: str
     value: float | None
@@ -37,14 +37,14 @@ class Row(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A drawn chart with what it says in words."""
+    """A drawn chart with its caption."""
 
     svg: Markup
     caption: str
 
 
 class Scale:
-    """Where values lie along a chart of intervals, in per cent of its width; round ticks at its ends and between."""
+    """The axis of a chart of intervals: `ticks` at round values, at both ends and between."""
 
     def __init__(self, rows: Iterable[Row], *more: float) -> None:
         known = [v for row in rows for v in (row.value, row.low, row.high, *row.dots) if v is not None and v == v]
@@ -56,11 +56,12 @@ class Scale:
         self.ticks = [tick for tick in ticks if tick >= 0 or low < 0]
 
     def at(self, value: float) -> str:
+        """The place of a value, in per cent of the width."""
         return f"{100 * (value - self.ticks[0]) / (self.ticks[-1] - self.ticks[0]):.2f}%"
 
 
 def render(template: str, file: Path, **context: Any) -> Path:
-    """Fills `template` and writes `file`, beside it first: a reader never sees half of it."""
+    """Fills `template` and writes `file` atomically."""
     for side, quality, most in ATTEMPTS:
         environment = _environment(side, quality)
         reduced = (side, most) if side < ATTEMPTS[0][0] else None
@@ -75,16 +76,22 @@ def render(template: str, file: Path, **context: Any) -> Path:
 
 def _environment(side: int, quality: int) -> Environment:
     loader = PackageLoader("faceattr", "report/templates")
-    found = Environment(autoescape=True, loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    found.filters |= {"number": number, "interval": interval, "per_cent": per_cent, "plain": plain}
-    found.filters["picture"] = lambda pixels: picture(pixels, side, quality)
-    found.filters["cells"] = cells
-    found.globals["scale"] = Scale
-    return found
+    options: Any = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(autoescape=True, loader=loader, **options)
+    environment.filters |= {
+        "number": number,
+        "interval": interval,
+        "per_cent": per_cent,
+        "plain": plain,
+        "cells": cells,
+    }
+    environment.filters["picture"] = lambda pixels: picture(pixels, side, quality)
+    environment.globals["scale"] = Scale
+    return environment
 
 
 def picture(pixels: np.ndarray, side: int, quality: int) -> str:
-    """uint8 [H, W, 3] as the address of an image: WebP, no side longer than `side`."""
+    """uint8 [H, W, 3] as a data URL: WebP, no side longer than `side`."""
     image, file = Image.fromarray(np.ascontiguousarray(pixels)), BytesIO()
     image.thumbnail((side, side), Image.Resampling.LANCZOS)
     image.save(file, "WEBP", quality=quality, method=4)
@@ -92,18 +99,18 @@ def picture(pixels: np.ndarray, side: int, quality: int) -> str:
 
 
 def date_of(folder: Path) -> str | None:
-    """When it began, where the folder's name says it, as Hydra names folders."""
-    found = re.search(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)", folder.name)
-    return f"{found[1]} {found[2]}:{found[3]}" if found else None
+    """Start of the run from the folder's name, as Hydra names folders; None for other names."""
+    match = re.search(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)", folder.name)
+    return f"{match[1]} {match[2]}:{match[3]}" if match else None
 
 
 def missing(value: Any) -> bool:
-    """None, or a float that is no number: what a table or a metrics file has where there is no figure."""
+    """Whether a value of a table or a metrics file is None or nan."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def number(value: float | None, form: str = ".3f") -> str:
-    """Three decimals with a true minus; a dash where there is none."""
+    """Three decimals with a true minus sign; a dash for a missing value."""
     return "–" if missing(value) else format(value, form).replace("-", "−")
 
 
@@ -112,27 +119,23 @@ def per_cent(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None, form: str = ".3f") -> str:
-    """`0.920–0.949`, or nothing; ` to ` between where a bound is negative."""
+    """`0.920–0.949`, with ` to ` where a bound is negative or signed; empty where a bound is missing."""
     if low is None or high is None or missing(low) or missing(high):
         return ""
     return f"{number(low, form)}{' to ' if low < 0 or '+' in form else '–'}{number(high, form)}"
 
 
 def plain(value: Any) -> str:
-    """A value of run.json in words."""
+    """A value of run.json as text."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {plain(one)}" for key, one in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
-    return (
-        f"{value:,}"
-        if isinstance(value, int) and value > 9999
-        else f"{value:.4g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and value > 9999 else str(value)
 
 
 def cells(table: pd.DataFrame) -> list[list[str]]:
@@ -140,25 +143,26 @@ def cells(table: pd.DataFrame) -> list[list[str]]:
     return [["–" if missing(one) else plain(one) for one in row] for row in table.astype(object).values.tolist()]
 
 
-NAMES = {
+DESCRIPTIONS = {
     **{"run.json": "what was run, as data", "metrics.csv": "a row per epoch", "table.csv": "each image with its split"},
-    **{"best.ckpt": "the best checkpoint", "last.ckpt": "the last checkpoint", "train.log": "all that was said"},
-    **{"comparison.json": "the difference of two models", "disagreements.csv": "images on which they differ"},
-    **{"bad_images.csv": "images that could not be read", "leaderboard.csv": "the table of the sweep"},
+    **{"best.ckpt": "the best checkpoint", "last.ckpt": "the last checkpoint", "train.log": "the log"},
+    **{"comparison.json": "the difference between two models", "disagreements.csv": "images on which they differ"},
+    **{"bad_images.csv": "images that could not be read", "leaderboard.csv": "the leaderboard as a table"},
 }
 
 
 class Listed(NamedTuple):
     path: str
     size: str
-    what: str
+    description: str
 
 
 def files_in(folder: Path) -> list[Listed]:
-    """What lies in a run's folder and is worth a link: its files, its checkpoints and the config as Hydra wrote it."""
-    found = [path for place in ("*", "checkpoints/*", ".hydra/*", "compared/*") for path in sorted(folder.glob(place))]
-    shown = [path for path in found if path.is_file() and not path.name.startswith(".") and path.name != FILE]
-    return [Listed(path.relative_to(folder).as_posix(), _size(path), NAMES.get(path.name, "")) for path in shown]
+    """The files of a run's folder to link: its own, its checkpoints, the compared model's and Hydra's config."""
+    patterns = ("*", "checkpoints/*", ".hydra/*", "compared/*")
+    paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+    shown = [path for path in paths if path.is_file() and not path.name.startswith(".") and path.name != FILE]
+    return [Listed(path.relative_to(folder).as_posix(), _size(path), DESCRIPTIONS.get(path.name, "")) for path in shown]
 
 
 def _size(path: Path) -> str:

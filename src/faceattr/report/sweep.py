@@ -1,4 +1,4 @@
-"""report.html of a sweep: its leaderboard with intervals, what each key does to the accuracy, and every run with a link."""
+"""report.html of a sweep: the leaderboard with intervals, the effect of each config key, and all runs with links."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,11 +15,11 @@ from faceattr.report.render import Row
 
 MOST_PANELS, MOST_ROWS = 12, 60
 MARKS = "os^Dv"
-"""Of seeds."""
+"""Markers of the seeds."""
 
 
 def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) -> Path:
-    """`board` and `jobs` as leaderboard.leaderboard and read_jobs give them."""
+    """Writes the report; `board` and `jobs` are what leaderboard.leaderboard and read_jobs return."""
     keys = list(board.loc[:, :"seeds"].columns[:-1])
     accuracy = {job["job"].name: job["val_accuracy"] for job in jobs if not job["error"]}
     rows = [_row(of, keys, accuracy) for of in board.head(MOST_ROWS).to_dict("records")]
@@ -28,7 +28,7 @@ def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) 
         folder / render.FILE,
         title=f"Sweep over {', '.join(keys)}" if keys else "Sweep",
         date=render.date_of(folder),
-        verdict=verdict(rows),
+        summary=summary(rows),
         rows=rows,
         board=board,
         charts=list(_charts(keys, jobs)),
@@ -36,7 +36,7 @@ def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) 
             {
                 **job,
                 "link": link(folder, job["job"].name),
-                "given": " ".join(f"{k}={v}" for k, v in job["overrides"].items()),
+                "overrides_text": " ".join(f"{k}={v}" for k, v in job["overrides"].items()),
             }
             for job in jobs
         ],
@@ -62,73 +62,82 @@ def _row(of: Mapping[Any, Any], keys: Sequence[str], accuracy: Mapping[str, floa
     return Row(label, of["val_accuracy"], low, high, note, dots=dots if len(dots) > 1 else ())
 
 
-def verdict(rows: Sequence[Row]) -> str:
-    """Which configuration is best, and how many are not clearly worse."""
-    done = [row for row in rows if not render.missing(row.value)]
-    if not done:
+def summary(rows: Sequence[Row]) -> str:
+    """The best configuration, and how many others are not clearly worse."""
+    finished = [row for row in rows if not render.missing(row.value)]
+    if not finished:
         return "No run finished."
-    best, others = done[0], done[1:]
-    said = f"Best: {best.label} with {render.number(best.value)} ({render.interval(best.low, best.high)})."
+    best, others = finished[0], finished[1:]
+    text = f"Best: {best.label} with {render.number(best.value)} ({render.interval(best.low, best.high)})."
     near = sum((row.high or 0) >= (best.value or 0) for row in others)
     reach = (
-        f"{near} of the {len(others)} others have intervals that reach it."
-        if near
-        else "No other’s interval reaches it."
+        f"The intervals of {near} of the {len(others)} others reach it." if near else "No other interval reaches it."
     )
-    return f"{said} {reach}" if others else said
+    return f"{text} {reach}" if others else text
 
 
 def _charts(keys: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> Any:
-    done = [job for job in jobs if not job["error"]]
+    finished = [job for job in jobs if not job["error"]]
     for place, key in enumerate(keys[:MOST_PANELS]):
         table = pd.DataFrame(
-            [(job["overrides"].get(key, "–"), job["val_accuracy"], job["overrides"].get("seed", "")) for job in done],
+            [
+                (job["overrides"].get(key, "–"), job["val_accuracy"], job["overrides"].get("seed", ""))
+                for job in finished
+            ],
             columns=["value", "accuracy", "seed"],
         )
         if table["value"].nunique() < 2:
             continue
         means = table.groupby("value")["accuracy"].mean().sort_values(ascending=False)
-        words = f"Best on average: {means.index[0]} with {means.iloc[0]:.3f}; last: {means.index[-1]} with {means.iloc[-1]:.3f}."
+        best, last = (f"{means.index[i]} with {means.iloc[i]:.3f}" for i in (0, -1))
+        caption = f"Best on average: {best}; last: {last}."
         height = 1.3 + 0.45 * min(7, len(means)) if len(means) <= 7 else 3.4
         svg = charts.panel_svg(
             partial(by_value, key=key, jobs=table),
             f"key-{place}",
-            f"Validation accuracy by {key}. {words}",
+            f"Validation accuracy by {key}. {caption}",
             max(2.2, height),
         )
-        yield render.Chart(svg, words)
+        yield render.Chart(svg, caption)
 
 
 def by_value(axes: Axes, key: str, jobs: pd.DataFrame) -> None:
     """Validation accuracy of each job by the value of one key of the sweep: `value` (text), `accuracy`, `seed` (text).
 
-    Seeds differ in mark. Values stand one below the other, with their mean; many numbers are an axis.
+    Each seed has its marker. Values are listed with their mean; more than six numbers are an axis.
     """
     numbers = pd.to_numeric(jobs["value"], errors="coerce")
-    known = jobs["value"].unique() if numbers.isna().any() else jobs["value"][numbers.sort_values().index].unique()
-    spread = numbers.notna().all() and len(known) > 6
+    ordered = jobs["value"] if numbers.isna().any() else jobs["value"][numbers.sort_values().index]
+    known = list(dict.fromkeys(ordered))
     seeds = sorted(jobs["seed"].unique(), key=lambda seed: (len(seed), seed))
+    as_axis = bool(numbers.notna().all()) and len(known) > 6
     for i, seed in enumerate(seeds):
         of = jobs["seed"] == seed
-        lines = numbers[of] if spread else pd.Series([list(known).index(value) for value in jobs["value"][of]])
         mark: Any = {"linestyle": "", "marker": MARKS[i % 5], "color": COLOURS[i % 5], "alpha": 0.75, "markersize": 6}
-        x, y = (
-            (lines, jobs["accuracy"][of])
-            if spread
-            else (jobs["accuracy"][of], lines + 0.12 * (i - (len(seeds) - 1) / 2))
-        )
-        axes.plot(x, y, **mark, label=f"seed {seed}" if seed and len(seeds) <= 5 else None)
+        mark["label"] = f"seed {seed}" if seed and len(seeds) <= 5 else None
+        if as_axis:
+            axes.plot(numbers[of], jobs["accuracy"][of], **mark)
+        else:
+            lines = pd.Series([known.index(value) for value in jobs["value"][of]])
+            axes.plot(jobs["accuracy"][of], lines + 0.12 * (i - (len(seeds) - 1) / 2), **mark)
     axes.set_title(key, color=INK, fontweight="bold")
-    axes.grid(axis="x" if not spread else "both")
-    if spread:
-        axes.set(xlabel=key, ylabel="validation accuracy")
-        if numbers.min() > 0 and numbers.max() / numbers.min() > 30:
-            axes.set_xscale("log")
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        return
-    means = [jobs["accuracy"][jobs["value"] == value].mean() for value in known]
-    axes.plot(means, range(len(known)), "|", color=INK, markersize=20, markeredgewidth=2, zorder=1)
-    axes.set_yticks(range(len(known)), known, color=INK)
-    axes.set(ylim=(len(known) - 0.4, -0.6), xlabel="validation accuracy")
+    axes.grid(axis="both" if as_axis else "x")
+    if as_axis:
+        _number_axis(axes, key, numbers)
+    else:
+        _list_values(axes, known, [jobs["accuracy"][jobs["value"] == value].mean() for value in known])
+
+
+def _number_axis(axes: Axes, key: str, numbers: pd.Series) -> None:
+    axes.set(xlabel=key, ylabel="validation accuracy")
+    if numbers.min() > 0 and numbers.max() / numbers.min() > 30:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _list_values(axes: Axes, values: Sequence[str], means: Sequence[float]) -> None:
+    axes.plot(means, range(len(values)), "|", color=INK, markersize=20, markeredgewidth=2, zorder=1)
+    axes.set_yticks(range(len(values)), values, color=INK)
+    axes.set(ylim=(len(values) - 0.4, -0.6), xlabel="validation accuracy")
     axes.margins(x=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
