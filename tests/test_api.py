@@ -180,7 +180,7 @@ def test_explain_is_the_overlay_of_the_most_probable_class(model, photos):
         (["modle=vgg16"], "Did you mean model?"),
         (["model=vgg61"], "vgg16_half"),
         (["trainer.max_epochs=few"], "few"),
-        (["seed=-1"], "0 or more"),
+        (["seed=-1"], "from 0 to"),
         (["data=csv"], "data.root"),
         (["-m", "seed=0,1"], "-m: give key=value"),
         (["hparams_search=optuna"], "command line"),

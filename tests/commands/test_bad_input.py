@@ -87,8 +87,7 @@ TRAIN = {
     "+data.foo=1": ["data.foo", "batch_size"],
     "trainer.max_epochs=few": ["trainer.max_epochs", "few", "Integer"],
     "data.batch_size=few": ["data.batch_size", "few", "Integer"],
-    "seed=-1": ["seed=-1", "0 or more"],
-    "data.workers=-1": ["data.workers=-1", "0 or more"],
+    "seed=-1": ["seed=-1", "from 0 to"],
     "seed=[": ["["],
     "vgg16": ["vgg16", "EQUAL"],
     "model.image_size=[64]": ["model.image_size=[64]", "[height, width]"],
@@ -129,7 +128,7 @@ TRAIN = {
     # checkpoints
     "ckpt=/none/such.ckpt": ["ckpt=/none/such.ckpt", "no such file"],
     "ckpt=FILES/truncated.ckpt": ["truncated.ckpt", "truncated"],
-    "ckpt=FILES/old.ckpt": ["old.ckpt", "format 0", "0.0.1", "format 1"],
+    "ckpt=FILES/old.ckpt": ["old.ckpt", "format 0", "0.0.1", "formats 1 to"],
     "ckpt=FILES/foreign.ckpt": ["foreign.ckpt", "not a faceattr checkpoint", "model.weights="],
     "-m ckpt=FILES/run/checkpoints/last.ckpt seed=0,1": ["ckpt", "swept", "-m"],
 }
@@ -151,7 +150,7 @@ PREDICT = {
     "ckpt=FILES/run/checkpoints/best.ckpt input=/none/such.jpg": ["input=/none/such.jpg", "no such file"],
     "ckpt=FILES/run/checkpoints/best.ckpt input=FILES/empty": ["input=", "empty", ".jpg"],
     "ckpt=FILES/run/checkpoints/best.ckpt input=FILES/csv/*.png": ["input=", "*.png"],
-    "ckpt=FILES/run/checkpoints/best.ckpt input=FILES/csv batch_size=0": ["batch_size=0", "greater than 0"],
+    "ckpt=FILES/run/checkpoints/best.ckpt input=FILES/csv batch_size=0": ["batch_size=0", "from 1 to"],
     "ckpt=FILES/truncated.ckpt input=FILES/csv/images": ["truncated.ckpt", "truncated"],
 }
 # fmt: on
