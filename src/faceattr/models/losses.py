@@ -1,0 +1,80 @@
+"""The losses that `loss=` names: which tasks may have them, how many logits they need, and the loss of each image.
+
+bce: one logit, for two classes, or one for each attribute. ce: one logit per class. one_vs_rest: one logit per class, each a
+sigmoid of its own. corn: for ordered classes, one logit for each step from one class to the next (CORN, Shi, Cao and Raschka
+2021). All are computed in float32.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, one_hot, pad
+
+from faceattr.errors import FaceattrError
+
+
+def choose_loss(loss: str, kind: str, classes: list[str]) -> str:
+    """The loss for a kind of task: `auto` is bce for two classes and for attributes, else ce.
+
+    Raises FaceattrError where the loss does not fit the task.
+    """
+    if kind == "multilabel" and loss not in ("auto", "bce"):
+        raise FaceattrError(f"loss={loss} is for classes; data.attributes has loss=bce, a logit for each attribute.")
+    if loss == "bce" and kind not in ("binary", "multilabel"):
+        raise FaceattrError(f"loss=bce needs two classes; there are {len(classes)}: {', '.join(classes)}. Use loss=ce.")
+    if loss == "corn" and kind != "ordinal":
+        raise FaceattrError(f"loss=corn needs three or more ordered classes; these are not: {', '.join(classes)}.")
+    if loss == "auto":
+        return "bce" if kind in ("binary", "multilabel") else "ce"
+    return loss
+
+
+def num_logits(loss: str, kind: str, num_classes: int) -> int:
+    """Logits of an image."""
+    one_less = (loss == "bce" and kind == "binary") or loss == "corn"
+    return num_classes - one_less
+
+
+def class_logits(loss: str, kind: str, logits: Tensor) -> Tensor:
+    """Float32 [B, classes] from logits [B, num_logits]: their softmax (multilabel, one_vs_rest: their sigmoids) are the
+    probabilities. Where that of a class rises, the class becomes more probable.
+
+    corn: logit k says whether the class is above k, given that it is not below. The negative logarithm of the true class's
+    probability is the paper's loss, up to a factor of the batch.
+    """
+    logits = logits.float()
+    if loss == "corn":
+        above = logsigmoid(logits).cumsum(1)
+        return pad(above, (1, 0)) + pad(logsigmoid(-logits), (0, 1))
+    if loss == "bce" and kind == "binary":
+        return torch.cat((-logits, logits), 1) / 2
+    return logits
+
+
+def image_losses(loss: str, kind: str, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Loss of each image [B] from logits [B, num_logits] and class positions [B].
+
+    Multilabel: targets [B, attributes] are 1, 0 or nan (not known); the loss is the mean over an image's known attributes.
+    `weights` are factors for each class [classes]; multilabel: for not having and for having each attribute [2, attributes].
+    """
+    if kind == "multilabel":
+        return _attribute_losses(logits.float(), targets, weights)
+    losses = _class_losses(loss, kind, logits.float(), targets)
+    return losses if weights is None else losses * weights[targets]
+
+
+def _class_losses(loss: str, kind: str, logits: Tensor, targets: Tensor) -> Tensor:
+    if loss == "bce":
+        return binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
+    if loss == "one_vs_rest":
+        each = one_hot(targets, logits.shape[1]).float()
+        return binary_cross_entropy_with_logits(logits, each, reduction="none").mean(1)
+    return cross_entropy(class_logits(loss, kind, logits), targets, reduction="none")
+
+
+def _attribute_losses(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    known = targets.isfinite()
+    truth = targets.where(known, 0)
+    each = binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
+    if weights is not None:
+        each = each * torch.where(truth > 0.5, weights[1], weights[0])
+    return each.sum(1) / known.sum(1)
