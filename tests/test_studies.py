@@ -317,31 +317,31 @@ def studies():
     """The modules of studies/, which is no package."""
     sys.path.insert(0, str(ROOT / "studies"))
     import claims
-    import document
-    import plan
+    import jobs
+    import results_page
 
-    yield {"claims": claims, "plan": plan, "document": document}
+    yield {"claims": claims, "jobs": jobs, "results_page": results_page}
     sys.path.remove(str(ROOT / "studies"))
 
 
-def test_every_preset_is_in_the_plan(studies):
-    assert set(studies["plan"].PRESETS) == set(PRESETS)
+def test_every_preset_is_a_job(studies):
+    assert set(studies["jobs"].PRESETS) == set(PRESETS)
 
 
 @pytest.mark.parametrize("source", ["own", "stand-in"])
 def test_every_job_composes_on_its_own_data_and_on_the_stand_in(studies, composed, tmp_path, monkeypatch, source):
     """A folder of the study's name that holds too few images is not the study's own set."""
-    plan = studies["plan"]
-    for key, study in plan.STUDIES.items():
-        monkeypatch.setitem(plan.STUDIES, key, replace(study, own_images=3))
+    jobs = studies["jobs"]
+    for key, study in jobs.STUDIES.items():
+        monkeypatch.setitem(jobs.STUDIES, key, replace(study, own_images=3))
         for folder in (study.own, study.stand_in):
             (tmp_path / folder / "images").mkdir(exist_ok=True, parents=True)
         for number in range(3 if source == "own" else 2):
             (tmp_path / study.own / "images" / f"{number}.jpg").touch()
-    for name, job in plan.JOBS.items():
+    for name, job in jobs.JOBS.items():
         for budget in ("quick", "study"):
-            found, given = plan.overrides(name, tmp_path, budget, seed=1)
-            assert found == ("own" if source == "own" else plan.STUDIES[job.study].stand_in)
+            found, given = jobs.overrides(name, tmp_path, budget, seed=1)
+            assert found == ("own" if source == "own" else jobs.STUDIES[job.study].stand_in)
             cfg = composed(*[text.removeprefix("experiment=") for text in given])
             assert cfg.seed == 1 and cfg.data.seed == 0 and cfg.data.root.startswith(str(tmp_path))
 
@@ -356,7 +356,7 @@ def record(
         "published": [{"metric": "accuracy", "split": "val", "value": value, "n": 2396, "source": "text"}],
         "parameters": {"total": 10, "trainable": 5},
         "metrics": {"val": {"accuracy": float(right.mean()), "n": len(right)}},
-        "right": {"val": np.packbits(right).tobytes().hex()},
+        "correct": {"val": np.packbits(right).tobytes().hex()},
     }
 
 
@@ -365,28 +365,28 @@ def drawn(accuracy: float, n: int = 1000, seed: int = 0) -> np.ndarray:
 
 
 def test_the_verdict_follows_the_rule(studies):
-    compared = studies["document"].compared
+    compared = studies["results_page"].compare_with_published
     near, far = drawn(0.70), drawn(0.50)
-    assert compared([record("s4a", 0, near)])["said"] == "reproduced"
-    assert compared([record("s4a", 0, far)])["said"] == "differs"
-    assert compared([record("s4a", 0, near, budget="quick")])["said"] == "shortened"
-    assert compared([record("s4a", 0, near, data="faces")])["said"] == "other data"
-    assert compared([record("s4a", 0, near, value=None)])["said"] == "no figure published"
+    assert compared([record("s4a", 0, near)])["verdict"] == "reproduced"
+    assert compared([record("s4a", 0, far)])["verdict"] == "differs"
+    assert compared([record("s4a", 0, near, budget="quick")])["verdict"] == "shortened"
+    assert compared([record("s4a", 0, near, data="faces")])["verdict"] == "other data"
+    assert compared([record("s4a", 0, near, value=None)])["verdict"] == "no figure published"
 
 
 def test_claims_are_decided_by_interval_and_by_every_seed(studies):
     claims = studies["claims"]
 
-    def said(first: list[np.ndarray], second: list[np.ndarray]) -> list[str]:
+    def verdicts(first: list[np.ndarray], second: list[np.ndarray]) -> list[str]:
         runs = [record(job, s, r) for job, rows in (("s4a", first), ("s4b", second)) for s, r in enumerate(rows)]
-        return [row[-1] for row in claims.table(claims.Runs(runs, "study"))]
+        return [row[-1] for row in claims.claim_rows(claims.Runs(runs, "study"))]
 
     low, high = ([drawn(accuracy, 2000, s) for s in range(3)] for accuracy in (0.6, 0.7))
-    assert said(low, high) == ["**holds**"]
-    assert said(high, low) == ["**does not hold**"]
-    assert said(low, low[1:] + low[:1]) == ["open"]  # no difference
-    assert said(low, [high[0], high[1], low[2] & drawn(0.95, 2000, 9)]) == ["open"]  # one seed says otherwise
-    assert said(low[:2], high[:2]) == ["none: 2 seeds"]
+    assert verdicts(low, high) == ["**holds**"]
+    assert verdicts(high, low) == ["**does not hold**"]
+    assert verdicts(low, low[1:] + low[:1]) == ["open"]  # no difference
+    assert verdicts(low, [high[0], high[1], low[2] & drawn(0.95, 2000, 9)]) == ["open"]  # one seed says otherwise
+    assert verdicts(low[:2], high[:2]) == ["none: 2 seeds"]
 
 
 def test_no_better_needs_a_narrow_interval(studies):
@@ -399,7 +399,7 @@ def test_no_better_needs_a_narrow_interval(studies):
 
 
 def test_ours_takes_in_the_chance_of_training(studies):
-    compared = studies["document"].compared
+    compared = studies["results_page"].compare_with_published
     alike = compared([record("s4a", seed, drawn(0.7)) for seed in range(3)])["ours"]
     apart = compared([record("s4a", seed, drawn(0.7 + 0.05 * (seed - 1))) for seed in range(3)])["ours"]
     assert alike == pytest.approx((drawn(0.7).mean(), *wilson(drawn(0.7).mean(), 1000)))
@@ -407,20 +407,22 @@ def test_ours_takes_in_the_chance_of_training(studies):
 
 
 def test_a_claim_holds_where_all_of_its_comparisons_do(studies):
-    def said(*verdicts: str) -> list[str]:
-        return studies["claims"].together([["4", "best", "-", verdict] for verdict in verdicts])
+    def summarize(*verdicts: str) -> list[str]:
+        return studies["claims"].summary([["4", "best", "-", verdict] for verdict in verdicts])
 
-    assert said("**holds**", "**holds**") == ["4. best: **holds** (2 of 2 comparisons hold)"]
-    assert said("**holds**", "open") == ["4. best: **open** (1 of 2 comparisons hold)"]
-    assert said("none: 1 seed") == []
-    assert said("**holds**", "**does not hold**", "open") == ["4. best: **does not hold** (1 of 3 comparisons hold)"]
+    assert summarize("**holds**", "**holds**") == ["4. best: **holds** (2 of 2 comparisons hold)"]
+    assert summarize("**holds**", "open") == ["4. best: **open** (1 of 2 comparisons hold)"]
+    assert summarize("none: 1 seed") == []
+    assert summarize("**holds**", "**does not hold**", "open") == [
+        "4. best: **does not hold** (1 of 3 comparisons hold)"
+    ]
 
 
 def test_the_document_is_made_from_the_results(studies, tmp_path):
     document, picture = tmp_path / "results.md", tmp_path / "studies.png"
     document.write_text("before\n<!-- results -->\nstale\n<!-- /results -->\nafter\n")
     runs = [record(job, s, drawn(p, 1000, s)) for job, p in (("s4a", 0.68), ("s4b", 0.8)) for s in range(3)]
-    studies["document"].write(runs, document, picture)
+    studies["results_page"].write(runs, document, picture)
     text = document.read_text()
     assert text.startswith("before") and text.endswith("after\n") and "stale" not in text
     assert "| `s4a` | val accuracy | 0.700 (0.681–0.718) |" in text and "reproduced |" in text
@@ -431,7 +433,9 @@ def test_the_document_is_made_from_the_results(studies, tmp_path):
 def test_the_committed_document_is_that_of_the_committed_results(studies, tmp_path):
     document = tmp_path / "results.md"
     document.write_text((ROOT / "docs" / "studies-results.md").read_text())
-    studies["document"].write(json.loads((ROOT / "studies" / "results.json").read_text()), document, tmp_path / "p.png")
+    studies["results_page"].write(
+        json.loads((ROOT / "studies" / "results.json").read_text()), document, tmp_path / "p.png"
+    )
     assert document.read_text() == (ROOT / "docs" / "studies-results.md").read_text()
 
 

@@ -1,4 +1,5 @@
-"""What is run: the presets, the variants that the claims need, on which data, how long in each budget. No code of faceattr."""
+"""What is run: the presets, the variants that the claims need, their data, and how each budget shortens them. Uses no code of
+faceattr."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,8 @@ PUBLISHED_NAME = {CAFFE: "VGG16_Weights.IMAGENET1K_FEATURES", V1: "VGG16_Weights
 
 @dataclass(frozen=True)
 class Study:
-    """Where its own images would lie below ROOT, and what stands in for them otherwise. With fewer than `own_images` files it
-    is not the study's own set."""
+    """`own`: the folder below ROOT with the images of the study; with fewer than `own_images` files it is not used. `stand_in`:
+    the folder that is used instead, and `as_stand_in` the overrides that read it."""
 
     own: str
     stand_in: str
@@ -56,15 +57,15 @@ STUDIES = {
 
 @dataclass(frozen=True)
 class Job:
-    """A preset with what makes it a variant; `quick` shortens it. `weights` is a file of VGG16's conv weights."""
+    """A preset, the overrides `variant` that change it and `quick` that shorten it. `weights`: a file of VGG16's conv weights."""
 
     study: str
     preset: str
     quick: tuple[str, ...] = ()
     variant: tuple[str, ...] = ()
     weights: str | None = None
-    train_too: bool = False  # judged on its training images as well
-    fits: bool = True  # in 20 minutes in its study form, on two cores
+    on_train: bool = False  # evaluate on the training images too
+    fits: bool = True  # the study form takes less than 20 minutes on two cores
 
 
 S2_QUICK = ("model.image_size=[89,109]", "data.max_images=1500", "trainer.max_epochs=3")
@@ -80,9 +81,9 @@ JOBS = {
     f"{S2}_softmax": Job("s2", f"{S2}_softmax", S2_QUICK, weights=CAFFE),
     "s3_celeba575_cnn7": Job("s3", "s3_celeba575_cnn7", ("trainer.max_epochs=15",)),
     "s3_celeba575_three_conv": Job("s3", "s3_celeba575_three_conv", ("trainer.max_epochs=15",)),
-    "s4a": Job("s4", "s4a", CNN_QUICK, train_too=True),
+    "s4a": Job("s4", "s4a", CNN_QUICK, on_train=True),
     "s4b": Job("s4", "s4b", CNN_QUICK),
-    "s4c": Job("s4", "s4c", (QUICK_AGE, "trainer.max_epochs=20"), train_too=True),
+    "s4c": Job("s4", "s4c", (QUICK_AGE, "trainer.max_epochs=20"), on_train=True),
     "s4d": Job("s4", "s4d", VGG_QUICK, weights=CAFFE),
     "s4e": Job("s4", "s4e", (QUICK_AGE, "trainer.max_epochs=30"), weights=CAFFE),
     "s4f": Job("s4", "s4f", (QUICK_AGE, "trainer.max_epochs=2"), weights=CAFFE, fits=False),
@@ -90,36 +91,37 @@ JOBS = {
 PRESETS = tuple(JOBS)
 JOBS |= {
     "s2_frozen": Job("s2", f"{S2}_softmax", S2_QUICK, ("finetune=frozen",), CAFFE),
-    # Adam's 1e-3 makes a whole VGG16 diverge: the learning rate is S4-F's
+    # with Adam's 1e-3 a VGG16 that is trained in full diverges: this is the learning rate of S4-F
     "s2_full": Job("s2", f"{S2}_softmax", S2_QUICK, ("finetune=full", "optim.lr=1e-5"), CAFFE, fits=False),
 }
-CROSS = {
+WEIGHTS_AND_SCALING = {
     (weights, scaling): "s4d" if (weights, scaling) == (CAFFE, "unit") else f"s4d_{short}_{scaling}"
     for weights, short in ((CAFFE, "caffe"), (V1, "v1"))
     for scaling in ("unit", "imagenet", "caffe")
 }
 JOBS |= {
     name: Job("s4", "s4d", VGG_QUICK, (f"model.scaling={scaling}",), weights)
-    for (weights, scaling), name in CROSS.items()
+    for (weights, scaling), name in WEIGHTS_AND_SCALING.items()
     if name != "s4d"
 }
 
 
-def find(root: Path, name: str) -> Path | None:
-    """A data set or `weights` in ROOT, in ROOT/data, or beside ROOT."""
+def find_folder(root: Path, name: str) -> Path | None:
+    """A folder in ROOT, in ROOT/data, or beside ROOT."""
     return next((place for place in (root / name, root / "data" / name, root.parent / name) if place.exists()), None)
 
 
+def count_images(folder: Path) -> int:
+    return sum(path.suffix.lower() in (".jpg", ".jpeg", ".png") for path in folder.rglob("*"))
+
+
 def data_of(job: Job, root: Path) -> tuple[str, list[str]]:
-    """`own` or the stand-in's name, and the overrides that read it."""
+    """`own` or the name of the stand-in, and the overrides that read it."""
     study = STUDIES[job.study]
-    own = find(root, study.own)
-    if (
-        own
-        and sum(1 for path in own.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png")) >= study.own_images
-    ):
+    own = find_folder(root, study.own)
+    if own and count_images(own) >= study.own_images:
         return "own", [f"data.root={own}"]
-    stand_in = find(root, study.stand_in)
+    stand_in = find_folder(root, study.stand_in)
     if stand_in is None:
         whole = f"{study.own} with its {study.own_images:,} images"
         raise SystemExit(f"Error: {root} has neither {whole} nor {study.stand_in} (in it, in data/, or beside it).")
@@ -127,13 +129,13 @@ def data_of(job: Job, root: Path) -> tuple[str, list[str]]:
 
 
 def overrides(name: str, root: Path, budget: str, seed: int) -> tuple[str, list[str]]:
-    """Where the data of a job come from, and what its run of train.py is told. The split is that of seed 0 for all seeds."""
+    """The name of a job's data, and the overrides for train.py. All seeds use the same split, that of seed 0."""
     job = JOBS[name]
     source, data = data_of(job, root)
-    weights = find(root, "weights")
-    given = [f"experiment={job.preset}", *data, *job.variant]
+    weights = find_folder(root, "weights")
+    chosen = [f"experiment={job.preset}", *data, *job.variant]
     if job.weights and weights and (weights / job.weights).exists():
-        given.append(f"model.weights={weights / job.weights}")
+        chosen.append(f"model.weights={weights / job.weights}")
     elif job.weights:  # torchvision's copy is downloaded
-        given.append(f"model.pretrained_weights={PUBLISHED_NAME[job.weights]}")
-    return source, [*given, *(job.quick if budget == "quick" else ()), f"seed={seed}", "data.seed=0"]
+        chosen.append(f"model.pretrained_weights={PUBLISHED_NAME[job.weights]}")
+    return source, [*chosen, *(job.quick if budget == "quick" else ()), f"seed={seed}", "data.seed=0"]
