@@ -69,6 +69,8 @@ def test_train_gives_the_metrics_and_files_of_the_command(run, command_run):
     names = {path.relative_to(run.folder) for path in run.folder.rglob("*") if path.is_file()}
     assert names == {path.relative_to(command_run) for path in command_run.rglob("*") if path.is_file()}
     assert "Test accuracy" in (run.folder / "train.log").read_text()
+    command = json.loads((run.folder / "run.json").read_text())["command"]
+    assert command.startswith("faceattr.train('data.n=60', ") and command.endswith(f"'hydra.run.dir={run.folder}')")
 
 
 def test_train_twice_in_one_process_leaves_no_state(run, tmp_path, monkeypatch):

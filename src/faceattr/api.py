@@ -15,7 +15,7 @@
 7
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
@@ -191,7 +191,7 @@ def train(*overrides: str) -> Run:
             raise FaceattrError(
                 f"trainer.strategy={cfg.trainer.strategy} starts processes of its own, from a command line: faceattr train …"
             )
-        run = start(cfg)
+        run = start(cfg, f"faceattr.train{_arguments(overrides)}")
         return Run(run.folder, run.metrics, run.evaluated_checkpoint)
 
     return call("train", overrides, function)
@@ -207,6 +207,13 @@ def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     >>> faceattr.evaluate("outputs/example/checkpoints/best.ckpt")["n"]
     10
     """
-    from faceattr.commands.evaluate import evaluate as function
+    from faceattr.commands.evaluate import evaluate as run
+
+    def function(cfg: DictConfig) -> dict[str, Any]:
+        return run(cfg, f"faceattr.evaluate{_arguments((str(ckpt), *overrides))}")
 
     return call("evaluate", [f"ckpt={quoted(Path(ckpt))}", *overrides], function)
+
+
+def _arguments(given: Sequence[str]) -> str:
+    return f"({', '.join(map(repr, given))})"

@@ -156,8 +156,11 @@ def _groups(rows: pd.DataFrame) -> list[str] | None:
     return None if who is None else who.fillna(rows["path"]).astype(str).tolist()
 
 
-def evaluate(cfg: DictConfig) -> dict[str, Any]:
-    """What evaluate.py runs: the checkpoint on the images it was tested on, another split, or other data. Returns its metrics."""
+def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
+    """What evaluate.py runs: the checkpoint on the images it was tested on, another split, or other data. Returns its metrics.
+
+    `command` is shown in the report as what to type for the same again; None is this process's command line.
+    """
     own_data = HydraConfig.get().runtime.choices.data == "from_checkpoint"
     cfg = validate(cfg)
     model, described = load(cfg.ckpt)
@@ -204,7 +207,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     log.info("%s %s", split.capitalize(), sentences.describe_metrics(judged.metrics))
     comparison = compare(cfg, rival, prepared, judged, folder) if rival else None
     kept = {key: described.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
-    about = {"name": model.cfg.name, "ckpt": cfg.ckpt, **describe_machine(), **kept, "leakage": audited}
+    about = {"name": model.cfg.name, "ckpt": cfg.ckpt, **describe_machine(command), **kept, "leakage": audited}
     title, yaml = f"{model.cfg.name}, evaluated", OmegaConf.to_yaml(model.cfg)
     written = page.write(
         folder,

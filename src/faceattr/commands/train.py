@@ -67,9 +67,12 @@ def train(cfg: DictConfig) -> float:
     return float(run.metrics["val"]["accuracy"]) if run.metrics else math.nan
 
 
-def start(cfg: DictConfig) -> "Run":
-    """A run in the folder of Hydra's job. However it ends, its run.json says how."""
-    run = Run(Path(HydraConfig.get().runtime.output_dir))
+def start(cfg: DictConfig, command: str | None = None) -> "Run":
+    """A run in the folder of Hydra's job. However it ends, its run.json says how.
+
+    `command` is stored as what to type for the same again; None is this process's command line.
+    """
+    run = Run(Path(HydraConfig.get().runtime.output_dir), command)
     try:
         run.train(validate(cfg))
     except (KeyboardInterrupt, SystemExit):
@@ -93,8 +96,8 @@ class Run:
 
     evaluated_checkpoint: Path
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, command: str | None = None) -> None:
+        self.folder, self.command = folder, command
         self.began = time.perf_counter()
         self.metrics: dict[str, dict[str, Any]] = {}
         self._random: str | None = None
@@ -233,7 +236,7 @@ class Run:
     ) -> None:
         """Say what was decided, and store it, before the first step."""
         counts = table.counts(data.table).T
-        self.about |= describe_machine() | {
+        self.about |= describe_machine(self.command) | {
             "name": cfg.name,
             "seed": cfg.seed,
             "device": describe_device(trainer),

@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas")
 
 
-def describe_machine() -> dict[str, Any]:
-    """Versions of what computes, the state of the source code, the command and when it was given."""
+def describe_machine(command: str | None = None) -> dict[str, Any]:
+    """Versions of what computes, the state of the source code, the command (by default this process's) and when it was given."""
     return {
         "versions": {
             "python": platform.python_version(),
@@ -27,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
             **{name: version(name) for name in PACKAGES},
         },
         "git": _git(),
-        "command": this_command(),
+        "command": command or this_command(),
         "date": datetime.now().isoformat(" ", "minutes"),
     }
 

@@ -1,0 +1,93 @@
+"""The command line: which commands there are, and folders of the user's own YAMLs."""
+
+import os
+import sys
+
+import pytest
+from programs import TINY, shell
+
+from faceattr.commands.launch import COMMANDS, main, overview
+
+PACKAGE = '''
+import numpy as np
+import pandas as pd
+from PIL import Image
+from pathlib import Path
+from torch import nn
+from faceattr.models.network import Network
+
+
+def load(root, *, shades: int = 2) -> pd.DataFrame:
+    """Grey images, dark and bright."""
+    rows = []
+    for number in range(40):
+        label = ("dark", "bright")[number % 2]
+        values = np.random.default_rng(number).integers(0, 120, (16, 16)) + 120 * (number % 2)
+        file = Path(root) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values.astype(np.uint8)).save(file)
+        rows.append((file.name, label))
+    table = pd.DataFrame(rows, columns=["path", "label"])
+    table.attrs["classes"] = ["dark", "bright"]
+    return table
+
+
+def mean_colour(*, image_size: list, num_logits: int, head: dict, channels: int) -> Network:
+    features = nn.Sequential(nn.Conv2d(3, channels, 3), nn.ReLU())
+    return Network(features, {"0": "block1"}, image_size, num_logits, head)
+'''
+DATA = """
+defaults: [_base, _self_]
+_target_: mypackage.load
+shades: 2
+"""
+MODEL = """
+defaults: [_base, _self_]
+_target_: mypackage.mean_colour
+image_size: [16, 16]
+channels: 4
+"""
+
+
+def test_config_dir_adds_a_data_set_and_a_model_from_another_package(tmp_path):
+    (tmp_path / "mypackage.py").write_text(PACKAGE)
+    for group, text in (("data", DATA), ("model", MODEL)):
+        (tmp_path / "myconf" / group).mkdir(parents=True)
+        (tmp_path / "myconf" / group / "mine.yaml").write_text(text)
+    mine = ("--config-dir", tmp_path / "myconf", "data=mine", f"data.root={tmp_path / 'faces'}", "model=mine")
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    run = (*mine, *TINY[3:], "trainer.max_epochs=1", "hydra.run.dir=run")
+    refused = shell("train", *run, cwd=tmp_path, PYTHONPATH=path)
+    assert refused.code == 1 and "FACEATTR_ALLOW" in refused.err, f"{refused}"
+    assert not (tmp_path / "run").exists()
+    ended = shell("train", *run, cwd=tmp_path, PYTHONPATH=path, FACEATTR_ALLOW="mypackage")
+    assert ended.code == 0, ended.err
+    again = ("ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=again")  # the checkpoint names both: no --config-dir
+    ended = shell("evaluate", *again, cwd=tmp_path, PYTHONPATH=path, FACEATTR_ALLOW="mypackage")
+    assert ended.code == 0, ended.err
+    metrics = [(tmp_path / folder / "test_metrics.json").read_text() for folder in ("run", "again")]
+    assert metrics[0] == metrics[1]
+
+
+def test_overview_has_a_line_for_each_command():
+    lines = [line.split(maxsplit=1) for line in overview().splitlines() if line.startswith("  ")]
+    assert [name for name, _ in lines] == [*COMMANDS, "cache"]
+    assert all(summary for _, summary in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [(["--help"], 0, "evaluate"), (["-h"], 0, "evaluate"), ([], 1, "evaluate"), (["evalute"], None, "mean evaluate?")],
+)
+def test_main_without_a_command(monkeypatch, capsys, arguments, code, message):
+    monkeypatch.setattr(sys, "argv", ["faceattr", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert message in capsys.readouterr().out + str(stop.value.code)
+    assert code is None or stop.value.code == code
+
+
+def test_main_cache_refuses_unknown_arguments(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["faceattr", "cache", "clera"])
+    with pytest.raises(SystemExit, match=r"faceattr cache \[clear\]"):
+        main()
