@@ -77,7 +77,7 @@ def checkpoint(installed) -> Path:
 
 @pytest.mark.slow
 def test_installed_package_runs_without_checkout(installed):
-    code = "import faceattr, faceattr.commands.hydra_app as app; print(faceattr.__file__, app.config_folder())"
+    code = "import faceattr, faceattr.config.groups as groups; print(faceattr.__file__, groups.config_folder())"
     ended = installed("python", "-c", code)
     assert ended.code == 0 and str(ROOT) not in ended.out, f"{ended}"
 

@@ -13,7 +13,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from programs import ROOT, TINY, shell
 
-from faceattr.commands.hydra_app import config_folder, hydra_parser
+from faceattr.commands.hydra_app import hydra_parser
+from faceattr.config.groups import config_folder
 from faceattr.config.validate import validate
 from faceattr.data.array_cache import RowArray, get_or_create
 from faceattr.data.datamodule import FaceData

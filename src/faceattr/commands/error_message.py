@@ -9,8 +9,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from faceattr.commands.hydra_app import config_folder, own_hydra_state
+from faceattr.commands.hydra_app import own_hydra_state
 from faceattr.config import schema
+from faceattr.config.groups import config_folder
 from faceattr.config.schema import SCHEMAS
 from faceattr.config.validate import unknown_key
 from faceattr.errors import FaceattrError

@@ -1,4 +1,4 @@
-"""What our use of Hydra needs of it: where conf/ lies, a parser for every Python, and a state of our own."""
+"""What our use of Hydra needs of it: a parser for every Python, and a state of our own."""
 
 import argparse
 import shutil
@@ -12,13 +12,6 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
-
-
-def config_folder() -> Path:
-    """conf/: inside the installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "conf"
-    return installed if installed.is_dir() else package.parent.parent / "conf"
 
 
 def hydra_parser() -> argparse.ArgumentParser:

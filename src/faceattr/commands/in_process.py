@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
-from faceattr.commands.hydra_app import config_folder, own_hydra_state, remove_empty_run
+from faceattr.commands.hydra_app import own_hydra_state, remove_empty_run
+from faceattr.config.groups import config_folder
 from faceattr.errors import FaceattrError
 
 Result = TypeVar("Result")

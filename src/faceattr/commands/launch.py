@@ -23,8 +23,10 @@ from omegaconf import DictConfig
 
 from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
-from faceattr.commands.hydra_app import config_folder, hydra_parser, remove_empty_run
+from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run
 from faceattr.config.command_line import typed
+from faceattr.config.groups import config_folder
+from faceattr.config.reference import help_text
 from faceattr.errors import FaceattrError
 
 
@@ -117,6 +119,10 @@ def run(command: str, arguments: Sequence[str]) -> None:
     with one_clear_error(program, arguments, show_traceback):
         hydra_arguments = add_own_options(command, arguments)
         hydra_version.setbase("1.3")
+        if {"-h", "--help"} & set(arguments):
+            overrides = [argument for argument in arguments if not argument.startswith("-")]
+            with own_hydra_state():
+                return print(help_text(typed(command), program, overrides))
         parser = hydra_parser()
         _run_hydra(parser.parse_args(hydra_arguments), parser, task, str(config_folder()), program)
 

@@ -25,9 +25,9 @@ class Key:
     def bounds(self) -> str:
         """The bounds in words: `from 1 to 4096`, `above 0`; empty where there are none."""
         if self.minimum is not None and self.maximum is not None:
-            return f"from {self.minimum:,} to {self.maximum:,}"
+            return f"from {self.minimum:,.10g} to {self.maximum:,.10g}"
         words = {"at least": self.minimum, "above": self.above, "at most": self.maximum, "below": self.below}
-        return " and ".join(f"{word} {bound:,}" for word, bound in words.items() if bound is not None)
+        return " and ".join(f"{word} {bound:,.10g}" for word, bound in words.items() if bound is not None)
 
     def admits(self, number: float) -> bool:
         """Whether a number lies within the bounds."""

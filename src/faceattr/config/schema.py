@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import II, MISSING
 
+from faceattr.config.groups import QUIRKS
 from faceattr.config.key import Key
 
 LARGEST_SEED = 2**32 - 1
@@ -399,7 +400,7 @@ def register() -> None:
         store.store(name=f"{name}_schema", node=schema)
     for group, shared in SHARED.items():
         store.store(group=group, name="_base", node=asdict(shared()))  # untyped: an option adds keys of its own
-    for variant in ("as_published", "corrected"):
+    for variant in QUIRKS:
         store.store(group="quirks", name=variant, node={}, package="_global_")
 
 

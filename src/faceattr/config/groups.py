@@ -1,0 +1,29 @@
+"""conf/: where it lies, its groups and their options."""
+
+from pathlib import Path
+
+QUIRKS = {
+    "as_published": "The published studies with their bugs and odd choices",
+    "corrected": "The published studies without them, as far as their data allow; for the studies' presets",
+}
+"""Options of the group `quirks`; what a study's presets correct lies in conf/quirks/<study>/corrected.yaml."""
+
+
+def config_folder() -> Path:
+    """conf/: inside the installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "conf"
+    return installed if installed.is_dir() else package.parent.parent / "conf"
+
+
+def groups() -> dict[str, dict[str, str]]:
+    """Group → option → what its file says of it in the comment at its top."""
+    found: dict[str, dict[str, str]] = {}
+    for file in sorted(config_folder().glob("*/[!_]*.yaml")):
+        found.setdefault(file.parent.name, {})[file.stem] = _summary(file)
+    return found | {"quirks": QUIRKS}
+
+
+def _summary(file: Path) -> str:
+    lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
+    return lines[0].removeprefix("# ") if lines and lines[0].startswith("# ") else ""

@@ -1,0 +1,176 @@
+"""The reference of all groups, options and keys, made from the schema: docs/config.md, and what `--help` prints.
+
+`python -m faceattr.config.reference` writes docs/config.md of a checkout anew.
+"""
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, get_args, get_origin
+
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from faceattr.config.groups import config_folder, groups
+from faceattr.config.key import REQUIRED, Parameter, parameters
+from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
+from faceattr.config.targets import target_function
+from faceattr.config.validate import GIVEN_BY_CODE
+
+INTRODUCTION = """# Config reference
+
+Made by `python -m faceattr.config.reference` from `src/faceattr/config/schema.py`, the functions that `_target_` names, and
+`conf/`; do not edit. An option is chosen by `group=option`, a key is set by `key=value`: `faceattr train model=vgg16
+optim.lr=1e-4`. `null` is no value; lists are `[1,2]`, dicts `{a: 1}` (quoted in a shell). Numbers are finite.
+"""
+
+
+class Row(NamedTuple):
+    """A key in words."""
+
+    key: str
+    type: str
+    default: str
+    values: str
+    meaning: str
+
+
+def reference() -> str:
+    """The text of docs/config.md. Imports every source and model."""
+    parts = [INTRODUCTION, "## Groups and options", *_options()]
+    parts += ["## Keys of `train`, `preview` and `leaks`", _table(rows("", parameters(SCHEMAS["train"])))]
+    for group, parameter in parameters(SCHEMAS["train"]).items():
+        if group in OPEN_GROUPS:
+            parts += [f"### {group}", *_open_group(group)]
+        elif is_dataclass(parameter.type):
+            parts += [f"### {group}", _table(rows(group, parameters(parameter.type)))]
+    for command in ("evaluate", "predict"):
+        parts += [f"## Keys of `{command}`", _table(rows("", parameters(SCHEMAS[command])))]
+    parts.append("`evaluate` takes the groups `data`, `trainer` and `evaluate` too, `predict` takes `trainer`.")
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def rows(group: str, keys: Mapping[str, Parameter]) -> Iterator[Row]:
+    """The keys in words, those of a nested dataclass in its place; groups are left out."""
+    for name, parameter in keys.items():
+        full = f"{group}.{name}".lstrip(".")
+        if is_dataclass(parameter.type):
+            yield from rows(full, parameters(parameter.type)) if group else ()
+        elif full not in OPEN_GROUPS:
+            default = "required" if parameter.default is REQUIRED else _plain(parameter.default)
+            values = ", ".join(parameter.key.choices) or parameter.key.bounds
+            yield Row(full, _type_name(parameter.type), default, values, parameter.key.meaning)
+
+
+def help_text(command: str, config: str, overrides: Sequence[str] = ()) -> str:
+    """What `faceattr <command> --help` prints: groups with their options, then every key of the composed config with its
+    value, meaning and bounds. `config` is the command's file in conf/. Imports neither torch nor a source."""
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        cfg: Any = OmegaConf.to_container(compose(config, list(overrides)))
+    listed = {group: options for group, options in groups().items() if group in cfg or config == "train"}
+    lines = [f"usage: {command} [group=option …] [key=value …]", "", "Groups and their options:"]
+    for group, options in listed.items():
+        lines += textwrap.wrap(f"{group + ':':<16}{' '.join(options)}", 110, subsequent_indent=" " * 16)
+    lines += ["", "Keys, with the value they have now; docs/config.md lists those of every option:"]
+    explained = {row.key: row for row in _schema_rows(config)}
+    for key, value in _leaves(cfg):
+        row = explained.get(key, Row(key, "", "", "", ""))
+        meaning = f"{row.meaning} ({row.values})" if row.values else row.meaning
+        lines += [
+            f"  {key}={_plain(value)}",
+            *textwrap.wrap(meaning, 104, initial_indent=" " * 6, subsequent_indent=" " * 6),
+        ]
+    return "\n".join([*lines, "", "--cfg job prints the config as YAML; --hydra-help lists Hydra's own options."])
+
+
+def _schema_rows(config: str) -> Iterator[Row]:
+    keys = parameters(SCHEMAS[config])
+    yield from rows("", keys)
+    for group, parameter in keys.items():
+        if group in SHARED:
+            yield from rows(group, parameters(SHARED[group]))
+        if group in LIBRARY:
+            yield from rows(group, parameters(LIBRARY[group]))
+        if is_dataclass(parameter.type):
+            yield from rows(group, parameters(parameter.type))
+
+
+def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Keys of groups and their values, without `_target_`."""
+    for name, value in node.items():
+        key = f"{prefix}.{name}".lstrip(".")
+        if isinstance(value, dict) and (not prefix or key == "model.head"):
+            yield from _leaves(value, key)
+        elif name != "_target_":
+            yield key, value
+
+
+def _options() -> Iterator[str]:
+    for group, options in groups().items():
+        listed = "\n".join(f"| `{option}` | {summary} |" for option, summary in options.items())
+        yield f"`{group}`:\n\n| option | |\n|---|---|\n{listed}"
+
+
+def _open_group(group: str) -> Iterator[str]:
+    """Tables of the keys that all options share, and of each function's own."""
+    shared = parameters(SHARED[group]) if group in SHARED else {}
+    if shared:
+        yield f"Keys of every option:\n\n{_table(rows(group, shared))}"
+    if group in LIBRARY:
+        yield f"Further keys, where the class that `_target_` names has them:\n\n{_table(rows(group, parameters(LIBRARY[group])))}"
+        return
+    by_function: dict[str, list[str]] = {}
+    for option in groups()[group]:
+        text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
+        by_function.setdefault(yaml.safe_load(text)["_target_"], []).append(option)
+    for target, options in by_function.items():
+        own = {k: p for k, p in parameters(target_function({"_target_": target}, group)).items() if k not in shared}
+        own = {k: p for k, p in own.items() if k not in GIVEN_BY_CODE.get(group, ())}
+        names = ", ".join(f"`{group}={option}`" for option in options)
+        yield (
+            f"{names} (`{target}`):\n\n{_table(rows(group, own))}" if own else f"{names} (`{target}`): no further keys."
+        )
+
+
+def _table(listed: Iterator[Row]) -> str:
+    lines = [f"| `{row.key}` | {row.type} | {_code(row.default)} | {row.values} | {row.meaning} |" for row in listed]
+    return "\n".join(["| key | type | default | values | meaning |", "|---|---|---|---|---|", *lines])
+
+
+def _code(default: str) -> str:
+    return default if default == "required" else f"`{default}`"
+
+
+def _plain(value: Any) -> str:
+    """A value as it is typed on a command line."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_plain, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_plain(part)}" for key, part in value.items()) + "}"
+    return str(value)
+
+
+def _type_name(annotation: Any) -> str:
+    """A type in words: `list of int, or null`."""
+    if isinstance(annotation, UnionType):
+        named = [_type_name(part) for part in get_args(annotation) if part is not NoneType]
+        return ", or ".join([*named, "null"] if NoneType in get_args(annotation) else named)
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is list:
+        return f"list of {_type_name(inside[0])}"
+    if origin is dict:
+        return f"dict of {_type_name(inside[1])}"
+    return "any" if annotation is Any else annotation.__name__
+
+
+def main() -> None:
+    """Write docs/config.md."""
+    (config_folder().parent / "docs" / "config.md").write_text(reference(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
