@@ -1,81 +1,313 @@
-"""The same on a CUDA device: for each model a real `train.py trainer=gpu`, the bare loop there, and what one host core can load.
+"""The same on a CUDA device: images per second of every model, with each switch, beside the ceiling and two peers.
 
-    python benchmarks/gpu.py [--models vgg16,cnn7] [--batches 32,256] [--images 8192] [--rounds 3]
+    python benchmarks/gpu.py [--seconds 480] [--only ours,ceiling] [--images 20000] [--device cpu --tiny]
 
-Prints a line per measurement and writes benchmarks/results-gpu.json. Where no CUDA device is visible it says so and does nothing.
+One process, no network. The most valuable measurements come first; a line is printed and results-gpu.json written after each,
+and what the time does not allow is named at the end. `--tiny` tries every part on a CPU in a minute or two.
 """
 
 import argparse
+import gc
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
 import sys
+import tempfile
+import threading
+import time
+import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import result_tables
-import torch
-from benchmark import HERE, Benchmark, cache_folder
-from image_files import class_folders, draw_faces
+HERE = Path(__file__).resolve().parent
+STUDY = HERE.parent / ".gpu"  # faces/faces.csv and vgg16_fp16.pth, where they were brought along
+SLOW = {"compile": 45.0, "peer": 14.0, "study": 25.0}
+"""Seconds that a measurement of this kind may take; another takes 4."""
 
-from faceattr.report.markdown import table
 
-VGG16 = ("model=vgg16", "model.image_size=[178,218]", "model.pretrained=false")
-MODELS = {
-    "cnn": ("model=cnn",),
-    "cnn7": ("model=cnn7",),
-    "cnn_age": ("model=cnn_age", "augment=keras_40"),
-    "alexnet": ("model=alexnet",),
-    "vgg16_half": ("model=vgg16_half",),
-    "vgg16": VGG16,
-    "vgg16_compiled": (*VGG16, "trainer.compile=true"),
-    "vgg16_last_block": (*VGG16, "finetune=last_block"),
-    "vgg16_last_block_kept": (*VGG16, "finetune=last_block", "augment=none"),
-    "vgg16_last_block_unkept": (*VGG16, "finetune=last_block", "augment=none", "finetune.cache=off"),
-    "vgg16_frozen_kept": (*VGG16, "finetune=frozen", "augment=none"),
-    "resnet18": ("model=timm", "model.pretrained=false"),
-    "vit_small": ("model=timm", "model.name=vit_small_patch16_224", "model.pretrained=false"),
+class Utilisation:
+    """What nvidia-smi says of the GPU, ten times a second; nothing where it is not installed."""
+
+    def __init__(self) -> None:
+        self.samples: list[tuple[float, float]] = []
+        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "100"]
+        self.process = (
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) if shutil.which(command[0]) else None
+        )
+        if self.process:
+            threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self.process is not None and self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.split(",")[0].strip().isdigit():
+                self.samples.append((time.time(), float(line.split(",")[0])))
+
+    def mean(self, since: float, until: float) -> float | None:
+        found = [value for at, value in self.samples if since <= at <= until]
+        return sum(found) / len(found) if found else None
+
+    def stop(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+
+
+def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: bool) -> list[tuple[str, str, int, str]]:
+    """(part, case, batch, how), the most valuable first."""
+    small, large = batches
+    order: list[tuple[str, str, int, str]] = []
+    for case in cases:
+        order += [("ours", case, batch, "default") for batch in (large, small)]
+        order += [("ceiling", case, batch, "eager") for batch in (large, small)]
+        order += [("ours", case, small, "graph"), ("ceiling", case, small, "graph")] if cuda else []
+    order += [("study", "faces", 32, "first"), ("study", "faces", 32, "again")] if study else []
+    for case in ("cnn7", "resnet18 224", "vgg16 full 224"):
+        order += [("peer", case, large, who) for who in ("lightning", "timm")]
+    for case in ("cnn7", "vgg16 last_block, cached", "vgg16 frozen, cached", "vgg16 full 224"):
+        order += [("ours", case, large, "disk")]
+    order += [("ours", "cnn7", small, "disk"), ("ours", "vgg16 frozen, cached", small, "disk")]
+    order += [("ours", "resnet18 224", small, "no gc"), ("pieces", "cnn7", large, ""), ("pieces", "cnn7", small, "")]
+    if cuda:
+        order += [("ours", "cnn7", large, "graph"), ("ours", "cnn7", large, "deterministic")]
+        order += [("ours", "vgg16 full 224", large, "deterministic")]
+        for case in ("cnn7", "vgg16 full 224", "resnet18 224"):
+            order += [("compile", case, large, "ours"), ("compile", case, large, "ceiling")]
+    return [item for item in order if item[1] in cases or item[1] == "faces"]
+
+
+SWITCHES = {
+    "default": (),
+    "graph": ("trainer.compile=graph",),
+    "disk": ("data.pack=disk",),
+    "deterministic": ("trainer.deterministic=true",),
+    "no gc": (),
 }
 
 
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", default=",".join(MODELS), help="comma-separated; default: %(default)s")
-    parser.add_argument("--batches", default="32,256", help="images in a batch; default: %(default)s")
-    parser.add_argument("--images", type=int, default=8192, help="training images, generated")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args(arguments)
+def measure(setting: Any, part: str, case: str, batch: int, how: str) -> dict[str, Any]:
+    """One measurement of the plan."""
+    import gpu_cases
+    import gpu_peers
+
+    if part == "ours":
+        return gpu_cases.ours(setting, case, batch, *SWITCHES[how], collect=how != "no gc")
+    if part == "ceiling":
+        return gpu_cases.ceiling(setting, case, batch, how)
+    if part == "compile" and how == "ours":
+        return gpu_cases.ours(setting, case, batch, "trainer.compile=true")
+    if part == "compile":
+        return gpu_cases.ceiling(setting, case, batch, "compiled")
+    if part == "study":
+        return gpu_cases.study(setting, STUDY / "faces", STUDY / "vgg16_fp16.pth")
+    if part == "pieces":
+        return gpu_cases.pieces(setting, case, batch)
+    return {"lightning": gpu_peers.lightning, "timm": gpu_peers.timm}[how](setting, case, batch)
+
+
+class Benchmark:
+    """The measurements, their time limit and their file."""
+
+    def __init__(self, out: Path, setting: Any, seconds: float, results: dict[str, Any]) -> None:
+        self.out, self.setting, self.results = out, setting, results
+        self.end, self.began = time.monotonic() + seconds, time.monotonic()
+        self.utilisation = Utilisation()
+
+    @property
+    def left(self) -> float:
+        return self.end - time.monotonic()
+
+    def run(self, item: tuple[str, str, int, str]) -> None:
+        """Measure one item if the time allows, and write down what came of it."""
+        part, case, batch, how = item
+        need = SLOW.get(part, 4.0) if not self.setting.tiny else 1.0
+        if self.left < need:
+            self.results["cut"].append(" ".join(map(str, item)))
+            self.write()
+            return
+        record: dict[str, Any] = {"part": part, "case": case, "batch": batch, "how": how}
+        started, since = time.monotonic(), time.time()
+        _memory(reset=True)
+        signal.setitimer(signal.ITIMER_REAL, max(5.0, min(self.left + 5, 4 * need + 20)))
+        try:
+            record |= measure(self.setting, part, case, batch, how)
+        except Exception as error:
+            record |= {"error": f"{type(error).__name__}: {error}"[:400], "trace": traceback.format_exc()[-1500:]}
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        record |= {"took": time.monotonic() - started, "peak_memory_gb": _memory()}
+        timed = record.get("ms_per_step", 0) * record.get("steps", 0) / 1000
+        record["utilisation"] = self.utilisation.mean(max(since, time.time() - timed - 0.2), time.time())
+        self.results["measurements"].append(record)
+        self.write()
+        print(_line(time.monotonic() - self.began, record), flush=True)
+        _clear(part)
+
+    def write(self) -> None:
+        part = self.out.with_suffix(".part")
+        part.write_text(json.dumps(self.results, indent=1), encoding="utf-8")
+        part.replace(self.out)
+
+
+def _memory(reset: bool = False) -> float | None:
+    import torch
+
     if not torch.cuda.is_available():
+        return None
+    if reset:
+        torch.cuda.reset_peak_memory_stats()
+        return None
+    return torch.cuda.max_memory_allocated() / 1e9
+
+
+def _clear(part: str) -> None:
+    import torch
+
+    gc.collect()
+    if part == "compile":
+        torch._dynamo.reset()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _line(elapsed: float, record: dict[str, Any]) -> str:
+    name = f"{elapsed:6.1f} s  {record['part']:8}{record['case']:26}{record['batch']:4} {record['how']:14}"
+    if "error" in record:
+        return f"{name}FAILED {record['error'][:200]}"
+    if "pieces_ms" in record:
+        return name + ", ".join(f"{part} {ms:.3f} ({host:.3f})" for part, (ms, host) in record["pieces_ms"].items())
+    flops = record.get("flops_per_step")
+    more = f", {flops / record['ms_per_step'] / 1e9:,.0f} TFLOP/s" if flops else ""
+    more += f", {record['seconds']:.1f} s, accuracy {record['val_accuracy']:.4f}" if "val_accuracy" in record else ""
+    memory, busy = record.get("peak_memory_gb"), record.get("utilisation")
+    more += f", {memory:.1f} GB" if memory is not None else ""
+    more += f", {busy:.0f}% busy" if busy is not None else ""
+    host = record.get("host_ms_per_step", float("nan"))
+    rate = record["images_per_second"]
+    return (
+        f"{name}{rate:9,.0f} images/s {record['ms_per_step']:8.3f} ms (host {host:.3f}){more} [{record['took']:.1f} s]"
+    )
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=float(os.environ.get("BENCH_SECONDS", "470")))
+    parser.add_argument(
+        "--only", default="", help="parts, comma-separated: ours, ceiling, study, peer, pieces, compile"
+    )
+    parser.add_argument("--cases", default="", help="comma-separated; default: all")
+    parser.add_argument("--images", type=int, default=20_000, help="generated training images")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--tiny", action="store_true", help="the smallest of everything: does it run?")
+    parser.add_argument("--out", type=Path, default=HERE / "results-gpu.json")
+    parser.add_argument("--go-on", action="store_true", help="keep what the file holds, measure what it lacks")
+    return parser.parse_args(arguments)
+
+
+def machine() -> dict[str, Any]:
+    import pytorch_lightning
+    import timm
+    import torch
+    import torchvision
+
+    found: dict[str, Any] = {
+        "gpu": None,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    versions = (
+        ("torch", torch),
+        ("torchvision", torchvision),
+        ("pytorch_lightning", pytorch_lightning),
+        ("timm", timm),
+    )
+    found["versions"] = {name: module.__version__ for name, module in versions}
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_properties(0)
+        found |= {"gpu": device.name, "gpu_memory_gb": round(device.total_memory / 1e9, 1)}
+    return found
+
+
+def prepare(given: argparse.Namespace) -> Any:
+    """Generated files and quiet surroundings."""
+    import logging
+
+    import gpu_cases
+    import torch
+
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    torch.backends.cudnn.benchmark = given.device == "cuda"
+    root = Path(os.environ.setdefault("FACEATTR_CACHE", str(Path(tempfile.gettempdir()) / "faceattr-bench-gpu")))
+    count, val = (48, 16) if given.tiny else (given.images, 512)
+    folder = root / f"bench_{count}"
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        gpu_cases.draw_files(folder, train=count, val=val)
+    workers = 2 if given.tiny else min(16, os.cpu_count() or 1)
+    return gpu_cases.Setting(given.device, folder, given.tiny, workers)
+
+
+def main(arguments: Sequence[str]) -> int:
+    given, began = parsed(arguments), time.monotonic()
+    sys.path.insert(0, str(HERE))
+    import torch
+
+    if given.device == "cuda" and not torch.cuda.is_available():
         print("No CUDA device is visible here: nothing was measured.")
         return 0
-    names = given.models.split(",")
-    if unknown := [name for name in names if name not in MODELS]:
-        parser.error(f"no model {', '.join(unknown)}; there are: {', '.join(MODELS)}")
-    cache: Path = cache_folder()
-    benchmark = Benchmark(HERE / "results-gpu.json", cache, quick=False)
-    cases = {f"{name}, batch {batch}": (name, int(batch)) for name in names for batch in given.batches.split(",")}
-    benchmark.start([*cases, "data_loading"], resume=False)
-    device = torch.cuda.get_device_properties(0)
-    benchmark.results["machine"] |= {"gpu": device.name, "gpu_memory_gb": round(device.total_memory / 1e9, 1)}
-    pictures = draw_faces(cache, "celeba", min(given.images, 4000))
-    folder = class_folders(cache / f"gpu_{given.images}", pictures, train=given.images, val=512)
-    for number in range(1, given.rounds + 1):
-        benchmark.record(
-            "data_loading", "faceattr", number, lambda: benchmark.run_module("data_loading", "faceattr", folder, 5)
-        )
-        for case, (name, batch) in cases.items():
-            ours = (*MODELS[name], f"data.batch_size={batch}", "loss=bce", "trainer=gpu")
-            files, size = ("data=folders", f"data.root={folder}"), {"epochs": given.epochs, "images": given.images}
-            loop = ("bare_loop", 2, given.images, given.epochs, *ours)
-            benchmark.record(case, "faceattr", number, lambda: benchmark.run_training(*ours, *files, **size))  # noqa: B023
-            benchmark.record(case, "bare_loop", number, lambda: benchmark.run_module(*loop))  # noqa: B023
-    runs, rows = result_tables.Runs(benchmark.results["runs"]), []
-    for case in cases:
-        rates = [runs.median(case, who, result_tables.steady_rate) for who in ("faceattr", "bare_loop")]
-        ratios = runs.ratios(case, "faceattr", "bare_loop", result_tables.steady_rate)
-        rows.append([case, *map(result_tables.format_number, rates), result_tables.format_values(ratios)])
-    loading = result_tables.format_number(runs.median("data_loading", "faceattr", result_tables.steady_rate))
-    print(f"\n{device.name}, images/s; one host core loads {loading} (128x128, not pinned)\n")
-    print(table(["model", "train.py", "bare loop", "ratio"], rows))
-    return 1 if benchmark.failed else 0
+    signal.signal(signal.SIGALRM, _too_long)
+    setting = prepare(given)
+    import gpu_cases
+
+    results: dict[str, Any] = {"machine": machine(), "measurements": [], "cut": []}
+    if given.go_on and given.out.exists():
+        results = json.loads(given.out.read_text(encoding="utf-8"))
+    print(f"{results['machine']}\nprepared in {time.monotonic() - began:.1f} s", flush=True)
+    cases = [name for name in gpu_cases.CASES if not given.cases or name in given.cases.split(",")]
+    study = (STUDY / "faces" / "faces.csv").exists() and (STUDY / "vgg16_fp16.pth").exists()
+    items = plan(cases, (4, 8) if given.tiny else (32, 256), cuda=given.device == "cuda", study=study)
+    if given.only:
+        items = [item for item in items if item[0] in given.only.split(",")]
+    done = {tuple(one[key] for key in ("part", "case", "batch", "how")) for one in results["measurements"]}
+    benchmark = Benchmark(given.out, setting, given.seconds - (time.monotonic() - began), results)
+    try:
+        for item in items:
+            if item not in done:
+                benchmark.run(item)
+                _go_on_after_a_broken_device(results, benchmark.left, arguments)
+    finally:
+        benchmark.utilisation.stop()
+    if results["cut"]:
+        print(f"No time was left for {len(results['cut'])}: {'; '.join(results['cut'])}")
+    from render_gpu import tables
+
+    print(tables(results), flush=True)
+    return 1 if any("error" in one for one in results["measurements"]) else 0
+
+
+def _too_long(*_: object) -> None:
+    raise TimeoutError("took too long")
+
+
+def _go_on_after_a_broken_device(results: dict[str, Any], left: float, arguments: Sequence[str]) -> None:
+    """After some errors every further call of CUDA in this process fails: a new process takes over."""
+    import torch
+
+    if "error" not in results["measurements"][-1] or not torch.cuda.is_available():
+        return
+    try:
+        torch.cuda.synchronize()
+    except Exception:
+        print("The device is unusable in this process; a new one goes on.", flush=True)
+        command = [sys.executable, str(Path(__file__).resolve()), *arguments, "--go-on", "--seconds", str(int(left))]
+        os.execv(sys.executable, command)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,8 @@ class Collected(Callback):
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
         scores, rows = outputs
-        self.scores += scores.numpy().tobytes()
-        self.rows += rows.numpy().tobytes()
+        self.scores += scores.cpu().numpy().tobytes()
+        self.rows += rows.cpu().numpy().tobytes()
 
 
 def to_frame(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:

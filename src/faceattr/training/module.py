@@ -164,10 +164,9 @@ class Classifier(pl.LightningModule):
         return gathered[gathered[:, -1] >= 0]
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
-        """Probabilities [B, classes] and the table rows [B] they belong to."""
-        return self.task.probabilities(
-            self.logits(batch.inputs, batch.layers_applied), self.temperature
-        ).cpu(), batch.rows.cpu()
+        """Probabilities [B, classes] and the table rows [B] they belong to, on the device."""
+        logits = self.logits(batch.inputs, batch.layers_applied)
+        return self.task.probabilities(logits, self.temperature), batch.rows
 
     def explain(self, images: Tensor, classes: Tensor) -> np.ndarray:
         """Grad-CAM, float32 [B, H, W] from 0 to 1, of uint8 images [B, 3, H, W]: what speaks for `classes` [B]."""

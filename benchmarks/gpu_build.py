@@ -1,0 +1,78 @@
+"""From overrides of train.py to its config, data and classifier, for the benchmark on a GPU."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from faceattr.config.validate import validate
+from faceattr.data.datamodule import FaceData
+from faceattr.models.pretrained import load_weights
+from faceattr.models.task import Task
+from faceattr.training.module import Classifier
+
+try:
+    from faceattr.commands.settings import (
+        create_classifier,
+        create_data,
+        create_feature_cache,
+        create_network,
+        read_table,
+        reason_without_feature_cache,
+        trainer_settings,
+    )
+except ImportError:
+    from faceattr.data.load import load_table
+    from faceattr.training.feature_cache import FeatureCache, reason_disabled
+    from faceattr.training.module import build_network as create_network
+    from faceattr.training.module import input_spec
+
+    def create_classifier(cfg: Any, task: Task, *, network: Any = None, class_weights: Any = None) -> Classifier:
+        return Classifier(cfg, network or create_network(cfg, task), task, class_weights)
+
+    def create_data(cfg: Any, table: Any) -> FaceData:
+        return FaceData(table, cfg.data, input_spec(cfg), cfg.seed)
+
+    def create_feature_cache(cfg: Any, model: Classifier, data: FaceData) -> Any:
+        return FeatureCache(data)
+
+    def read_table(cfg: Any) -> Any:
+        return load_table(cfg.data)
+
+    def reason_without_feature_cache(cfg: Any, model: Classifier) -> str | None:
+        return reason_disabled(cfg, model.network, model.policy, model.augmentation.active)
+
+    def trainer_settings(cfg: Any) -> Any:
+        return cfg.trainer
+
+
+ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["create_classifier", "create_feature_cache", "reason_without_feature_cache", "trainer_settings"]
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The config that `train.py` would see."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return validate(compose("train", ["name=benchmark", *overrides]))
+
+
+@functools.lru_cache(maxsize=4)
+def _table(overrides: tuple[str, ...]) -> Any:
+    return read_table(composed(overrides))
+
+
+def build(overrides: Sequence[str]) -> tuple[DictConfig, FaceData, Classifier]:
+    """As train.py makes them; the table is read once for all runs on the same data."""
+    cfg = composed(overrides)
+    pl.seed_everything(cfg.seed, verbose=False)
+    table = _table(tuple(one for one in overrides if one.startswith("data") and "batch_size" not in one))
+    attrs, table = table.attrs, table.copy()
+    task = Task.from_config(attrs["classes"], ordinal=attrs["ordinal"], loss=cfg.loss)
+    network = create_network(cfg, task)
+    if cfg.model.weights:
+        load_weights(network, pretrained=cfg.model.pretrained, weights=cfg.model.weights, scaling=cfg.model.scaling)
+    return cfg, create_data(cfg, table), create_classifier(cfg, task, network=network)

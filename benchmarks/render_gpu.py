@@ -1,0 +1,132 @@
+"""From results-gpu.json to the tables of docs/scaling.md: `python benchmarks/render_gpu.py` writes them between its marks."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+MARKS = "<!-- gpu -->", "<!-- /gpu -->"
+DENSE_BF16 = {"H100": 989, "H200": 989, "A100": 312}
+"""TFLOP/s of NVIDIA's datasheets, without sparsity."""
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Everything between the marks."""
+    found = {
+        (one["part"], one["case"], one["batch"], one["how"]): one
+        for one in results["measurements"]
+        if "error" not in one
+    }
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
+    parts = [f"Measured on {machine.get('gpu')} with {machine.get('cores')} cores, {machine.get('date')}; {versions}."]
+    parts += [_rates(found), _switches(found), _network(found, machine), _study(found), _pieces(found)]
+    failed = [one for one in results["measurements"] if "error" in one]
+    if failed:
+        names = (f"{one['part']} {one['case']} {one['batch']} {one['how']} ({one['error'][:80]})" for one in failed)
+        parts.append(f"Failed: {'; '.join(names)}.")
+    if results["cut"]:
+        parts.append(f"Not measured, for lack of time: {'; '.join(results['cut'])}.")
+    return "\n\n".join(part for part in parts if part)
+
+
+def _rate(found: dict, *key: Any) -> float | None:
+    return found[key]["images_per_second"] if key in found else None
+
+
+def _text(value: float | None, form: str = ",.0f") -> str:
+    return "–" if value is None else format(value, form)
+
+
+def _ratio(one: float | None, other: float | None) -> str:
+    return "–" if one is None or other is None else f"{one / other:.2f}"
+
+
+def _rates(found: dict) -> str:
+    """Every case: ours, the ceiling, the peers."""
+    keys = dict.fromkeys((case, batch) for part, case, batch, _ in found if part in ("ours", "ceiling", "peer"))
+    rows = []
+    for case, batch in keys:
+        default, graph = (_rate(found, "ours", case, batch, how) for how in ("default", "graph"))
+        eager, replayed = (_rate(found, "ceiling", case, batch, how) for how in ("eager", "graph"))
+        peers = [_rate(found, "peer", case, batch, who) for who in ("lightning", "timm")]
+        best = max((rate for rate in (default, graph) if rate), default=None)
+        top = max((rate for rate in (eager, replayed) if rate), default=None)
+        cells = [_text(rate) for rate in (default, graph, eager, replayed)]
+        rows.append([case, str(batch), *cells, _ratio(default, eager), _ratio(best, top), *map(_text, peers)])
+        rows[-1].append(_ratio(best, peers[0]))
+    head = "case | batch | ours | ours, graph | ceiling | ceiling, graph | ours to ceiling | best to best | Lightning | timm"
+    return "Images/s of a steady epoch:\n\n" + table([*head.split(" | "), "best to Lightning"], rows) if rows else ""
+
+
+def _switches(found: dict) -> str:
+    """What each switch changes against the default."""
+    rows = []
+    for part, case, batch, how in found:
+        if (
+            (part == "ours" and how not in ("default", "graph"))
+            or (part == "compile")
+            or (how == "graph" and batch > 32)
+        ):
+            base = ("ceiling", case, batch, "eager") if (part, how) == ("compile", "ceiling") else None
+            base = base or (
+                ("ceiling", case, batch, "eager") if part == "ceiling" else ("ours", case, batch, "default")
+            )
+            rate, name = _rate(found, part, case, batch, how), f"compile, {how}" if part == "compile" else how
+            rows.append([case, str(batch), name, _text(rate), _ratio(rate, _rate(found, *base))])
+    return "Switches:\n\n" + table(["case", "batch", "switch", "images/s", "to without"], rows) if rows else ""
+
+
+def _network(found: dict, machine: dict[str, Any]) -> str:
+    """What a step costs: time of host and device, FLOPs, memory."""
+    peak = next((value for name, value in DENSE_BF16.items() if name in str(machine.get("gpu"))), None)
+    rows = []
+    for (part, case, batch, how), one in found.items():
+        if part not in ("ours", "ceiling") or how not in ("default", "graph", "eager"):
+            continue
+        flops = found.get(("ceiling", case, batch, "eager"), {}).get("flops_per_step")
+        tera = flops / one["ms_per_step"] / 1e9 if flops and part == "ceiling" else None
+        share = f" ({tera / peak:.0%})" if tera and peak else ""
+        times = [_text(one["ms_per_step"], ".2f"), _text(one.get("host_ms_per_step"), ".2f")]
+        rest = [_text(one.get("peak_memory_gb"), ".1f"), _text(one.get("utilisation"), ".0f")]
+        rows.append([case, str(batch), f"{part}, {how}", *times, _text(tera) + share, *rest])
+    head = ["case", "batch", "", "ms a step", "of it the host's", "TFLOP/s (of the peak)", "peak GB", "busy %"]
+    return "A step:\n\n" + table(head, rows) if rows else ""
+
+
+def _study(found: dict) -> str:
+    rows = []
+    for (part, _, _, how), one in found.items():
+        if part == "study":
+            interval = f"{one['val_accuracy']:.4f} ({one['val_accuracy_low']:.4f}–{one['val_accuracy_high']:.4f})"
+            epochs = ", ".join(f"{seconds:.2f}" for seconds in one["epoch_seconds"])
+            rows.append([how, f"{one['seconds']:.1f}", f"{one['seconds_before_training']:.1f}", epochs, interval])
+    head = ["S2 on faces", "seconds", "of it before training", "training of each epoch, s", "validation accuracy"]
+    return table(head, rows) if rows else ""
+
+
+def _pieces(found: dict) -> str:
+    rows = [
+        [f"{case}, batch {batch}", part, f"{ms:.3f}", f"{host:.3f}"]
+        for (kind, case, batch, _), one in found.items()
+        if kind == "pieces"
+        for part, (ms, host) in one["pieces_ms"].items()
+    ]
+    return table(["", "part of a step", "ms", "of it the host's"], rows) if rows else ""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def insert(file: Path, text: str) -> None:
+    """Put `text` between the marks of `file`."""
+    pattern = re.compile(f"{MARKS[0]}.*{MARKS[1]}", re.DOTALL)
+    content = file.read_text(encoding="utf-8")
+    file.write_text(pattern.sub(lambda _: f"{MARKS[0]}\n{text}\n{MARKS[1]}", content), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    results = json.loads((ROOT / "benchmarks" / "results-gpu.json").read_text(encoding="utf-8"))
+    insert(ROOT / "docs" / "scaling.md", tables(results))

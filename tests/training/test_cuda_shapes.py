@@ -1,0 +1,141 @@
+"""Steps on a CUDA device, without one (marker cuda_shapes): PyTorch's fake tensors know shapes, types and devices, not values.
+
+A CPU tensor that meets a CUDA one fails, and so does whatever would wait for the device: a value that is asked for, a copy to
+the host.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from faceattr.config.validate import validate
+from faceattr.data.batches import Batch
+from faceattr.models.task import Task
+from faceattr.training.module import Classifier, build_network
+
+pytestmark = pytest.mark.cuda_shapes
+CONF = Path(__file__).resolve().parents[2] / "conf"
+MODELS = [*sorted(file.stem for file in (CONF / "model").glob("[a-z]*.yaml"))]
+POLICIES = [*sorted(file.stem for file in (CONF / "finetune").glob("[a-z]*.yaml"))]
+AUGMENTS = [*sorted(file.stem for file in (CONF / "augment").glob("[a-z]*.yaml"))]
+DTYPES = {"bf16": torch.bfloat16, "16": torch.float16}
+TASKS: dict[str, dict[str, Any]] = {
+    "bce": {"classes": ["woman", "man"], "ordinal": False},
+    "ce": {"classes": ["young", "middle", "old"], "ordinal": True},
+    "one_vs_rest": {"classes": ["young", "middle", "old"], "ordinal": False},
+    "corn": {"classes": ["young", "middle", "old"], "ordinal": True},
+    "multilabel": {"classes": ["Smiling", "Male", "Young"], "ordinal": False, "multilabel": True},
+}
+
+
+class NoCopyToTheHost(TorchDispatchMode):
+    """Fails where a tensor goes from the device to the host."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keys: Any = None) -> Any:
+        found = function(*arguments, **(keys or {}))
+        given = [one for one in tree_leaves((arguments, keys)) if isinstance(one, torch.Tensor)]
+        made = [one for one in tree_leaves(found) if isinstance(one, torch.Tensor)]
+        on_device = any(one.device.type == "cuda" for one in given)
+        assert not (on_device and any(one.device.type == "cpu" for one in made)), f"{function} copies to the host"
+        return found
+
+
+@pytest.fixture(autouse=True)
+def a_gpu_that_computes_in_half_precision(monkeypatch):
+    """Autocast asks the machine; without a device it would switch itself off."""
+    monkeypatch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+
+
+def build(*overrides: str, task: str = "bce") -> Classifier:
+    keys = ["name=test", "data=folders", "data.root=.", "model.pretrained=false", *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = validate(compose("train", keys))
+    made = Task.from_config(**TASKS[task], loss="auto" if task == "multilabel" else task)
+    with torch.device("meta"):
+        network = build_network(cfg, made)
+    weights = torch.rand(2, 3) if made.multilabel else torch.rand(len(made.classes))
+    return Classifier(cfg, network, made, weights)
+
+
+def to_fake(model: nn.Module) -> None:
+    """Every parameter and buffer anew, on the device."""
+    for module in model.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    fake = torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda")
+                    tensors[name] = nn.Parameter(fake, tensor.requires_grad) if tensors is module._parameters else fake
+
+
+def run_steps(model: Classifier, dtype: torch.dtype, layers_applied: int = 0, shape: tuple[int, ...] = ()) -> None:
+    """A training, a validation and a prediction step."""
+    height, width = model.mean.shape[2:]
+    generator = torch.Generator().manual_seed(0)
+    drawn = model.augmentation.parameters(torch.empty(4, 3, height, width), generator)
+    applied = model.augmentation.active and model.augmentation.capturable and not layers_applied
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        to_fake(model)
+        images = torch.empty(4, height, width, 3, dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
+        inputs = torch.empty(4, *shape, dtype=dtype, device="cuda") if layers_applied else images
+        rows = torch.arange(4, device="cuda")
+        targets = torch.ones(4, 3, device="cuda") if model.task.multilabel else torch.zeros_like(rows)
+        parameters = mode.from_tensor(drawn).to("cuda") if applied else None
+        batch = Batch(inputs, targets, rows, layers_applied)
+        with NoCopyToTheHost(), torch.autocast("cuda", dtype):
+            assert torch.is_autocast_enabled("cuda")
+            model.train()
+            loss, sums = model.step(inputs, targets, parameters, layers_applied)
+            logits = model.logits(inputs, layers_applied)
+            with torch.no_grad():
+                model.eval()
+                model.validation_step(batch, 0)
+                probabilities, found = model.predict_step(batch, 0)
+        assert loss.requires_grad and loss.dtype == torch.float32 and logits.dtype == dtype
+        assert {one.device.type for one in (loss, sums, probabilities, found, model._seen)} == {"cuda"}
+        assert probabilities.shape == (4, len(model.task.classes)) and probabilities.dtype == torch.float32
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("model", MODELS)
+def test_steps_of_every_model_and_policy(model, policy, precision):
+    run_steps(build(f"model={model}", f"finetune={policy}", "augment=light"), DTYPES[precision])
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("augment", AUGMENTS)
+@pytest.mark.parametrize("task", TASKS)
+def test_steps_of_every_loss_and_augmentation(task, augment, precision):
+    run_steps(build("model=cnn", "model.image_size=[32,24]", f"augment={augment}", task=task), DTYPES[precision])
+
+
+@pytest.mark.parametrize("precision", DTYPES)
+def test_steps_on_cached_features(precision):
+    model = build("model=vgg16", "finetune=last_block", "augment=none")
+    layers = model.network.num_constant_layers(model.first_trainable_stage)
+    run_steps(model, DTYPES[precision], layers, (512, 8, 8))
+
+
+@pytest.mark.parametrize("wrong", ["cpu tensor", "item", "copy"])
+def test_what_a_step_must_not_do_is_found(wrong):
+    model = build("model=cnn", "model.image_size=[32,24]", "augment=none")
+    scaled = model.scaled
+
+    def spoiled(images: torch.Tensor) -> torch.Tensor:
+        if wrong == "cpu tensor":
+            return scaled(images) + torch.ones(3, 32, 24)
+        return scaled(images) * (images.max().item() if wrong == "item" else images.float().cpu().to(images.device))
+
+    model.scaled = spoiled
+    with pytest.raises((RuntimeError, AssertionError)):
+        run_steps(model, torch.bfloat16)
