@@ -1,4 +1,4 @@
-"""The pictures of a run: what they say (read from SVG, where text stays text), and that they are written whole."""
+"""Charts: their texts (read from SVG) and their files."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from faceattr.report import charts, sweep
+from faceattr.report import charts
 from faceattr.report.charts import ThresholdCurve, confusion, counts, curves
 
 
@@ -41,7 +41,7 @@ def text_stays_text():
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 60])
-def test_curves_is_a_picture_of_both_metrics(tmp_path, epochs):
+def test_curves_draws_both_metrics(tmp_path, epochs):
     curves(history(epochs), tmp_path / "curves.png", evaluated_epoch=1, title="sample_cnn_full")
     with Image.open(tmp_path / "curves.png") as image:
         image.load()
@@ -61,14 +61,14 @@ def test_curves_marks_the_evaluated_epoch_and_its_values(tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 23])
-def test_epoch_ticks_are_epochs(tmp_path, epochs):
+def test_curves_ticks_are_whole_epochs(tmp_path, epochs):
     curves(history(epochs), tmp_path / "curves.svg", evaluated_epoch=None, title="run")
     shown = texts(tmp_path / "curves.svg")
     ticks = shown[: shown.index("epoch")]
     assert ticks and all(tick.isdigit() for tick in ticks)
 
 
-def test_the_two_lines_differ_without_colour(tmp_path):
+def test_curves_lines_differ_in_dash(tmp_path):
     curves(history(10), tmp_path / "curves.svg", evaluated_epoch=None, title="run")
     lines = re.findall(r'style="fill: none; stroke-dasharray: ([\d., ]+)[^"]*stroke: #d55e00', _svg(tmp_path))
     assert lines, "the train line is not dashed"
@@ -79,7 +79,7 @@ def _svg(folder: Path) -> str:
     return (folder / "curves.svg").read_text(encoding="utf-8")
 
 
-def test_missing_values_leave_the_rest_of_the_curve(tmp_path):
+def test_curves_with_a_missing_value_draw_the_rest(tmp_path):
     frame = history(5)
     frame.loc[2, "val_accuracy"] = np.nan
     curves(frame, tmp_path / "curves.svg", evaluated_epoch=3, title="run")
@@ -97,12 +97,12 @@ def test_confusion_shows_counts_row_percentages_and_recall(tmp_path):
     assert shown.count("female") == shown.count("male") == 2
 
 
-def test_rows_are_the_true_classes(tmp_path):
+def test_confusion_rows_are_the_true_classes(tmp_path):
     confusion([[3, 1], [0, 4]], ["young", "old"], tmp_path / "confusion.svg", title="t")
     assert "75.0% of 4" in texts(tmp_path / "confusion.svg") and "100.0% of 4" in texts(tmp_path / "confusion.svg")
 
 
-def test_a_class_without_images_has_no_recall(tmp_path):
+def test_confusion_of_a_class_without_images_has_no_recall(tmp_path):
     with np.errstate(all="raise"):
         confusion([[5, 0], [0, 0]], ["female", "male"], tmp_path / "confusion.svg", title="t")
     assert "– of 0" in texts(tmp_path / "confusion.svg")
@@ -117,17 +117,17 @@ def test_confusion_grows_with_its_classes(tmp_path, classes):
         assert image.height / classes > 75  # pixels per row: two lines of text of a legible size
 
 
-def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
+def test_confusion_shows_dollar_signs_as_they_are(tmp_path):
     confusion(np.eye(2), [r"$\no", "$$"], tmp_path / "confusion.svg", title=r"$\x$ run")
     assert {r"$\no", "$$", r"$\x$ run"} <= set(texts(tmp_path / "confusion.svg"))
 
 
-def test_neither_pyplot_nor_torch_is_loaded():
+def test_importing_charts_imports_neither_pyplot_nor_torch():
     code = "import sys, faceattr.report.charts; sys.exit(bool({'matplotlib.pyplot', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_counts_shows_every_number_and_tells_splits_apart_without_colour(tmp_path):
+def test_counts_shows_all_numbers_and_hatches_splits(tmp_path):
     table = pd.DataFrame({"train": [1680, 7], "val": [360, 3], "test": [0, 12]}, index=["young", r"$\old"])
     counts(table, tmp_path / "counts.svg", title="imfdb: images")
     shown = texts(tmp_path / "counts.svg")
@@ -143,7 +143,7 @@ def drawn(folder: Path, *panels) -> list[str]:
     return texts(folder / "panels.svg")
 
 
-def test_an_svg_of_a_page_is_named_told_in_words_and_leaves_the_page_alone():
+def test_svg_has_unique_ids_a_label_and_no_style():
     one, same, other = (
         charts.svg(
             lambda file: counts(pd.DataFrame({"train": [3], "val": [1]}, index=["a<b"]), file, title=""),
@@ -171,23 +171,10 @@ def test_threshold_curves_name_their_classes_and_the_chosen_threshold(tmp_path):
     assert len(set(re.findall(r"stroke-dasharray: ([^;]+);", svg))) >= 2, "lines differ in dash"
 
 
-def test_errors_by_distance_are_signed_shares(tmp_path):
+def test_distances_draws_signed_shares(tmp_path):
     shown = drawn(tmp_path, partial(charts.distances, matrix=[[5, 2, 0], [1, 6, 1], [3, 0, 2]]))
     assert [text for text in shown if "." in text] == ["65.0%", "15.0%", "5.0%", "15.0%", "0.0%"], (
         "in order, right first"
     )
     assert [text for text in shown if re.fullmatch(r"correct|[+−]\d", text)] == ["−2", "−1", "correct", "+1", "+2"]
     assert drawn(tmp_path, partial(charts.distances, matrix=np.zeros((3, 3)))).count("0.0%") == 5
-
-
-def test_a_key_of_a_sweep_is_values_below_one_another_or_an_axis_of_numbers(tmp_path):
-    jobs = pd.DataFrame(
-        [("vgg16", 0.9, "0"), ("cnn", 0.8, "0"), ("cnn", 0.82, "1")], columns=["value", "accuracy", "seed"]
-    )
-    shown = drawn(tmp_path, partial(sweep.by_value, key="model", jobs=jobs))
-    assert {"model", "vgg16", "cnn", "seed 0", "seed 1", "validation accuracy"} <= set(shown)
-    rates = pd.DataFrame({"value": ["0.1", "0.01", "0.001"], "accuracy": [0.7, 0.9, 0.8], "seed": ""})
-    shown = drawn(tmp_path, partial(sweep.by_value, key="optim.lr", jobs=rates))
-    assert shown.index("0.001") < shown.index("0.01") < shown.index("0.1"), "numbers in their order"
-    many = pd.DataFrame({"value": [f"{10**-x:.6f}" for x in np.linspace(1, 5, 12)], "accuracy": 0.9, "seed": "0"})
-    assert "0.100000" not in drawn(tmp_path, partial(sweep.by_value, key="optim.lr", jobs=many))

@@ -1,4 +1,4 @@
-"""Pictures made of images: what a gallery shows is what was predicted, of images that nobody picked out."""
+"""Image grids: the gallery of an evaluation and tiles with Grad-CAM maps."""
 
 import logging
 import re
@@ -11,21 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from pictures import places
 from PIL import Image
-from programs import ROOT, quick, tiny_run
+from programs import quick, tiny_run
 
-from faceattr.commands.evaluate import evaluate_split
-from faceattr.config.validate import validate
-from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, read
-from faceattr.data.load import load_table
 from faceattr.data.sources import sample
 from faceattr.models import gradcam
 from faceattr.models.network import Network
 from faceattr.report.image_grid import SIDE, Chosen, Explained, Tile, chosen, gallery, grid, tiles
-from faceattr.training.module import Classifier, Task, build_network, input_spec, load
+from faceattr.training.module import Classifier, load
 
 SPEC = InputSpec(32, 32, "bilinear", "unit")
 INK = [0x22, 0x22, 0x22]
@@ -46,7 +41,7 @@ def drawn(picture: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_every_evaluation_has_its_gallery(run, cache, split):
+def test_gallery_of_a_run_shows_predictions_and_frames_errors(run, cache, split):
     rows = pd.read_csv(run / f"predictions_{split}.csv")
     assert (
         12 <= len(rows) <= 24 and rows["predicted"].ne(rows["true"]).any() and rows["predicted"].eq(rows["true"]).any()
@@ -58,10 +53,31 @@ def test_every_evaluation_has_its_gallery(run, cache, split):
         assert framed == [INK if row.predicted != row.true else [255, 255, 255]] * 3, row.path
 
 
-def test_evaluate_draws_the_same_picture(run):
-    ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "hydra.run.dir=out", cwd=run.parent)
-    assert ended.code == 0 and ended.err == "", ended.err
-    assert (run.parent / "out" / "gallery_test.png").read_bytes() == (run / "gallery_test.png").read_bytes()
+def test_gallery_of_the_same_predictions_is_the_same_picture(run, cache, tmp_path):
+    rows = pd.read_csv(run / "predictions_test.csv")
+    files = [str(cache / "sample" / path) for path in rows["path"]]
+    gallery(rows, files, SPEC, tmp_path / "gallery.png", title="sample_cnn_full: test images")
+    assert (tmp_path / "gallery.png").read_bytes() == (run / "gallery_test.png").read_bytes()
+
+
+def test_gallery_shows_an_unreadable_image_as_a_grey_tile(run, cache, tmp_path, caplog):
+    rows = pd.read_csv(run / "predictions_test.csv")
+    files = [str(cache / "sample" / path) for path in rows["path"]]
+    files[1] = str(tmp_path / "gone.png")
+    with caplog.at_level(logging.WARNING):
+        gallery(rows, files, SPEC, tmp_path / "gallery.png", title="t")
+    assert f"gallery.png: {rows['path'][1]} cannot be read" in caplog.text
+    grey = np.full((32, 32, 3), 0xBB, np.uint8)
+    assert (
+        len(places(tmp_path / "gallery.png", grey)) == len(places(tmp_path / "gallery.png", read(files[0], SPEC))) == 1
+    )
+
+
+def test_gallery_that_cannot_be_written_leaves_metrics_and_predictions(run, tmp_path):
+    (tmp_path / "gallery_test.png").mkdir()
+    ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", f"hydra.run.dir={tmp_path}", cwd=tmp_path)
+    assert ended.code == 1
+    assert (tmp_path / "test_metrics.json").exists() and (tmp_path / "predictions_test.csv").exists()
 
 
 class Decoded(list[str]):
@@ -90,7 +106,7 @@ def predictions(n: int, right: float) -> pd.DataFrame:
     )
 
 
-def test_a_random_draw_whatever_was_predicted(faces, tmp_path):
+def test_gallery_is_the_same_random_sample_for_any_prediction(faces, tmp_path):
     files = Decoded(faces * 40)
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         asked = []
@@ -111,19 +127,19 @@ def test_a_random_draw_whatever_was_predicted(faces, tmp_path):
     assert min(asked[0]) < 1000 and max(asked[0]) > 3000, "not from all of it"
 
 
-def test_large_inputs_stay_below_a_megabyte(faces, tmp_path):
+def test_gallery_of_large_inputs_stays_below_a_megabyte(faces, tmp_path):
     spec = InputSpec(224, 224, "bilinear", "imagenet")
     gallery(predictions(100, 0.5), faces, spec, tmp_path / "gallery.png", title="t")
     assert 50_000 < (tmp_path / "gallery.png").stat().st_size < 1_000_000
 
 
-def test_fewer_images_than_the_draw_are_all_shown(faces, tmp_path):
+def test_gallery_shows_all_of_few_images(faces, tmp_path):
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         gallery(predictions(3, 1.0), faces, SPEC, tmp_path / "gallery.svg", title="run: val images")
     assert texts(tmp_path / "gallery.svg")[0] == "run: val images, all 3"
 
 
-def test_a_gallery_of_attributes(faces, tmp_path):
+def test_gallery_of_attributes_counts_correct_ones(faces, tmp_path):
     frame = pd.DataFrame(
         {"path": ["0.jpg", "1.jpg", "2.jpg"], "predicted": ["Male, Young", "Male, Young", "Young"]}
         | {"true_Male": [1, 0, 1], "probability_Male": [0.9, 0.6, 0.4]}
@@ -146,7 +162,7 @@ def probabilities(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return draw.dirichlet((1, 1, 1), n).astype(np.float32), draw.integers(0, 3, n)
 
 
-def test_the_images_to_explain():
+def test_chosen_ranks_images():
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.3, 0.7], [0.51, 0.49]])
     found = chosen(scores, np.array([0, 0, 1, 0, 1]))
     assert found["fixed sample"] == [Chosen(0, 0), Chosen(1, 1), Chosen(2, 1), Chosen(3, 1), Chosen(4, 0)]
@@ -155,7 +171,7 @@ def test_the_images_to_explain():
     assert chosen(scores, scores.argmax(1))["wrong and certain"] == []
 
 
-def test_the_attributes_to_explain():
+def test_chosen_ranks_attributes_separately():
     scores = np.array([[0.9, 0.4, 0.5], [0.05, 0.97, 0.2], [0.3, 0.6, 0.8]])
     truth = np.array([[0, 1, np.nan], [0, 1, 0], [np.nan, np.nan, np.nan]])
     found = chosen(scores, truth)
@@ -168,7 +184,7 @@ def test_the_attributes_to_explain():
         assert {choice.column for choice in group} == {0, 1}, "one attribute only is shown"
 
 
-def test_the_same_sample_for_every_model():
+def test_chosen_sample_is_the_same_for_every_model():
     one, other = (chosen(*probabilities(500, seed)) for seed in (1, 2))
     positions = [choice.position for choice in one["fixed sample"]]
     assert positions == [choice.position for choice in other["fixed sample"]] == sorted(set(positions))
@@ -192,7 +208,7 @@ def explained(of: dict[str, Any]) -> dict[str, list[Explained]]:
     return tiles(model.task.classes, of["scores"], of["truth"], of["paths"], of["files"], SPEC, model.explain)
 
 
-def test_images_with_what_the_model_looks_at(run, cache, tmp_path):
+def test_tiles_hold_grad_cam_overlays(run, cache, tmp_path):
     of = evaluated(run, cache)
     found, wanted = explained(of), chosen(of["scores"], of["truth"])
     assert list(found) == list(wanted)
@@ -213,7 +229,7 @@ def test_images_with_what_the_model_looks_at(run, cache, tmp_path):
     assert np.any(heats)
 
 
-def test_an_attribute_that_is_not_there(run, cache, tmp_path):
+def test_tiles_of_an_absent_attribute_say_not(run, cache, tmp_path):
     of = evaluated(run, cache) | {"truth": np.tile([1.0, 0.0], (len(evaluated(run, cache)["scores"]), 1))}
     of["scores"] = np.tile([0.1, 0.3], (len(of["scores"]), 1))
     one, other = of["model"].task.classes
@@ -223,7 +239,7 @@ def test_an_attribute_that_is_not_there(run, cache, tmp_path):
     assert least[3:] == (f"not {other}", f"not {other}", 0.7, True, other)
 
 
-def test_images_are_shown_of_a_network_that_cannot_be_explained(run, cache, tmp_path, caplog):
+def test_tiles_of_a_network_without_maps_have_no_overlays(run, cache, tmp_path, caplog):
     of = evaluated(run, cache)
     features = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
     of["model"].network = Network(features, {"0": "flat", "1": "flat"}, [32, 32], of["model"].task.num_logits, {})
@@ -235,34 +251,8 @@ def test_images_are_shown_of_a_network_that_cannot_be_explained(run, cache, tmp_
     assert "No Grad-CAM" in caplog.text and f"{of['paths'][gone]} cannot be read" in caplog.text
 
 
-def test_a_gallery_that_fails_does_not_lose_the_evaluation(tmp_path, caplog):
-    root = sample.write("csv", tmp_path / "data", n=30, image_size=32)
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        tiny = ["name=run", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32"]
-        cfg = validate(compose("train", ["data=csv", f"data.root={root}", "data.pack=ram", *tiny]))
-    table = load_table(cfg.data)
-    task = Task.from_config(table.attrs["classes"], ordinal=False, loss="auto")
-    model = Classifier(cfg, build_network(cfg, task), task)
-    data = FaceData(table, cfg.data, input_spec(cfg))
-    gone, there = table["path"][table["split"] == "test"].iloc[:2]
-    kept = read(root / there, SPEC)
-    (root / gone).unlink()
-    with caplog.at_level(logging.WARNING):
-        found = evaluate_split(model, data, "test", cfg, tmp_path).metrics
-    assert f"gallery_test.png: {gone} cannot be read" in caplog.text
-    assert (tmp_path / "test_metrics.json").exists() and len(pd.read_csv(tmp_path / "predictions_test.csv")) == found[
-        "n"
-    ]
-    grey = np.full((32, 32, 3), 0xBB, np.uint8)
-    assert len(places(tmp_path / "gallery_test.png", grey)) == len(places(tmp_path / "gallery_test.png", kept)) == 1
-    (tmp_path / "gallery_val.png").mkdir()  # now it cannot be written at all
-    with pytest.raises(IsADirectoryError):
-        evaluate_split(model, data, "val", cfg, tmp_path)
-    assert (tmp_path / "val_metrics.json").exists() and (tmp_path / "predictions_val.csv").exists()
-
-
 @pytest.mark.parametrize(("side", "zoom"), [(20, 6), (64, 2), (100, 1), (150, 1)])
-def test_tiles_are_drawn_to_the_pixel(tmp_path, side, zoom):
+def test_grid_draws_tiles_to_the_pixel(tmp_path, side, zoom):
     tiles = [Tile(np.random.default_rng(i).integers(0, 256, (side, side - 7, 3), dtype=np.uint8)) for i in range(5)]
     grid([tiles[:3], tiles[3:]], tmp_path / "grid.png", title="t", note="n", names=["one", "two"])
     found = [places(tmp_path / "grid.png", tile.pixels) for tile in tiles]

@@ -1,4 +1,4 @@
-"""The end of a sweep: job folders in their true layout, and real Hydra sweeps of a program that trains nothing."""
+"""The leaderboard: from job folders, and at the end of real Hydra sweeps of a program that does not train."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def sweep(tmp_path) -> Path:
     return folder
 
 
-def test_a_row_per_configuration_best_first_failed_last(sweep):
+def test_leaderboard_has_a_row_per_configuration_best_first(sweep):
     board = leaderboard(sweep)
     assert list(board["model"]) == ["vgg16", "cnn", "alexnet"]
     assert list(board["seeds"]) == [1, 2, 0]
@@ -42,17 +42,18 @@ def test_a_row_per_configuration_best_first_failed_last(sweep):
     assert board["val_accuracy"].isna().tolist() == [False, False, True]
 
 
-def test_mean_and_sd_over_seeds_interval_for_the_images_of_one_run(sweep):
+def test_leaderboard_gives_mean_sd_and_the_interval_of_one_run(sweep):
     row = leaderboard(sweep).set_index("model").loc["cnn"]
     assert row["val_accuracy"] == pytest.approx(0.91)
     assert row["val_accuracy_sd"] == pytest.approx(math.sqrt(2) * 0.01)
     assert (row["val_accuracy_low"], row["val_accuracy_high"]) == pytest.approx(wilson(0.91, 400))
     assert row["average_precision"] == pytest.approx(0.92)
+    assert row["matthews_corrcoef"] == pytest.approx(0.82) and "quadratic_kappa" not in row
     assert row["seconds"] == pytest.approx(100.5)
     assert (row["trainable"], row["weights"]) == (10, "imagenet")
 
 
-def test_test_accuracy_is_there_where_a_test_split_is(sweep):
+def test_leaderboard_has_test_accuracy_where_jobs_have_it(sweep):
     assert "test_accuracy" not in leaderboard(sweep)
     for number, accuracy in ((0, 0.88), (1, 0.90)):
         (sweep / str(number) / "test_metrics.json").write_text(json.dumps({"accuracy": accuracy, "n": 100}))
@@ -62,13 +63,13 @@ def test_test_accuracy_is_there_where_a_test_split_is(sweep):
     assert "0.890 ±0.014" in render(leaderboard(sweep))
 
 
-def test_jobs_are_read_in_the_order_of_their_numbers(tmp_path):
+def test_read_jobs_sorts_by_number(tmp_path):
     for number in (10, 2, 0):
         job(tmp_path, number, ["model=cnn"], 0.9)
     assert [read["job"].name for read in read_jobs(tmp_path)] == ["0", "2", "10"]
 
 
-def test_one_configuration_is_still_a_row_that_says_what_it_is(tmp_path):
+def test_leaderboard_of_one_configuration_shows_its_keys(tmp_path):
     job(tmp_path, 0, ["model=cnn", "+note=x", "seed=3"], 0.9)
     board = leaderboard(tmp_path)
     assert board.loc[0, ["model", "note", "seeds"]].tolist() == ["cnn", "x", 1]
@@ -77,14 +78,14 @@ def test_one_configuration_is_still_a_row_that_says_what_it_is(tmp_path):
     assert "0.800" in render(leaderboard(tmp_path / "bare"))
 
 
-def test_the_same_seed_twice_counts_once(tmp_path):
+def test_leaderboard_counts_a_repeated_seed_once(tmp_path):
     for number, seed in enumerate([0, 0, 1]):
         job(tmp_path, number, ["augment=none", f"seed={seed}"], 0.9 + seed / 100)
     row = leaderboard(tmp_path).loc[0]
     assert row["seeds"] == 2 and row["val_accuracy_sd"] == pytest.approx(math.sqrt(2) * 0.005)
 
 
-def test_what_a_study_published_stands_beside_ours(tmp_path):
+def test_leaderboard_shows_published_figures(tmp_path):
     entry = {"metric": "accuracy", "split": "val", "value": 0.68, "n": 2396, "source": "text"}
     for number, (preset, accuracy) in enumerate([("s4a", 0.60), ("s4a", 0.62), ("s4b", 0.50)]):
         published = [entry if preset == "s4a" else entry | {"value": None}]
@@ -98,20 +99,20 @@ def test_what_a_study_published_stands_beside_ours(tmp_path):
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted"])
-def test_a_job_cut_off_counts_as_failed_once_the_sweep_is_over(tmp_path, status):
+def test_leaderboard_counts_unfinished_jobs_as_failed(tmp_path, status):
     job(tmp_path, 0, ["model=cnn"], 0.9)
     job(tmp_path, 1, ["model=vgg16"], status=status, error=None)
     assert leaderboard(tmp_path)["failed"].tolist() == [0, 1]
 
 
-def test_half_a_file_is_a_failed_job_not_an_end_of_the_table(tmp_path):
+def test_leaderboard_counts_unreadable_results_as_failed(tmp_path):
     job(tmp_path, 0, ["model=cnn"], 0.9)
     (job(tmp_path, 1, ["model=vgg16"], 0.95) / "val_metrics.json").write_text('{"accuracy": 0.')
     (job(tmp_path, 2, ["model=cnn7"], 0.95) / "run.json").write_text("")
     assert leaderboard(tmp_path)[["model", "failed"]].values.tolist() == [["cnn", 0], ["vgg16", 1], ["cnn7", 1]]
 
 
-def test_equal_jobs_of_two_sweeps_are_not_mixed(tmp_path):
+def test_leaderboard_reads_its_own_sweep_only(tmp_path):
     job(tmp_path / "a", 0, ["model=cnn", "seed=0"], 0.9)
     job(tmp_path / "b", 0, ["model=cnn", "seed=0"], 0.7)
     assert leaderboard(tmp_path / "a")["val_accuracy"].tolist() == pytest.approx([0.9])
@@ -119,7 +120,7 @@ def test_equal_jobs_of_two_sweeps_are_not_mixed(tmp_path):
         leaderboard(tmp_path)
 
 
-def test_the_file_holds_the_table_and_nothing_else_is_left(sweep):
+def test_write_leaves_the_table_and_the_report(sweep):
     said = write(sweep)
     assert f"Leaderboard: {sweep / 'leaderboard.csv'}" in said and said.endswith(f"Report: {sweep / 'report.html'}")
     board = leaderboard(sweep)
@@ -128,7 +129,7 @@ def test_the_file_holds_the_table_and_nothing_else_is_left(sweep):
     assert {path.name for path in sweep.iterdir() if path.is_file()} == {"leaderboard.csv", "report.html"}
 
 
-def test_the_printed_table_is_aligned_short_and_says_what_is_random(tmp_path):
+def test_render_is_aligned_short_and_names_random_weights(tmp_path):
     job(tmp_path, 0, ["model=vgg16", "optim.lr=0.0031854622636075236", "seed=0"], 0.9)
     job(tmp_path, 1, ["model=vgg16", "optim.lr=0.0031854622636075236", "seed=1"], 0.91)
     job(tmp_path, 2, ["model=cnn", "optim.lr=0.1", "seed=0"], 0.8, weights="random (no network)")
@@ -148,7 +149,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     )
 
 
-def test_the_command_makes_the_table_again(sweep, monkeypatch, capsys):
+def test_module_as_a_command_makes_the_table_again(sweep, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["leaderboard", str(sweep)])
     runpy.run_path(source.__file__, run_name="__main__")
     assert "vgg16" in (out := capsys.readouterr().out) and f"{sweep.name}/leaderboard.csv" in out
@@ -203,7 +204,7 @@ def app(tmp_path) -> Path:
     return tmp_path
 
 
-def test_a_sweep_with_a_failing_job_keeps_the_others_and_exits_1(app):
+def test_callback_keeps_finished_jobs_and_exits_with_1(app):
     ended = run(app, "app.py", "-cd", "conf", "-m", "model=a,bad,b", "seed=0,1", "hydra.sweep.dir=out")
     assert ended.returncode == 1, ended.stderr
     assert "2 of 6 jobs failed:" in ended.stderr and "out/2: model: no such stage" in ended.stderr
@@ -218,7 +219,7 @@ def test_a_sweep_with_a_failing_job_keeps_the_others_and_exits_1(app):
 
 
 @pytest.mark.slow
-def test_a_search_in_parallel_goes_on_past_failed_trials(app):
+def test_callback_of_a_parallel_search_keeps_finished_trials(app):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     search = ["hparams_search=optuna", "hydra.sweeper.n_trials=4", "model=choice(a,bad)", "hydra.sweep.dir=out"]

@@ -33,7 +33,7 @@ def evaluate(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, Any]
         more = breakdown.of_attributes(task.classes, parts, values["accuracy"], values["average_precision"])
     else:
         more = breakdown.of_classes(task, parts[0])
-    return _plain(means | metrics | more)
+    return _plain(metrics | {name: mean for name, mean in means.items() if name not in metrics} | more)
 
 
 def compute(name: str, task: Task, probabilities: Tensor, truth: Tensor) -> float:

@@ -146,7 +146,7 @@ class SplitResult:
             return []
         matrix = breakdown.confusion(self.task, torch.from_numpy(self.scores), torch.from_numpy(self.truth))
         errors = matrix - np.diag(np.diag(matrix))
-        caption = f"{np.trace(matrix):,} of {matrix.sum():,} right."
+        caption = f"{np.trace(matrix):,} of {matrix.sum():,} correct."
         if errors.any():
             true, predicted = np.unravel_index(errors.argmax(), errors.shape)
             caption += (
