@@ -1,0 +1,108 @@
+"""Checks of a source's table. Each returns its problems as lines with a count and up to five examples, so that one error can
+list all of them.
+"""
+
+import posixpath
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from faceattr.data.sources.layout import SPLITS, file_names
+from faceattr.errors import FaceattrError
+
+EXAMPLES = 5
+
+
+def normalise(table: pd.DataFrame, root: Path, split: str | None) -> pd.DataFrame:
+    """The table sorted by normalised path, with labels as text. A path below `root` becomes relative to it.
+
+    Drops the columns `split` and `group` if they are empty or unused: `data.split=identity` ignores the source's split,
+    `data.split=random` renames `group` to `identity`. Raises FaceattrError: split=identity without groups.
+    """
+    prefix = f"{root.absolute().as_posix()}/"
+    paths = [posixpath.normpath(path).removeprefix(prefix) if isinstance(path, str) else None for path in table["path"]]
+    unused = [name for name in ("split", "group") if name in table and table[name].isna().all()]
+    unused += ["split"] if split == "identity" and "split" in table else []
+    labels = table["label"].astype(object).map(str, na_action="ignore")
+    table = table.drop(columns=unused).assign(path=pd.Series(paths, table.index, dtype=object), label=labels)
+    if split == "identity" and "group" not in table:
+        raise FaceattrError("data.split=identity needs a group for the images, and this source gives none.")
+    if split == "random":
+        table = table.rename(columns={"group": "identity"})
+    return table.sort_values("path", kind="stable", ignore_index=True)
+
+
+def row_problems(table: pd.DataFrame, root: Path, *, split_required: bool) -> list[str]:
+    """Paths that are missing, duplicated, outside `root` or without a file; split names that do not exist."""
+    paths = table["path"].dropna()
+    problems = [f"rows without a path ({len(table) - len(paths):,})"] if len(paths) < len(table) else []
+    outside = paths.str.match(r"/|\.\.(/|$)")
+    problems += _problem("path that leaves data.root", paths[outside])
+    problems += _problem("missing file", _without_file(root, paths[~outside]))
+    problems += _problem("duplicate path", paths[paths.duplicated()].drop_duplicates())
+    if "split" in table:
+        allowed = table["split"].isin(SPLITS) | (table["split"].isna() & (not split_required))
+        problems += _problem(f"split other than {', '.join(SPLITS)}", _path_and_value(table, "split")[~allowed])
+    return problems
+
+
+def label_problems(table: pd.DataFrame, names: list[str], multilabel: bool) -> list[str]:
+    """Labels that are missing or no class; multilabel: attributes with an invalid value or all unknown."""
+    return _attribute_problems(table, names) if multilabel else _class_problems(table, names)
+
+
+def split_problems(table: pd.DataFrame, names: list[str], required: Collection[str], multilabel: bool) -> list[str]:
+    """`required` splits without images; classes or attributes absent from train; groups in more than one split."""
+    present = set(table["split"])
+    problems = _problem("empty split", [name for name in SPLITS if name in required and name not in present])
+    if "train" in present:
+        train = table[table["split"] == "train"]
+        known = [name for name in names if train[name].notna().any()] if multilabel else set(train["label"])
+        problem = "attribute without a known label in train" if multilabel else "class absent from train"
+        problems += _problem(problem, [name for name in names if name not in known])
+    if "group" in table:
+        splits = table[table["split"].isin(SPLITS)].sort_values("split").groupby("group")["split"].unique()
+        divided = [f"{group} ({' and '.join(found)})" for group, found in splits.items() if len(found) > 1]
+        problems += _problem("group in two splits (data.split=identity makes a split that divides no group)", divided)
+    return problems
+
+
+def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
+    choices, labels = f"[{', '.join(names)}]", table["label"]
+    valid = len(names) >= 2 and len(set(names)) == len(names)
+    problems = [] if valid else [f"data.classes={choices}: at least two classes are needed, each named once"]
+    problems += _problem("no label", table["path"][labels.isna()])
+    unknown = table[labels.notna() & ~labels.isin(names)]
+    values = ", ".join(sorted(unknown["label"].unique())[:10])
+    problem = f"label outside data.classes {choices}, namely {values}"
+    return problems + _problem(problem, _path_and_value(unknown, "label"))
+
+
+def _attribute_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
+    valid = len(names) >= 1 and len(set(names)) == len(names)
+    problems = [] if valid else [f"data.attributes=[{', '.join(names)}]: each must be named once"]
+    invalid = ~(table[names].isin([0, 1]) | table[names].isna()).all(axis=1)
+    problems += _problem("attribute that is neither 1, 0 nor missing", table["path"][invalid])
+    return problems + _problem("no attribute known", table["path"][table[names].isna().all(axis=1)])
+
+
+def _problem(problem: str, examples: pd.Series | list[str]) -> list[str]:
+    """One line with the number of examples and the first of them; no line without examples."""
+    shown = [str(example) for example in examples[:EXAMPLES]] + (["…"] if len(examples) > EXAMPLES else [])
+    return [f"{problem} ({len(examples):,}): {', '.join(shown)}"] if len(examples) else []
+
+
+def _path_and_value(rows: pd.DataFrame, column: str) -> pd.Series:
+    """`path: value` of each row. Columns are not added up: with pyarrow installed, pandas cannot add text and objects."""
+    values = [
+        f"{path}: {'none' if pd.isna(value) else value}" for path, value in zip(rows["path"], rows[column], strict=True)
+    ]
+    return pd.Series(values, rows.index, dtype=object)
+
+
+def _without_file(root: Path, paths: pd.Series) -> list[str]:
+    """The paths without a file. Lists each folder once, which is faster than a check for each file."""
+    parts = [posixpath.split(path) for path in paths]
+    files = {folder: file_names(root / folder) for folder in {folder for folder, _ in parts}}
+    return [path for path, (folder, name) in zip(paths, parts, strict=True) if name not in files[folder]]
