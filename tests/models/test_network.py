@@ -14,7 +14,7 @@ from faceattr.config.instantiate import instantiate
 from faceattr.config.schema import Head
 from faceattr.errors import FaceattrError
 from faceattr.models.conv_stacks import alexnet_imagenet, cnn
-from faceattr.models.network import Network, build_head
+from faceattr.models.network import Network, build_head, limited_parameters
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -210,6 +210,23 @@ def test_heads_follow_the_studies():
 def test_build_head_refuses_another_number_of_dropout_rates():
     with pytest.raises(FaceattrError, match="each of the 2 hidden layers"):
         build_head((4, 2, 2), 1, Head(hidden=[8, 8], dropout=[0.3]))
+
+
+def test_limited_parameters_refuses_a_network_before_it_is_initialised():
+    with (
+        pytest.raises(FaceattrError, match=r"more than 1,000 parameters.*model\.max_parameters=10000"),
+        limited_parameters(1000),
+    ):
+        small(blocks=((64,), (64,)))
+    small(blocks=((64,), (64,)))  # no limit outside
+
+
+def test_limited_parameters_counts_what_a_network_has():
+    exact = sum(p.numel() for p in small().parameters())
+    with limited_parameters(exact):
+        small()
+    with pytest.raises(FaceattrError), limited_parameters(exact - 1):
+        small()
 
 
 @pytest.mark.parametrize("blocks", [[], [[4], []]])

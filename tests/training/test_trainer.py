@@ -43,6 +43,12 @@ def test_precision_auto_without_cuda_is_the_cpus():
     assert resolve_precision(settings(accelerator="auto")) == resolve_precision(settings(accelerator="cpu"))
 
 
+@pytest.mark.skipif(CUDA, reason="there is a CUDA device here")
+def test_build_trainer_refuses_many_more_processes_than_cores():
+    with pytest.raises(FaceattrError, match=r"trainer\.devices=999: each is a process"):
+        build_trainer(settings(accelerator="cpu", devices=999), **QUIET)
+
+
 @pytest.mark.parametrize("asked", ["32", "bf16", "16"])
 def test_a_precision_that_was_asked_for_is_taken(asked):
     assert resolve_precision(settings(accelerator="cpu", precision=asked)) == asked

@@ -109,7 +109,8 @@ def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _options() -> Iterator[str]:
     for group, options in groups().items():
-        listed = "\n".join(f"| `{option}` | {summary} |" for option, summary in options.items())
+        rendered = {option: summary.replace("<", r"\<") for option, summary in options.items()}
+        listed = "\n".join(f"| `{option}` | {summary} |" for option, summary in rendered.items())
         yield f"`{group}`:\n\n| option | |\n|---|---|\n{listed}"
 
 

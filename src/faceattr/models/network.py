@@ -119,6 +119,12 @@ def limited_parameters(limit: int) -> Iterator[None]:
     hook = register_module_parameter_registration_hook(count)
     try:
         yield
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):
+            raise
+        raise FaceattrError(
+            "This network does not fit into memory: make model.blocks or model.head.hidden smaller."
+        ) from error
     finally:
         hook.remove()
 

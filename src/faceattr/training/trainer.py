@@ -10,6 +10,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from faceattr.data.decode import cores
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
@@ -30,6 +31,8 @@ def build_trainer(cfg: DictConfig, *, single: bool = False, **more: Any) -> pl.T
             "Use trainer=cpu, or trainer=auto for what there is."
         )
     on_cuda = torch.cuda.is_available() and cfg.accelerator != "cpu"
+    if not on_cuda:
+        _check_processes(cfg.devices)
     deterministic = resolve_deterministic(cfg)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not on_cuda:
@@ -49,6 +52,13 @@ def build_trainer(cfg: DictConfig, *, single: bool = False, **more: Any) -> pl.T
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise FaceattrError(f"trainer: {error}") from error
+
+
+def _check_processes(devices: Any) -> None:
+    """Without a GPU each device is a process of its own: refuse many more than there are cores."""
+    most = max(8, cores())
+    if str(devices).isdecimal() and int(devices) > most:
+        raise FaceattrError(f"trainer.devices={devices}: each is a process on this CPU; at most {most} here.")
 
 
 def keep_freed_memory() -> None:
