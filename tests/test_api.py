@@ -165,6 +165,13 @@ def test_predictor_says_what_it_takes_and_gives(model):
     assert repr(model) == "Predictor(sample_cnn_full: female, male)"
 
 
+def test_load_computes_where_it_is_told(command_run, photos, model):
+    ckpt = command_run / "checkpoints" / "best.ckpt"
+    assert np.array_equal(faceattr.load(ckpt, accelerator="cpu").predict_proba(photos), model.predict_proba(photos))
+    with pytest.raises(FaceattrError, match="accelerator"):
+        faceattr.load(ckpt, accelerator="abacus").predict_proba(photos)
+
+
 def test_explain_is_the_overlay_of_the_most_probable_class(model, photos):
     shown = model.explain(photos[0])
     assert shown.dtype == np.uint8 and shown.shape == (32, 32, 3)

@@ -142,15 +142,19 @@ def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     return [images] if isinstance(images, str | PathLike | Image.Image) else list(images)
 
 
-def load(path: str | PathLike[str]) -> Predictor:
+def load(path: str | PathLike[str], *, accelerator: str | None = None) -> Predictor:
     """The trained classifier in the checkpoint `path`.
 
-    Raises FaceattrError where the file is absent, damaged, or no checkpoint of faceattr.
+    `accelerator` is where it computes: `cpu`, `cuda`, `auto`; None is as in training. A run with `trainer=gpu` needs it
+    on a machine without a GPU. Raises FaceattrError where the file is absent, damaged, or no checkpoint of faceattr.
 
     >>> faceattr.load("outputs/example/checkpoints/best.ckpt")
     Predictor(sample_cnn_full: female, male)
     """
-    return Predictor(load_classifier(str(path))[0])
+    model = load_classifier(str(path))[0]
+    if accelerator is not None:
+        model.cfg.trainer.accelerator = accelerator
+    return Predictor(model)
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,3 @@ def test_main_without_a_command(monkeypatch, capsys, arguments, code, message):
         main()
     assert message in capsys.readouterr().out + str(stop.value.code)
     assert code is None or stop.value.code == code
-
-
-def test_main_cache_refuses_unknown_arguments(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["faceattr", "cache", "clera"])
-    with pytest.raises(SystemExit, match=r"faceattr cache \[clear\]"):
-        main()

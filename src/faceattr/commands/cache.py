@@ -1,4 +1,4 @@
-"""faceattr cache: what is kept between runs; faceattr cache clear: remove it."""
+"""faceattr cache: list the arrays stored between runs (decoded images, hashes, features); faceattr cache clear: remove them."""
 
 import shutil
 import sys
@@ -7,14 +7,20 @@ import numpy as np
 
 from faceattr.data.array_cache import folder
 
+USAGE = "usage: faceattr cache [clear]"
+
 
 def cache(arguments: list[str]) -> None:
-    """List the arrays that are kept between runs; with `clear`, remove them."""
+    """Print a line per array; with `clear`, remove them. Those that another process has open stay on Windows."""
+    if {"-h", "--help"} & set(arguments):
+        return print(USAGE)
     if arguments not in ([], ["clear"]):
-        sys.exit("usage: faceattr cache [clear]")
+        sys.exit(f"Error: {USAGE}")
     files = sorted(folder().glob("*.npy"))
     for file in files:
         print(f"{file.name}  {file.stat().st_size / 1e6:8.1f} MB  {len(np.load(file, mmap_mode='r'))} rows")
-    if arguments:
-        shutil.rmtree(folder(), ignore_errors=True)
-    print(f"{len(files)} arrays in {folder()}{', all removed' if arguments else ''}")
+    if not arguments:
+        return print(f"{len(files)} arrays in {folder()}")
+    shutil.rmtree(folder(), ignore_errors=True)
+    left = len(list(folder().glob("*.npy")))
+    print(f"{len(files) - left} arrays removed from {folder()}{f', {left} are in use' if left else ''}")
