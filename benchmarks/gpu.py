@@ -133,7 +133,7 @@ class Benchmark:
         record: dict[str, Any] = {"part": part, "case": case, "batch": batch, "how": how}
         started, since = time.monotonic(), time.time()
         _memory(reset=True)
-        signal.setitimer(signal.ITIMER_REAL, max(5.0, min(self.left + 5, 4 * need + 20)))
+        signal.setitimer(signal.ITIMER_REAL, max(5.0, min(self.left + 5, 4 * need + 60)))
         try:
             record |= measure(self.setting, part, case, batch, how)
         except Exception as error:

@@ -1,12 +1,12 @@
 """From results-gpu.json to the tables of docs/scaling.md: `python benchmarks/render_gpu.py` writes them between its marks."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+from faceattr.report.markdown import table, write_between_marks
+
 ROOT = Path(__file__).resolve().parents[1]
-MARKS = "<!-- gpu -->", "<!-- /gpu -->"
 DENSE_BF16 = {"H100": 989, "H200": 989, "A100": 312}
 """TFLOP/s of NVIDIA's datasheets, without sparsity."""
 
@@ -116,17 +116,6 @@ def _pieces(found: dict) -> str:
     return table(["", "part of a step", "ms", "of it the host's"], rows) if rows else ""
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
-
-
-def insert(file: Path, text: str) -> None:
-    """Put `text` between the marks of `file`."""
-    pattern = re.compile(f"{MARKS[0]}.*{MARKS[1]}", re.DOTALL)
-    content = file.read_text(encoding="utf-8")
-    file.write_text(pattern.sub(lambda _: f"{MARKS[0]}\n{text}\n{MARKS[1]}", content), encoding="utf-8")
-
-
 if __name__ == "__main__":
     results = json.loads((ROOT / "benchmarks" / "results-gpu.json").read_text(encoding="utf-8"))
-    insert(ROOT / "docs" / "scaling.md", tables(results))
+    write_between_marks(ROOT / "docs" / "scaling.md", tables(results), "gpu")
