@@ -14,10 +14,10 @@ from epoch_timer import EpochTimer
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from faceattr.commands.settings import create_classifier, reason_without_feature_cache, trainer_settings
 from faceattr.config.validate import validate
 from faceattr.models.task import Task
-from faceattr.training.feature_cache import reason_disabled
-from faceattr.training.module import Classifier, build_network
+from faceattr.training.module import Classifier
 from faceattr.training.trainer import keep_freed_memory, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 def first_layer(cfg: DictConfig, model: Classifier) -> int:
     """How many layers a run would skip because their output is cached; 0: it trains on pixels."""
-    if reason_disabled(cfg, model.network, model.policy, model.augmentation.active):
+    if reason_without_feature_cache(cfg, model):
         return 0
     return model.network.num_constant_layers(model.policy.first_trainable_stage(0))
 
@@ -75,8 +75,8 @@ def run(timer: EpochTimer, cfg: DictConfig, classes: int, images: int, epochs: i
         keep_freed_memory()
     torch.manual_seed(0)
     task = Task.from_config([f"class{i}" for i in range(classes)], ordinal=False, loss=cfg.loss)
-    model = Classifier(cfg, build_network(cfg, task), task).to("cuda" if on_cuda else "cpu").train()
-    precision, skipped, batch = resolve_precision(cfg.trainer), first_layer(cfg, model), cfg.data.batch_size
+    model = create_classifier(cfg, task).to("cuda" if on_cuda else "cpu").train()
+    precision, skipped, batch = resolve_precision(trainer_settings(cfg)), first_layer(cfg, model), cfg.data.batch_size
     step = make_step(cfg, model, skipped, classes, precision)
     for number in range(WARM_UP_STEPS):
         step(number)

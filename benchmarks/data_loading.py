@@ -20,14 +20,12 @@ SIZE, BATCH = (128, 128), 32
 def faceattr_loader(folder: str) -> Iterable:
     from bare_loop import compose_config
 
-    from faceattr.data.datamodule import FaceData
-    from faceattr.data.load import load_table
-    from faceattr.training.module import input_spec
+    from faceattr.commands.settings import create_data, read_table
 
     cfg = compose_config(
         ["data=folders", f"data.root={folder}", f"data.batch_size={BATCH}", f"model.image_size={[*SIZE]}"]
     )
-    return FaceData(load_table(cfg.data), cfg.data, input_spec(cfg)).train_dataloader()
+    return create_data(cfg, read_table(cfg)).train_dataloader()
 
 
 def lightning_loader(folder: str) -> Iterable:

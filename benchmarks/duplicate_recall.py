@@ -25,12 +25,12 @@ from PIL import Image, ImageEnhance
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from faceattr.commands.settings import create_data, input_spec
 from faceattr.data import duplicates
 from faceattr.data.batches import Batch
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import read
 from faceattr.data.table import prepare
-from faceattr.training.module import input_spec
 
 Change = Callable[[Image.Image], Image.Image]
 rng = np.random.default_rng(0)
@@ -108,7 +108,7 @@ def data_of(root: Path, files: list[str], **more: Any) -> FaceData:
     rows = pd.DataFrame({"path": files, "label": np.resize(["a", "b"], len(files))})
     rows.attrs.update(classes=["a", "b"], ordinal=False)
     cfg = compose_config(["data=csv", f"data.root={root}", *(f"data.{key}={value}" for key, value in more.items())])
-    return FaceData(prepare(rows, root, split=None), cfg.data, input_spec(cfg))
+    return create_data(cfg, prepare(rows, root, split=None))
 
 
 def find_pairs(root: Path, files: list[str]) -> pd.DataFrame:

@@ -9,46 +9,20 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from faceattr.commands.settings import (
+    create_classifier,
+    create_data,
+    create_feature_cache,
+    create_network,
+    read_table,
+    reason_without_feature_cache,
+    trainer_settings,
+)
 from faceattr.config.validate import validate
 from faceattr.data.datamodule import FaceData
 from faceattr.models.pretrained import load_weights
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
-
-try:
-    from faceattr.commands.settings import (
-        create_classifier,
-        create_data,
-        create_feature_cache,
-        create_network,
-        read_table,
-        reason_without_feature_cache,
-        trainer_settings,
-    )
-except ImportError:
-    from faceattr.data.load import load_table
-    from faceattr.training.feature_cache import FeatureCache, reason_disabled
-    from faceattr.training.module import build_network as create_network
-    from faceattr.training.module import input_spec
-
-    def create_classifier(cfg: Any, task: Task, *, network: Any = None, class_weights: Any = None) -> Classifier:
-        return Classifier(cfg, network or create_network(cfg, task), task, class_weights)
-
-    def create_data(cfg: Any, table: Any) -> FaceData:
-        return FaceData(table, cfg.data, input_spec(cfg), cfg.seed)
-
-    def create_feature_cache(cfg: Any, model: Classifier, data: FaceData) -> Any:
-        return FeatureCache(data)
-
-    def read_table(cfg: Any) -> Any:
-        return load_table(cfg.data)
-
-    def reason_without_feature_cache(cfg: Any, model: Classifier) -> str | None:
-        return reason_disabled(cfg, model.network, model.policy, model.augmentation.active)
-
-    def trainer_settings(cfg: Any) -> Any:
-        return cfg.trainer
-
 
 ROOT = Path(__file__).resolve().parents[1]
 __all__ = ["create_classifier", "create_feature_cache", "reason_without_feature_cache", "trainer_settings"]

@@ -16,12 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from faceattr.commands.settings import create_network, create_policy
 from faceattr.data import augment
 from faceattr.data.array_cache import RowArray
 from faceattr.models import freezing
 from faceattr.models.task import Task
 from faceattr.report import markdown
-from faceattr.training.module import build_network, build_policy
 
 ROOT = Path(__file__).resolve().parent.parent
 # Published: dense bf16 FLOP/s, bytes/s of device memory, bytes/s over PCIe in one direction
@@ -94,8 +94,8 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
     """Counts a training step in bf16 with augment=light; with `kept` that of the trained rest alone."""
     cfg = compose("train", [f"model={model}", f"finetune={policy}", *([f"model.image_size={size}"] if size else [])])
     with torch.device("meta"):
-        network = build_network(cfg, Task.from_config(["female", "male"], ordinal=False, loss="auto"))
-    start, size = build_policy(cfg, network).first_trainable_stage(0), list(cfg.model.image_size)
+        network = create_network(cfg, Task.from_config(["female", "male"], ordinal=False, loss="auto"))
+    start, size = create_policy(cfg, network).first_trainable_stage(0), list(cfg.model.image_size)
     freezing.freeze(network, start)
     freezing.eval_frozen(network.train(), start)
     parameters = freezing.count_parameters(network)

@@ -9,14 +9,14 @@ import torch
 from bare_loop import compose_config
 from torch.profiler import ProfilerActivity, profile
 
+from faceattr.commands.settings import create_network
 from faceattr.models.task import Task
-from faceattr.training.module import build_network
 from faceattr.training.trainer import keep_freed_memory
 
 if __name__ == "__main__":
     keep_freed_memory()
     cfg = compose_config([*sys.argv[1:], "trainer=cpu"])
-    network = build_network(cfg, Task.from_config(["no", "yes"], ordinal=False, loss="auto"))
+    network = create_network(cfg, Task.from_config(["no", "yes"], ordinal=False, loss="auto"))
     network.to(memory_format=torch.channels_last)
     images = torch.randn(cfg.data.batch_size, 3, *cfg.model.image_size, dtype=torch.bfloat16)
     images = images.contiguous(memory_format=torch.channels_last)

@@ -14,12 +14,11 @@ from hydra import compose, initialize_config_dir
 from programs import ROOT, TINY, shell
 
 from faceattr.commands.hydra_app import hydra_parser
+from faceattr.commands.settings import create_data, read_table
 from faceattr.config.groups import config_folder
 from faceattr.config.validate import validate
 from faceattr.data.array_cache import RowArray, get_or_create
-from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, cores
-from faceattr.data.load import load_table
 from faceattr.errors import FaceattrError
 from faceattr.training.trainer import keep_freed_memory
 
@@ -89,13 +88,13 @@ def test_data_loader_workers_are_spawned_where_there_is_no_fork(own_cache, monke
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg = compose("train", [*TINY, "data.pack=off", "data.workers=1", "name=x"])
     cfg = validate(cfg)
-    data = FaceData(load_table(cfg.data), cfg.data, InputSpec(32, 32, "bilinear", "unit"))
+    data = create_data(cfg, read_table(cfg), InputSpec(32, 32, "bilinear", "unit"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")
     loader = data.split_dataloader("test")
     loader.multiprocessing_context = context
     (spawned,) = list(loader)
-    data.cfg.workers = 0
+    data.settings.workers = 0
     (own,) = list(data.split_dataloader("test"))
     assert torch.equal(spawned.inputs, own.inputs) and torch.equal(spawned.rows, own.rows)
 

@@ -16,14 +16,13 @@ from omegaconf import DictConfig, OmegaConf
 from programs import ROOT, quick
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from faceattr.commands.settings import create_network, create_policy, read_table
 from faceattr.config.validate import validate
-from faceattr.data.load import load_table
 from faceattr.data.sources import sample
 from faceattr.metrics.intervals import wilson
 from faceattr.models import freezing
 from faceattr.models.network import HeightNorm, Network
 from faceattr.models.task import Task
-from faceattr.training.module import build_network, build_policy
 
 CONF = ROOT / "conf"
 CLASSES = {"s0_age_groups": 3, "s4a": 3, "s4b": 3, "s4c": 3, "s4d": 3, "s4e": 3, "s4f": 3}
@@ -67,8 +66,8 @@ def composed(tmp_path):
 def build(cfg: DictConfig, classes: int = 2) -> Network:
     task = Task.from_config([f"c{i}" for i in range(classes)], ordinal=False, loss=cfg.loss)
     with torch.device("meta"):
-        network = build_network(cfg, task)
-    freezing.freeze(network, build_policy(cfg, network).first_trainable_stage(0))
+        network = create_network(cfg, task)
+    freezing.freeze(network, create_policy(cfg, network).first_trainable_stage(0))
     return network
 
 
@@ -156,7 +155,7 @@ def test_s3_chooses_the_epoch_on_what_it_reports_or_on_other_images(composed, ce
         cfg = composed("s3_celeba575_cnn7", f"quirks={quirks}")
         assert (cfg.trainer.monitor, cfg.trainer.checkpoint) == ("val_accuracy", "best")
         cfg.data.root = str(celeba575)
-        splits.append(load_table(cfg.data).set_index("path")["split"])
+        splits.append(read_table(cfg).set_index("path")["split"])
     published, corrected = splits
     assert published.value_counts().to_dict() == {"train": 32, "val": 8}
     assert set(published.index[published == "val"]) == set(corrected.index[corrected == "test"])
@@ -178,7 +177,7 @@ def test_s2_draws_the_first_and_the_last_rows_and_splits_people_or_not(composed,
     }[quirks]
     cfg = composed("s2_celeba_vgg16_last_block", f"quirks={quirks}", *few)
     cfg.data.root = str(celeba)
-    table = load_table(cfg.data)
+    table = read_table(cfg)
     who = "identity" if quirks == "as_published" else "group"
     apart = (table.groupby(who)["split"].nunique() == 1).all()
     assert apart == (quirks == "corrected")
@@ -194,7 +193,7 @@ def test_s2_draws_the_first_and_the_last_rows_and_splits_people_or_not(composed,
 def test_s1_corrected_takes_identities_from_a_file(composed, celeba_folders):
     cfg = composed("s1_celeba_alexnet", "quirks=corrected")
     cfg.data.root = str(celeba_folders)
-    table = load_table(cfg.data)
+    table = read_table(cfg)
     assert (table.groupby("group")["split"].nunique() == 1).all() and table["group"].nunique() > 5
 
 
@@ -250,7 +249,7 @@ def vgg16_weights(tmp_path_factory) -> Path:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = compose("train", ["experiment=s4d", "data.root=x", "name=x", "logger={}"])
     torch.manual_seed(0)
-    network = build_network(cfg, Task.from_config(["a", "b"], ordinal=False, loss="ce"))
+    network = create_network(cfg, Task.from_config(["a", "b"], ordinal=False, loss="ce"))
     torch.save({name: t.half() for name, t in network.state_dict().items() if name.startswith("features")}, file)
     return file
 

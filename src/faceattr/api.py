@@ -16,7 +16,7 @@
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -30,12 +30,14 @@ from PIL import Image
 
 from faceattr.commands.checkpoint_options import quoted
 from faceattr.commands.in_process import call
+from faceattr.config.instantiate import group_settings
+from faceattr.config.schema import Trainer
 from faceattr.data.decode import ImageLike
 from faceattr.errors import FaceattrError
 from faceattr.models.gradcam import overlay
+from faceattr.training.checkpoint import load as load_classifier
 from faceattr.training.inference import DecodedBatches, probabilities, to_frame
-from faceattr.training.module import Classifier, input_spec
-from faceattr.training.module import load as load_classifier
+from faceattr.training.module import Classifier
 
 __all__ = ["FaceattrError", "Predictor", "Run", "evaluate", "load", "train"]
 
@@ -49,12 +51,12 @@ class Predictor:
     It decodes and resizes images as training did, and computes on the device and in the precision of training.
     """
 
-    def __init__(self, model: Classifier) -> None:
-        self._model = model
-        self._spec = input_spec(model.cfg)
+    def __init__(self, model: Classifier, name: str, trainer: Trainer) -> None:
+        self._model, self._name, self._trainer = model, name, trainer
+        self._spec = model.spec
 
     def __repr__(self) -> str:
-        return f"Predictor({self._model.cfg.name}: {', '.join(self.classes)})"
+        return f"Predictor({self._name}: {', '.join(self.classes)})"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -130,7 +132,7 @@ class Predictor:
     def _scores(self, images: list[ImageLike]) -> tuple[torch.Tensor, dict[int, str]]:
         """Probabilities, float32 [N, classes], nan where an image cannot be read; and why, by position."""
         batches = DecodedBatches(images, self._spec, BATCH_SIZE)
-        found, rows = probabilities(self._model, batches, self._model.cfg.trainer)
+        found, rows = probabilities(self._model, batches, self._trainer)
         scores = torch.full((len(images), len(self.classes)), torch.nan)
         scores[rows] = found
         return scores, batches.bad
@@ -151,10 +153,12 @@ def load(path: str | PathLike[str], *, accelerator: str | None = None) -> Predic
     >>> faceattr.load("outputs/example/checkpoints/best.ckpt")
     Predictor(sample_cnn_full: female, male)
     """
-    model = load_classifier(str(path))[0]
+    model, description = load_classifier(Path(path))
+    config = description["config"]
+    trainer = group_settings(config["trainer"], Trainer)
     if accelerator is not None:
-        model.cfg.trainer.accelerator = accelerator
-    return Predictor(model)
+        trainer = replace(trainer, accelerator=accelerator)
+    return Predictor(model, config["name"], trainer)
 
 
 @dataclass(frozen=True)
@@ -195,8 +199,10 @@ def train(*overrides: str) -> Run:
             raise FaceattrError(
                 f"trainer.strategy={cfg.trainer.strategy} starts processes of its own, from a command line: faceattr train …"
             )
-        run = start(cfg, f"faceattr.train{_arguments(overrides)}")
-        return Run(run.folder, run.metrics, run.evaluated_checkpoint)
+        results = start(cfg, f"faceattr.train{_arguments(overrides)}")
+        assert results is not None, "this is the first process"
+        metrics = {split: dict(result.metrics) for split, result in results.splits.items()}
+        return Run(results.folder, metrics, results.ckpt)
 
     return call("train", overrides, function)
 

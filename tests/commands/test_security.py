@@ -13,7 +13,7 @@ from programs import quick, tiny_run
 
 from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint
-from faceattr.training.module import load
+from faceattr.training.checkpoint import load
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -10,13 +10,14 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 from pytorch_lightning.utilities import move_data_to_device
 from torch.distributed.utils import _recursive_to
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from faceattr.config import schema
+from faceattr.config.instantiate import group_settings, instantiate
 from faceattr.data import table
 from faceattr.data.batches import Batch, EpochSampler
 from faceattr.data.datamodule import FaceData
@@ -59,7 +60,7 @@ def prepared(root: Path) -> pd.DataFrame:
 
 def faces(root: Path, seed: int = 0, **keys: object) -> FaceData:
     keys = {"batch_size": 8, "workers": 0, "pack": "ram"} | keys
-    return FaceData(prepared(root), OmegaConf.structured(schema.Data(root=str(root), **keys)), SPEC, seed)
+    return FaceData(prepared(root), schema.Data(root=str(root), **keys), SPEC, seed)
 
 
 def rows_of(loader: object) -> list[list[int]]:
@@ -300,6 +301,10 @@ def test_ddp_drops_the_last_batch_by_what_a_process_holds(root, process_of):
     assert [len(rows) for rows in rows_of(faces(root, batch_size=22).train_dataloader())] == [12]
 
 
+def load(cfg: DictConfig, **keys: object) -> pd.DataFrame:
+    return load_table(instantiate(cfg, "data"), group_settings(cfg, schema.Data), **keys)
+
+
 def data_config(*overrides: str) -> DictConfig:
     with initialize_config_dir(str(CONF), version_base=None):
         return compose("data/folders", [f"++{override}" for override in overrides]).data
@@ -307,10 +312,10 @@ def data_config(*overrides: str) -> DictConfig:
 
 def test_load_table_follows_the_config_and_the_checkpoints_classes(root):
     cfg = data_config(f"data.root={root}", "data.seed=0")
-    own = load_table(cfg)
+    own = load(cfg)
     assert own.attrs["classes"] == ["man", "woman"]
     assert own["split"].value_counts().to_dict() == SPLITS
-    turned = load_table(cfg, model_classes=ModelClasses(("woman", "man"), multilabel=False))
+    turned = load(cfg, model_classes=ModelClasses(("woman", "man"), multilabel=False))
     assert turned["label"].cat.categories.tolist() == ["woman", "man"]
     assert (turned["label"].astype(str) == own["label"].astype(str)).all()
 
@@ -318,7 +323,7 @@ def test_load_table_follows_the_config_and_the_checkpoints_classes(root):
 def test_classes_of_a_checkpoint_that_the_data_lack_are_refused_with_both_lists(root):
     message = r"The model tells apart old, young; these data hold man, woman\.\n.*data.class_map"
     with pytest.raises(FaceattrError, match=message):
-        load_table(
+        load(
             data_config(f"data.root={root}", "data.seed=0"),
             model_classes=ModelClasses(("old", "young"), multilabel=False),
         )

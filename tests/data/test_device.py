@@ -8,7 +8,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from data.test_datamodule import prepared
-from omegaconf import OmegaConf
 from PIL import Image
 
 from faceattr.config import schema
@@ -144,7 +143,7 @@ def faces(root: Path, pack: str) -> FaceData:
         file = root / split / ("man" if number % 3 else "woman") / f"{number:02}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (8, 7, 3), np.uint8)).save(file)
-    settings = OmegaConf.structured(schema.Data(root=str(root), batch_size=4, pack=pack))
+    settings = schema.Data(root=str(root), batch_size=4, pack=pack)
     return FaceData(prepared(root), settings, InputSpec(5, 4, "bilinear", "unit"))
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
 from pictures import places
 from PIL import Image, ImageEnhance
 from programs import Ended, quick
@@ -86,7 +85,7 @@ def prepared(root: Path, **more: object) -> pd.DataFrame:
 
 def data_of(root: Path, rows: pd.DataFrame | None = None, **keys: object) -> FaceData:
     rows = prepared(root) if rows is None else rows
-    return FaceData(rows, OmegaConf.structured(schema.Data(root=str(root), workers=1, **keys)), SPEC)
+    return FaceData(rows, schema.Data(root=str(root), workers=1, **keys), SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +118,7 @@ def test_labels_that_differ_are_a_conflict(leakage, data):
         **{name: [of.get(how_of(path), 1.0) for path in data.table["path"]] for name, of in attributes.items()}
     )
     rows.attrs.update(classes=["x", "y"], ordinal=False, multilabel=True)
-    several = data_of(Path(data.cfg.root))
+    several = data_of(Path(data.settings.root))
     several.table = rows
     pairs = leaks.find(several).pairs
     assert {how_of(name) for name in pairs["other"][pairs["conflict"]]} == {"same", "half"}

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from faceattr.commands.settings import create_classifier, create_network, create_policy
 from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
@@ -17,7 +18,7 @@ from faceattr.models import freezing
 from faceattr.models.freezing import Policy
 from faceattr.models.network import Network
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier, build_network, build_policy
+from faceattr.training.module import Classifier
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -35,7 +36,7 @@ def run_config(*overrides: str) -> DictConfig:
 
 def network_of(*overrides: str, device: str = "cpu") -> Network:
     with torch.device(device):
-        return build_network(run_config(*overrides), TARGET)
+        return create_network(run_config(*overrides), TARGET)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +176,7 @@ def test_frozen_stages_stay_bit_equal_and_the_others_move(model, policy):
     """AdamW with much weight decay, momentum in its moments: nothing of it may reach what is frozen."""
     torch.manual_seed(0)
     cfg = run_config(*model, f"finetune={policy}", "optim=adamw", "optim.weight_decay=0.5", "optim.lr=0.01")
-    trained = Classifier(cfg, build_network(cfg, TARGET), TARGET)
+    trained = create_classifier(cfg, TARGET)
     before = {name: tensor.clone() for name, tensor in trained.network.state_dict().items()}
     fit(trained)
     names = trained.network.stage_names
@@ -189,7 +190,7 @@ def test_frozen_stages_stay_bit_equal_and_the_others_move(model, policy):
 
 def test_a_gradual_run_unfreezes_at_its_epochs():
     cfg = run_config(*TINY_VGG, "finetune.train_from=[[0,head],[1,block5],[2,block1]]", "optim=sgd", "optim.lr=0.1")
-    trained = Classifier(cfg, build_network(cfg, TARGET), TARGET)
+    trained = create_classifier(cfg, TARGET)
     weights = {"block5": "features.14.weight", "block4": "features.11.weight", "head": "head.out.weight"}
     named = dict(trained.network.named_parameters())
     assert all(trained.network.stage_of(name) == stage for stage, name in weights.items()), trained.network
@@ -235,9 +236,9 @@ def test_a_change_during_a_ddp_run_is_refused():
     network = tiny()
     ddp = run_config("trainer=ddp", "finetune.train_from=[[0,head],[1,block1]]")
     with pytest.raises(FaceattrError, match=r"desynchronises a DDP run.\n.*trainer=gpu"):
-        build_policy(ddp, network)
+        create_policy(ddp, network)
     still = run_config("trainer=ddp", "finetune=last_block")
-    assert build_policy(still, network).first_trainable_stage(0) == 1
+    assert create_policy(still, network).first_trainable_stage(0) == 1
 
 
 def test_counting_tells_total_from_trainable():

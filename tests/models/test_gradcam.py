@@ -10,12 +10,13 @@ from programs import ROOT
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from faceattr.commands.settings import create_classifier
 from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
 from faceattr.models import gradcam
 from faceattr.models.network import Network
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier, build_network
+from faceattr.training.module import Classifier
 
 MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
 
@@ -30,11 +31,11 @@ def build(*overrides: str, classes: str = "ab", **task) -> Classifier:
     task = Task.from_config(list(classes), **{"ordinal": False, "loss": "auto"} | task)
     torch.manual_seed(0)
     cfg = configured(*overrides)
-    return Classifier(cfg, build_network(cfg, task), task)
+    return create_classifier(cfg, task)
 
 
 def pictures(model: Classifier, count: int = 3) -> Tensor:
-    size = list(model.cfg.model.image_size)
+    size = [model.spec.height, model.spec.width]
     return torch.randint(0, 256, (count, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
@@ -165,7 +166,7 @@ def flat() -> Classifier:
     cfg = configured("model.image_size=[8,8]")
     features = nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(inplace=True))
     network = Network(features, {"0": "flat", "1": "flat", "2": "flat"}, [8, 8], 1, {})
-    return Classifier(cfg, network, Task.from_config(["a", "b"], ordinal=False, loss="auto"))
+    return create_classifier(cfg, Task.from_config(["a", "b"], ordinal=False, loss="auto"), network=network)
 
 
 def test_a_network_without_maps_is_refused():

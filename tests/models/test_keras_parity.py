@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from faceattr.commands.settings import create_classifier, create_network
 from faceattr.config.instantiate import instantiate
 from faceattr.data import augment
 from faceattr.data.augment import Augmentation
@@ -25,7 +26,6 @@ from faceattr.data.decode import InputSpec, read
 from faceattr.metrics import evaluation
 from faceattr.models.network import HeightNorm, Network
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier, build_network
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 PRESETS = {f"keras_{n}": dict(OmegaConf.load(CONF / "augment" / f"keras_{n}.yaml")) for n in (40, 20)}
@@ -66,7 +66,7 @@ def composed(*overrides: str) -> DictConfig:
 def network_of(cfg: DictConfig) -> Network:
     """For the study's classes: three ages, or two genders."""
     classes = ["young", "middle", "old"] if cfg.loss == "ce" else ["female", "male"]
-    return build_network(cfg, Task.from_config(classes, ordinal=False, loss=cfg.loss))
+    return create_network(cfg, Task.from_config(classes, ordinal=False, loss=cfg.loss))
 
 
 # Augmentation
@@ -180,7 +180,9 @@ def test_scaling_is_preprocess_inputs(keras, scaling):
         "imagenet": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
         "unit": keras.layers.Rescaling(1 / 255),
     }
-    classifier = Classifier(cfg, network_of(cfg), Task.from_config(["a", "b"], ordinal=False, loss="bce"))
+    classifier = create_classifier(
+        cfg, Task.from_config(["a", "b"], ordinal=False, loss="bce"), network=network_of(cfg)
+    )
     found = classifier.scaled(torch.from_numpy(pixels).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
     assert np.allclose(found, by_keras[scaling](pixels.astype(np.float32)), rtol=0, atol=1e-6)
 

@@ -8,15 +8,19 @@ import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
 
+from faceattr.commands.settings import (
+    create_classifier,
+    create_data,
+    create_feature_cache,
+    read_table,
+    reason_without_feature_cache,
+    trainer_settings,
+)
 from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
-from faceattr.data.datamodule import FaceData
 from faceattr.data.device import free_memory
-from faceattr.data.load import load_table
 from faceattr.models.task import Task
 from faceattr.training.fast_step import fast_step
-from faceattr.training.feature_cache import FeatureCache, reason_disabled
-from faceattr.training.module import Classifier, build_network, input_spec
 from faceattr.training.trainer import build_trainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -45,14 +49,14 @@ class Run:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             cfg = validate(compose("train", [*SMALL, *overrides]))
         pl.seed_everything(cfg.seed, verbose=False)
-        table = load_table(cfg.data)
+        table = read_table(cfg)
         task = Task.from_config(table.attrs["classes"], ordinal=table.attrs["ordinal"], loss=cfg.loss)
-        self.data = FaceData(table, cfg.data, input_spec(cfg), cfg.seed)
-        self.model = Classifier(cfg, build_network(cfg, task), task)
+        self.data = create_data(cfg, table)
+        self.model = create_classifier(cfg, task)
         self.model.run_step = fast_step(self.model, str(cfg.trainer.compile), cfg.data.batch_size)
         self.losses, callbacks = Losses(), []
-        if reason_disabled(cfg, self.model.network, self.model.policy, self.model.augmentation.active) is None:
-            callbacks = [FeatureCache(self.data)]
+        if reason_without_feature_cache(cfg, self.model) is None:
+            callbacks = [create_feature_cache(cfg, self.model, self.data)]
         quiet = {
             "logger": False,
             "enable_checkpointing": False,
@@ -61,7 +65,7 @@ class Run:
         }
         clip = {"gradient_clip_val": cfg.trainer.gradient_clip}
         self.trainer = build_trainer(
-            cfg.trainer, callbacks=[self.losses, *callbacks], max_epochs=epochs, **quiet, **clip
+            trainer_settings(cfg), callbacks=[self.losses, *callbacks], max_epochs=epochs, **quiet, **clip
         )
         self.trainer.fit(self.model, datamodule=self.data, ckpt_path=ckpt, weights_only=True)
 

@@ -17,12 +17,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from faceattr.commands.settings import create_classifier, create_network
 from faceattr.config.validate import validate
 from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.models import freezing
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier, build_network
+from faceattr.training.module import Classifier
 
 pytestmark = pytest.mark.cuda_shapes
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -66,9 +67,9 @@ def build(*overrides: str, task: str = "bce") -> Classifier:
         cfg = validate(compose("train", keys))
     made = Task.from_config(**TASKS[task], loss="auto" if task == "multilabel" else task)
     with torch.device("meta"):
-        network = build_network(cfg, made)
+        network = create_network(cfg, made)
     weights = torch.rand(2, 3) if made.multilabel else torch.rand(len(made.classes))
-    return Classifier(cfg, network, made, weights)
+    return create_classifier(cfg, made, network=network, class_weights=weights)
 
 
 def to_fake(model: nn.Module) -> None:

@@ -14,13 +14,21 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from programs import ROOT, TINY, quick
 
+from faceattr.commands.settings import (
+    create_classifier,
+    create_data,
+    create_feature_cache,
+    create_network,
+    read_table,
+    reason_without_feature_cache,
+    trainer_settings,
+)
 from faceattr.config.validate import validate
 from faceattr.data import array_cache
 from faceattr.data.datamodule import FaceData
-from faceattr.data.load import load_table
 from faceattr.models.task import Task
-from faceattr.training.feature_cache import FeatureCache, reason_disabled
-from faceattr.training.module import Classifier, build_network, input_spec
+from faceattr.training.feature_cache import FeatureCache
+from faceattr.training.module import Classifier
 from faceattr.training.trainer import build_trainer
 
 SMALL = ("model=cnn", "model.image_size=[32,32]", "data.n=60", "data.image_size=32", "data.batch_size=8")
@@ -50,10 +58,10 @@ def composed(*overrides: str) -> DictConfig:
 
 def build(cfg: DictConfig) -> tuple[Classifier, FaceData]:
     pl.seed_everything(cfg.seed, verbose=False)
-    prepared = load_table(cfg.data)
+    prepared = read_table(cfg)
     task = Task.from_config(prepared.attrs["classes"], ordinal=prepared.attrs["ordinal"], loss=cfg.loss)
-    data = FaceData(prepared, cfg.data, input_spec(cfg), cfg.seed)
-    return Classifier(cfg, build_network(cfg, task), task), data
+    data = create_data(cfg, prepared)
+    return create_classifier(cfg, task), data
 
 
 class Steps(pl.Callback):
@@ -76,9 +84,9 @@ class Steps(pl.Callback):
 
 def fit(cfg: DictConfig, *, keep: bool, epochs: int = 3) -> tuple[Steps, Classifier, FaceData, FeatureCache]:
     model, data = build(cfg)
-    steps, kept = Steps(), FeatureCache(data)
+    steps, kept = Steps(), create_feature_cache(cfg, model, data)
     trainer = build_trainer(
-        cfg.trainer,
+        trainer_settings(cfg),
         max_epochs=epochs,
         callbacks=[steps, kept] if keep else [steps],
         logger=False,
@@ -156,8 +164,10 @@ def test_a_single_changed_weight_or_statistic_makes_a_new_one():
         if name:
             with torch.no_grad():
                 (weight := model.network.state_dict()[name])[(0,) * weight.ndim] += 0.5
-        trainer = build_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-        trainer.callbacks.append(FeatureCache(data))
+        trainer = build_trainer(
+            trainer_settings(cfg), logger=False, enable_checkpointing=False, enable_progress_bar=False
+        )
+        trainer.callbacks.append(create_feature_cache(cfg, model, data))
         apart = torch.cat([found for found, _ in trainer.predict(model, data.split_dataloader("val"))])
         assert len(files()) == count, name
         data.images("val").serve_pixels()
@@ -192,8 +202,10 @@ def test_training_images_are_predicted_from_pixels_after_training_on_views():
     _, model, data, _ = fit(cfg, keep=True, epochs=1)
     behind = model.network.num_constant_layers(model.first_trainable_stage)
     for split, layers_applied in (("train", 0), ("val", behind)):
-        trainer = build_trainer(cfg.trainer, logger=False, enable_checkpointing=False, enable_progress_bar=False)
-        trainer.callbacks.append(FeatureCache(data))
+        trainer = build_trainer(
+            trainer_settings(cfg), logger=False, enable_checkpointing=False, enable_progress_bar=False
+        )
+        trainer.callbacks.append(create_feature_cache(cfg, model, data))
         trainer.predict(model, data.split_dataloader(split))
         assert next(iter(data.split_dataloader(split))).layers_applied == layers_applied
 
@@ -223,7 +235,7 @@ def test_where_there_is_no_room_it_says_so_and_trains_on(monkeypatch, caplog):
 )
 def test_a_run_says_why_nothing_is_kept(overrides, reason):
     model, _ = build(cfg := composed(*overrides))
-    found = reason_disabled(cfg, model.network, model.policy, model.augmentation.active)
+    found = reason_without_feature_cache(cfg, model)
     assert found is None if reason is None else reason in found
 
 
@@ -235,7 +247,7 @@ def test_every_model_can_be_cut_below_each_stage(model):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         cfg = validate(compose("train", ["name=test", f"model={model}", "model.pretrained=false"]))
     task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
-    network = build_network(cfg, task).eval()
+    network = create_network(cfg, task).eval()
     images = torch.rand(2, 3, *cfg.model.image_size)
     with torch.inference_mode():
         expected = network(images)
@@ -255,7 +267,7 @@ def test_a_backbone_that_is_no_chain_is_kept_as_a_whole():
         cfg = validate(
             compose("train", ["name=x", "model=timm", "model.name=vit_tiny_patch16_224", "model.pretrained=false"])
         )
-    network = build_network(cfg, Task.from_config(["no", "yes"], ordinal=False, loss="auto"))
+    network = create_network(cfg, Task.from_config(["no", "yes"], ordinal=False, loss="auto"))
     last = len(network.stage_names) - 1
     assert [network.num_constant_layers(start) for start in range(last + 1)] == [0] * last + [1]
 

@@ -37,7 +37,6 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from faceattr.training.module import build_network
 from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.training.inference import probabilities
@@ -65,10 +64,11 @@ with initialize_config_dir(sys.argv[1], version_base="1.3"):
     given = ["name=x", "model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", "trainer=cpu"]
     cfg = validate(compose("train", given))
 task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
-model = Classifier(cfg, build_network(cfg, task), task)
+model = create_classifier(cfg, task)
+settings = trainer_settings(cfg)
 for count in (10, 1000):
     before = anonymous()
-    scores, rows = probabilities(model, torch.utils.data.DataLoader(Batches(count), batch_size=None), cfg.trainer)
+    scores, rows = probabilities(model, torch.utils.data.DataLoader(Batches(count), batch_size=None), settings)
     assert len(scores) == 32 * count and rows.tolist() == list(range(32 * count))
 print(anonymous() - before)
 """

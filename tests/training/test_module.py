@@ -9,17 +9,18 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
+from faceattr.commands.settings import create_classifier, plain
 from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.data.decode import SCALINGS, InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
-from faceattr.training.checkpoint import AtomicCheckpointIO
-from faceattr.training.module import Classifier, build_network, input_spec, load
+from faceattr.training.checkpoint import AtomicCheckpointIO, load
+from faceattr.training.module import Classifier
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GENDER = ["woman", "man"]
@@ -40,7 +41,7 @@ def build(
     torch.manual_seed(0)
     cfg = run_config(*overrides)
     task = Task.from_config(classes, ordinal=ordinal, loss=cfg.loss)
-    return Classifier(cfg, build_network(cfg, task), task, weights)
+    return create_classifier(cfg, task, class_weights=weights)
 
 
 def batch(size: int = 6, classes: int = 2) -> Batch:
@@ -53,7 +54,6 @@ def trainer(**keys: object) -> pl.Trainer:
     return pl.Trainer(
         accelerator="cpu",
         enable_checkpointing=False,
-        plugins=[AtomicCheckpointIO()],
         **(quiet | {"max_epochs": 1} | keys),
     )
 
@@ -243,12 +243,16 @@ def test_validation_is_judged_on_all_images_at_once(tmp_path):
     assert {"val_balanced_accuracy", "val_average_precision", "val_auroc", "val_f1"} <= set(found)
 
 
+TRAINED = ("loss=ce", "finetune=last_block", "model.scaling=imagenet")
+
+
 @pytest.fixture
 def trained(tmp_path) -> tuple[Classifier, Path]:
     """A classifier after two epochs with batch norm statistics of its own, and its checkpoint."""
-    model = build("loss=ce", "finetune=last_block", "model.scaling=imagenet")
-    model.about = {"fingerprint": "0123456789abcdef", "weights": "random"}
-    fitting = trainer(max_epochs=2)
+    model = build(*TRAINED)
+    config = plain(run_config(*TRAINED))
+    description = checkpoint.describe(config, model.task, fingerprint="0123456789abcdef", weights="random")
+    fitting = trainer(max_epochs=2, plugins=[AtomicCheckpointIO(description)])
     fitting.fit(model, loader([batch(), batch(4)]), loader([batch()]))
     fitting.save_checkpoint(tmp_path / "last.ckpt")
     return model, tmp_path / "last.ckpt"
@@ -259,7 +263,7 @@ def test_a_loaded_classifier_is_bit_equal_to_the_saved(trained):
     loaded, described = load(str(path))
     assert not loaded.training
     assert loaded.task == model.task
-    assert input_spec(loaded.cfg) == InputSpec(16, 12, "bilinear", "imagenet")
+    assert loaded.spec == InputSpec(16, 12, "bilinear", "imagenet")
     assert described["fingerprint"] == "0123456789abcdef"
     model.eval()
     with torch.no_grad():
@@ -275,7 +279,7 @@ def test_a_checkpoint_needs_no_code_to_load(trained):
     assert described["classes"] == GENDER
     assert described["ordinal"] is False
     assert described["weights"] == "random"
-    assert OmegaConf.create(described["config"]) == trained[0].cfg
+    assert described["config"] == plain(run_config(*TRAINED))
     assert set(content["state_dict"]) == {f"network.{name}" for name in trained[0].network.state_dict()}
 
 

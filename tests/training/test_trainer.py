@@ -6,14 +6,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, OmegaConf
 
+from faceattr.commands.settings import create_classifier, trainer_settings
 from faceattr.config import schema
 from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier, build_network
+from faceattr.training.module import Classifier
 from faceattr.training.trainer import build_trainer, describe_device, resolve_precision
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -21,8 +21,8 @@ CUDA = torch.cuda.is_available()
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
 
 
-def settings(**keys: object) -> DictConfig:
-    return OmegaConf.structured(schema.Trainer(**keys))
+def settings(**keys: object) -> schema.Trainer:
+    return schema.Trainer(**keys)
 
 
 def cpu_flags() -> set[str]:
@@ -85,11 +85,11 @@ def two_steps(precision: str, accelerator: str) -> tuple[pl.Trainer, Classifier]
         )
     torch.manual_seed(0)
     task = Task.from_config(["woman", "man"], ordinal=False, loss="auto")
-    model = Classifier(cfg, build_network(cfg, task), task)
+    model = create_classifier(cfg, task)
     images = torch.randint(0, 256, (2, 8, 32, 24, 3)).to(torch.uint8).permute(0, 1, 4, 2, 3)
     batches = [Batch(images[i], torch.arange(8) % 2, torch.arange(8)) for i in range(2)]
     loader = torch.utils.data.DataLoader(batches, batch_size=None)
-    made = build_trainer(cfg.trainer, max_epochs=1, num_sanity_val_steps=0, **QUIET)
+    made = build_trainer(trainer_settings(cfg), max_epochs=1, num_sanity_val_steps=0, **QUIET)
     made.fit(model, loader, loader)
     return made, model
 

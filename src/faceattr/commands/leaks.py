@@ -9,15 +9,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from PIL import Image
 
+from faceattr.commands.settings import create_data, read_table
 from faceattr.config.validate import validate
 from faceattr.data import duplicates
 from faceattr.data.datamodule import FaceData
-from faceattr.data.decode import read
 from faceattr.data.leaks import Leakage, describe, find, summary
-from faceattr.data.load import load_table
+from faceattr.files import write_csv, write_json
 from faceattr.report.image_grid import TILE, Tile, grid
-from faceattr.training.module import input_spec
-from faceattr.training.run_record import write_json
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +31,11 @@ def leaks(cfg: DictConfig) -> None:
     """Writes what was found into the folder of the run."""
     folder, chosen = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().runtime.choices
     cfg = validate(cfg)
-    data = FaceData(load_table(cfg.data), cfg.data, input_spec(cfg), cfg.seed)
+    data = create_data(cfg, read_table(cfg))
     leakage = find(data)
     nobody = pd.DataFrame(columns=["identity", "splits", "images"])
-    leakage.pairs.to_csv(folder / "duplicates.csv", index=False)
-    (nobody if leakage.identities is None else leakage.identities).to_csv(folder / "identities.csv", index=False)
+    write_csv(folder / "duplicates.csv", leakage.pairs)
+    write_csv(folder / "identities.csv", nobody if leakage.identities is None else leakage.identities)
     write_json(folder / "audit.json", {"images": len(data.table), **summary(leakage), "method": METHOD})
     if len(leakage.pairs):
         draw(leakage, data, folder / "pairs.png", title=f"data={chosen.data}: images that have a copy")
@@ -47,12 +45,14 @@ def leaks(cfg: DictConfig) -> None:
 
 def draw(leakage: Leakage, data: FaceData, path: Path, *, title: str) -> None:
     """The first pairs side by side, those with different labels framed."""
-    file = dict(zip(data.table["path"], data.paths, strict=True))
+    row_of = {path: row for row, path in enumerate(data.table["path"])}
+    shown = leakage.pairs.head(SHOWN)
+    pixels = data.pixels({row_of[path] for name in ("path", "other") for path in shown[name]})
     label = data.table.set_index("path")["label"].to_dict() if "label" in data.table else {}
     tiles = []
-    for pair in leakage.pairs.head(SHOWN).to_dict("records"):
+    for pair in shown.to_dict("records"):
         for name, split in ((pair["path"], pair["split"]), (pair["other"], pair["other_split"])):
-            image = Image.fromarray(read(file[name], data.spec))
+            image = Image.fromarray(pixels[row_of[name]])
             image.thumbnail((TILE, TILE))
             caption = f"{split} {label.get(name, '')}\n{pair['kind']}\n{pair['similarity']:.3f}"
             tiles.append(Tile(np.asarray(image), caption, framed=pair["conflict"]))

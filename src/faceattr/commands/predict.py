@@ -9,12 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
+from faceattr.commands.settings import trainer_settings
 from faceattr.config.validate import validate
 from faceattr.data.sources import csv
 from faceattr.data.sources.layout import IMAGE_SUFFIXES
 from faceattr.errors import FaceattrError
+from faceattr.files import write_csv
+from faceattr.training.checkpoint import load
 from faceattr.training.inference import DecodedBatches, probabilities, to_frame
-from faceattr.training.module import input_spec, load
 
 log = logging.getLogger(__name__)
 
@@ -69,18 +71,18 @@ def predict(cfg: DictConfig) -> None:
         log.info(
             "Probabilities are calibrated: temperature %.3f, fitted on the run's validation images", model.temperature
         )
-    batches = DecodedBatches(files, input_spec(model.cfg), cfg.batch_size)
+    batches = DecodedBatches(files, model.spec, cfg.batch_size)
     loader = DataLoader(batches, batch_size=None)
-    scores, rows = probabilities(model, loader, cfg.trainer)
+    scores, rows = probabilities(model, loader, trainer_settings(cfg))
     frame = to_frame(pd.Series(files).iloc[rows.numpy()], model.task, scores)
     out = Path(HydraConfig.get().runtime.output_dir) / "predictions.csv"
-    frame.to_csv(out, index=False)
+    write_csv(out, frame)
     if len(frame) <= SHOWN:
         log.info("%s", frame.to_string(index=False, float_format="%.3f"))
     log.info("%d images → %s", len(frame), out)
     if batches.bad:
         bad = pd.DataFrame({"path": [files[row] for row in batches.bad], "reason": batches.bad.values()})
-        bad.to_csv(out.with_name("bad_images.csv"), index=False)
+        write_csv(out.with_name("bad_images.csv"), bad)
         shown = "; ".join(f"{row.path} ({row.reason})" for row in bad.head(5).itertuples())
         more = f", … (all in {out.with_name('bad_images.csv')})" if len(bad) > 5 else ""
         raise FaceattrError(f"{len(bad)} of {len(files)} files could not be read: {shown}{more}")

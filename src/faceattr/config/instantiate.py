@@ -1,8 +1,9 @@
 """Call the function that `_target_` names: the only place that does. Nothing inside a node is ever called."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from faceattr.config.key import parameters
 from faceattr.config.schema import SHARED
@@ -10,8 +11,10 @@ from faceattr.config.targets import target_function
 from faceattr.config.validate import validate_group
 from faceattr.errors import FaceattrError
 
+Settings = TypeVar("Settings")
 
-def instantiate(node: DictConfig, group: str, *, drop: tuple[str, ...] = (), **arguments: Any) -> Any:
+
+def instantiate(node: Mapping[str, Any], group: str, *, drop: tuple[str, ...] = (), **arguments: Any) -> Any:
     """What `node._target_` returns for the node's keys, less those in `drop`, plus `arguments`.
 
     Keys that all options of the group share go to a function that takes them, and to no other.
@@ -24,3 +27,14 @@ def instantiate(node: DictConfig, group: str, *, drop: tuple[str, ...] = (), **a
         return function(**keys, **arguments)
     except (TypeError, ValueError, ImportError) as error:
         raise FaceattrError(f"{group} ({node['_target_']}): {error}") from error
+
+
+def group_settings(group: Mapping[str, Any], schema: type[Settings]) -> Settings:
+    """The keys of `schema`, a dataclass of schema.py, that a config group holds; what it lacks is at its default.
+
+    Other keys of the group (those of a source, a model or an optimizer) are left out.
+    """
+    plain = OmegaConf.to_container(group) if isinstance(group, DictConfig) else group
+    assert isinstance(plain, Mapping)
+    known = parameters(schema)
+    return schema(**{str(name): value for name, value in plain.items() if name in known})

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
+from faceattr.config.schema import Data
 from faceattr.data import table
 from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_and_size
-from faceattr.data.decode import InputSpec, cores
+from faceattr.data.decode import InputSpec, UnreadableImage, cores, read
 from faceattr.data.device import DeviceBatches, place
 from faceattr.data.pixel_cache import pack
 from faceattr.errors import FaceattrError
@@ -34,13 +34,13 @@ class FaceData(pl.LightningDataModule):
     `data.on_bad_image=skip`, and an error otherwise.
     """
 
-    def __init__(self, prepared: pd.DataFrame, cfg: DictConfig, spec: InputSpec, seed: int = 0) -> None:
+    def __init__(self, prepared: pd.DataFrame, settings: Data, spec: InputSpec, seed: int = 0) -> None:
         super().__init__()
-        self.cfg, self.spec, self.seed = cfg, spec, seed
-        paths = [str(Path(cfg.root) / path) for path in prepared["path"]]
-        pixels, bad = pack(paths, spec, mode=cfg.pack, workers=cfg.workers)
+        self.settings, self.spec, self.seed = settings, spec, seed
+        paths = [str(Path(settings.root) / path) for path in prepared["path"]]
+        pixels, bad = pack(paths, spec, mode=settings.pack, workers=settings.workers)
         self.bad_images = pd.DataFrame({"path": prepared["path"].iloc[list(bad)], "reason": list(bad.values())})
-        if bad and cfg.on_bad_image == "error":
+        if bad and settings.on_bad_image == "error":
             raise FaceattrError(_list_bad(self.bad_images, len(prepared)))
         if bad:
             log.warning("Left out %d unreadable images (data.on_bad_image=skip); see bad_images.csv", len(bad))
@@ -57,7 +57,7 @@ class FaceData(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Lightning's hook, called when the trainer knows its device."""
         assert self.trainer is not None
-        if self.cfg.pack == "device" and self.trainer.strategy.root_device.type != "cuda":
+        if self.settings.pack == "device" and self.trainer.strategy.root_device.type != "cuda":
             raise FaceattrError("data.pack=device needs a CUDA device (trainer=gpu). Use data.pack=auto.")
         if self.trainer.strategy.root_device.type == "cuda":
             self.move_to(self.trainer.strategy.root_device)
@@ -73,7 +73,7 @@ class FaceData(pl.LightningDataModule):
         """`array` on the device that batches come on, where it fits there; `placement` says where it is."""
         if self.device.type == "cpu":
             return array
-        found, self.placement[what] = place(array, self.device, mode=self.cfg.pack, what=what)
+        found, self.placement[what] = place(array, self.device, mode=self.settings.pack, what=what)
         log.info("%s: in %s", what.capitalize(), self.placement[what])
         return found
 
@@ -103,11 +103,11 @@ class FaceData(pl.LightningDataModule):
     def train_dataloader(self) -> Iterable[Batch]:
         images = self.images("train")
         weights = None
-        if self.cfg.balance == "sampler":
+        if self.settings.balance == "sampler":
             targets = self._targets[images.rows]
             weights = 1.0 / np.bincount(targets)[targets]
         order = EpochSampler(len(images), self.seed, weights, lambda: self.trainer.current_epoch if self.trainer else 0)
-        alone = len(order) > 1 and len(order) % self.cfg.batch_size == 1  # batch norm cannot train on one image
+        alone = len(order) > 1 and len(order) % self.settings.batch_size == 1  # batch norm cannot train on one image
         if alone:
             log.info("The last training batch would hold one image: each epoch leaves a random one out")
         return self._loader(images, order, drop_last=alone)
@@ -125,19 +125,35 @@ class FaceData(pl.LightningDataModule):
         """The pixels of these rows of the table, in host memory."""
         return self._host_loader(self._image_set(rows))
 
+    def pixels(self, rows: Iterable[int]) -> dict[int, np.ndarray]:
+        """uint8 [H, W, 3] by row of the table; an image that is decoded now and can no longer be read is left out."""
+        found: dict[int, np.ndarray] = {}
+        if self._pixels is not None:
+            for batch in self.in_order(np.array(list(rows), int)):
+                found |= dict(zip(batch.rows.tolist(), batch.inputs.permute(0, 2, 3, 1).numpy(), strict=True))
+            return found
+        for row in map(int, rows):
+            try:
+                found[row] = read(self.paths[row], self.spec)
+            except UnreadableImage as error:
+                log.warning("%s cannot be read: %s", self.table["path"].iloc[row], error)
+        return found
+
     def _image_set(self, rows: np.ndarray) -> ImageSet:
         return ImageSet(self.paths, self._targets, self.spec, self._pixels, self._packed, rows)
 
     def _loader(self, images: ImageSet, sampler: Any, drop_last: bool = False) -> Iterable[Batch]:
         if self.device.type == "cpu" or images.inputs is None:
             return self._host_loader(images, sampler=sampler, drop_last=drop_last)
-        return DeviceBatches(self.device, images, sampler, self.cfg.batch_size, drop_last)
+        return DeviceBatches(self.device, images, sampler, self.settings.batch_size, drop_last)
 
     def _host_loader(self, images: ImageSet, **order: Any) -> DataLoader[Batch]:
-        workers = 0 if self._pixels is not None else (cores() if self.cfg.workers is None else self.cfg.workers)
+        workers = (
+            0 if self._pixels is not None else (cores() if self.settings.workers is None else self.settings.workers)
+        )
         return DataLoader(
             images,
-            batch_size=self.cfg.batch_size,
+            batch_size=self.settings.batch_size,
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),

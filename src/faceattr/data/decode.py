@@ -12,6 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
+from faceattr.config.schema import Model
 from faceattr.data.array_cache import RowArray
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, an error instead of Pillow's warning
@@ -47,6 +48,12 @@ class InputSpec:
     width: int
     interpolation: str
     scaling: str
+
+    @classmethod
+    def from_config(cls, model: Model) -> "InputSpec":
+        """Of the keys that every model shares."""
+        height, width = model.image_size
+        return cls(height, width, model.interpolation, model.scaling)
 
 
 class UnreadableImage(Exception):

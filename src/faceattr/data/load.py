@@ -1,11 +1,10 @@
-"""From the group `data` to its checked and split table."""
+"""From a source's table to the checked and split table of the group `data`."""
 
 from typing import NamedTuple
 
 import pandas as pd
-from omegaconf import DictConfig
 
-from faceattr.config.instantiate import instantiate
+from faceattr.config.schema import Data
 from faceattr.data import table
 from faceattr.errors import FaceattrError
 
@@ -17,13 +16,14 @@ class ModelClasses(NamedTuple):
     multilabel: bool
 
 
-def load_table(cfg: DictConfig, *, model_classes: ModelClasses | None = None, splits: bool = True) -> pd.DataFrame:
-    """The checked and split table that the group `data` describes; `model_classes` (a checkpoint's) fixes classes and their order.
+def load_table(
+    loaded: pd.DataFrame, settings: Data, *, model_classes: ModelClasses | None = None, splits: bool = True
+) -> pd.DataFrame:
+    """`loaded`, a source's table, checked and split; `model_classes` (a checkpoint's) fixes the classes and their order.
 
     `splits=False` keeps a source's own split column but makes and demands none: for evaluating on other data.
     """
-    loaded = instantiate(cfg, "data")
-    multilabel, classes = bool(loaded.attrs.get("multilabel")), list(cfg.classes or ()) or None
+    multilabel, classes = bool(loaded.attrs.get("multilabel")), list(settings.classes or ()) or None
     if multilabel and classes and set(classes) != set(loaded.attrs["classes"]):
         raise FaceattrError(
             "data.classes names classes; with data.attributes leave it out, or give the same names in another order."
@@ -33,13 +33,13 @@ def load_table(cfg: DictConfig, *, model_classes: ModelClasses | None = None, sp
         classes = list(model_classes.names)
     return table.prepare(
         loaded,
-        cfg.root,
+        settings.root,
         classes=classes,
-        split=cfg.split if splits else None,
-        fractions=dict(cfg.fractions),
-        seed=cfg.seed,
-        per_class=dict(cfg.per_class) if cfg.per_class else None,
-        max_images=cfg.max_images,
+        split=settings.split if splits else None,
+        fractions=dict(settings.fractions),
+        seed=settings.seed,
+        per_class=dict(settings.per_class) if settings.per_class else None,
+        max_images=settings.max_images,
     )
 
 

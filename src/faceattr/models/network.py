@@ -2,14 +2,17 @@
 
 import copy
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from faceattr.config.schema import Head
+from faceattr.config.instantiate import group_settings, instantiate
+from faceattr.config.schema import Head, Model
 from faceattr.errors import FaceattrError
 
 FIXED = (nn.AdaptiveAvgPool2d, nn.Flatten)
@@ -127,6 +130,18 @@ def limited_parameters(limit: int) -> Iterator[None]:
         ) from error
     finally:
         hook.remove()
+
+
+def build_network(model: Mapping[str, Any], num_logits: int) -> Network:
+    """The network that the config group `model` describes (plain containers, `_target_` names a function); random weights."""
+    settings = group_settings(model, Model)
+    with limited_parameters(settings.max_parameters):
+        network: Network = instantiate(model, "model", num_logits=num_logits)
+    for layer in network.modules():
+        if isinstance(layer, _BatchNorm):
+            layer.momentum = layer.momentum if settings.bn_momentum is None else settings.bn_momentum
+            layer.eps = layer.eps if settings.bn_eps is None else settings.bn_eps
+    return network
 
 
 def _flat_children(module: nn.Module, prefix: str = "") -> Iterator[str]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -146,8 +145,7 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
     try:
         safe = path.suffix == ".safetensors"
         content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-        trained = OmegaConf.create({"faceattr": content.get("faceattr")})
-        expects = OmegaConf.select(trained, "faceattr.config.model.scaling")  # one of our own checkpoints says so
+        expects = _stored_scaling(content)
         content = content.get("state_dict", content)  # of a checkpoint
         state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
         first = next(iter(state.values())).half().contiguous()
@@ -156,6 +154,13 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
         raise FaceattrError(f"model.weights={path} cannot be read: {what}") from error
     digest = hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
     return _put(network, state, str(path), expects or KNOWN_FIRST_CONV.get(digest))
+
+
+def _stored_scaling(content: Any) -> str | None:
+    """`model.scaling` in the config of a faceattr checkpoint; None in other files."""
+    for key in ("faceattr", "config", "model", "scaling"):
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
 
 
 def _put(network: Network, state: State, source: str, expects: str | None) -> WeightsReport:

@@ -4,7 +4,7 @@ Tiles are placed pixel for pixel and never resampled, so that they show what the
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.transforms import IdentityTransform
 from PIL import Image
 
-from faceattr.data.decode import InputSpec, UnreadableImage, read
+from faceattr.data.decode import InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.models import gradcam
 from faceattr.report.charts import INK, MUTED, STYLE
@@ -35,6 +35,10 @@ SIDE = 160
 """Pixels of the longer side of an image with its map. Larger inputs are reduced to it, small ones enlarged towards it."""
 DPI, GAP, LINE, LETTER = 150, 20, 21, 10
 """Dots per inch; pixels between tiles, of a line and of a letter of a caption."""
+
+
+Pixels = Callable[[Iterable[int]], Mapping[int, np.ndarray]]
+"""uint8 [H, W, 3] of images by their positions; one that can no longer be read is left out."""
 
 
 class Tile(NamedTuple):
@@ -82,20 +86,20 @@ def grid(rows: Sequence[Sequence[Tile]], path: str | Path, *, title: str, note: 
     figure.savefig(path, dpi=DPI)
 
 
-def gallery(predictions: pd.DataFrame, files: Sequence[str], spec: InputSpec, path: str | Path, *, title: str) -> None:
+def gallery(predictions: pd.DataFrame, pixels: Pixels, spec: InputSpec, path: str | Path, *, title: str) -> None:
     """Draws a random sample of the predictions, the same one at each call.
 
     `predictions` has path, true, predicted and `probability_<class>`; or path, and `true_<name>` (1, 0, not known) and
-    `probability_<name>` of each attribute. `files` are the image files, in the same order. One that can no longer be read is a
-    grey tile with its prediction.
+    `probability_<name>` of each attribute. An image without `pixels` is a grey tile with its prediction.
     """
     n = len(predictions)
-    tiles = []
-    for position in _draw(np.arange(n), DRAWN):
+    tiles, positions = [], _draw(np.arange(n), DRAWN).tolist()
+    pixels_of = pixels(positions)
+    grey = np.full((spec.height, spec.width, 3), 0xBB, np.uint8)
+    for position in positions:
         row = predictions.iloc[position]
         caption, wrong = _class_caption(row) if "true" in row else _attributes_caption(row)
-        pixels = _read(files[position], spec, f"{Path(path).name}: {row['path']}")
-        image = Image.new("RGB", (spec.width, spec.height), "#bbbbbb") if pixels is None else Image.fromarray(pixels)
+        image = Image.fromarray(pixels_of.get(position, grey))
         image.thumbnail((TILE, TILE))
         tiles.append(Tile(np.asarray(image), caption, framed=wrong))
     sample = f"a random sample of {DRAWN} of {n:,}" if n > DRAWN else f"all {n}"
@@ -107,14 +111,6 @@ def gallery(predictions: pd.DataFrame, files: Sequence[str], spec: InputSpec, pa
 
 def _draw(positions: np.ndarray, count: int) -> np.ndarray:
     return np.sort(np.random.default_rng(0).choice(positions, min(count, len(positions)), replace=False))
-
-
-def _read(file: str, spec: InputSpec, name: str) -> np.ndarray | None:
-    try:
-        return read(file, spec)
-    except UnreadableImage as error:
-        log.warning("%s cannot be read: %s", name, error)
-        return None
 
 
 def _class_caption(row: pd.Series) -> tuple[str, bool]:
@@ -197,18 +193,18 @@ def tiles(
     scores: np.ndarray,
     truth: np.ndarray,
     paths: Sequence[str],
-    files: Sequence[str],
-    spec: InputSpec,
+    pixels_of: Pixels,
     explain: Callable[[torch.Tensor, torch.Tensor], np.ndarray],
 ) -> dict[str, list[Explained]]:
-    """The groups of `chosen` with Grad-CAM maps. An image whose file can no longer be read is left out.
+    """The groups of `chosen` with Grad-CAM maps. An image without pixels is left out.
 
-    `names` are the classes, `paths` the images' names, `files` their files. `explain` gives maps [N, H, W] of uint8 images
+    `names` are the classes, `paths` the images' names. `explain` gives maps [N, H, W] of uint8 images
     [N, 3, H, W] and a class for each [N].
     """
     groups = chosen(scores, truth)
     distinct = sorted({choice for group in groups.values() for choice in group})
-    pixels = {c: image for c in distinct if (image := _read(files[c.position], spec, paths[c.position])) is not None}
+    images_at = pixels_of(sorted({choice.position for choice in distinct}))
+    pixels = {choice: images_at[choice.position] for choice in distinct if choice.position in images_at}
     maps: dict[Chosen, np.ndarray | None] = dict.fromkeys(pixels)
     try:
         if pixels:

@@ -15,6 +15,8 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from faceattr.files import write_atomically
+
 FILE = "report.html"
 LIMIT = 5_000_000
 """Bytes of a report: what a mail still takes."""
@@ -68,9 +70,8 @@ def render(template: str, file: Path, **context: Any) -> Path:
         page = environment.get_template(template).render(**context, most=most, reduced=reduced).encode()
         if len(page) <= LIMIT:
             break
-    part = file.with_name(f".{file.name}.part")
-    part.write_bytes(page)
-    part.replace(file)
+    with write_atomically(file) as stream:
+        stream.write(page)
     return file
 
 

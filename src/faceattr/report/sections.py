@@ -1,7 +1,7 @@
 """One split's results as a report shows them: metrics with intervals, charts with captions, slices and images."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,8 @@ class SplitResult:
     """One split's images, evaluated with one model.
 
     `metrics` is <split>_metrics.json, `scores` float [N, classes], `truth` positions [N] (multilabel: float [N, classes] of 1, 0
-    and nan), `slices` as metrics.slices gives them, `tiles` as image_grid.tiles does.
+    and nan), `slices` as metrics.slices gives them, `predictions` is predictions_<split>.csv, `tiles` as image_grid.tiles
+    gives them.
     """
 
     split: str
@@ -39,7 +40,8 @@ class SplitResult:
     scores: np.ndarray
     truth: np.ndarray
     slices: pd.DataFrame
-    tiles: Mapping[str, Sequence["Explained"]]
+    predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
+    tiles: Mapping[str, Sequence["Explained"]] = field(default_factory=dict)
 
     @property
     def images(self) -> str:

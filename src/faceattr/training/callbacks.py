@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from faceattr.data.batches import Batch
+from faceattr.files import write_atomically
 from faceattr.metrics import registry
 
 log = logging.getLogger(__name__)
@@ -65,9 +66,8 @@ class History(pl.Callback):
 
     def write(self) -> None:
         """metrics.csv as it stands."""
-        part = self.file.with_name(f".{self.file.name}.part")
-        pd.DataFrame(self.rows).to_csv(part, index=False)
-        part.replace(self.file)
+        with write_atomically(self.file) as stream:
+            pd.DataFrame(self.rows).to_csv(stream, index=False)
 
     @property
     def steady_rate(self) -> float | None:

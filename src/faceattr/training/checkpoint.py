@@ -7,16 +7,24 @@ from) and, once fitted, `temperature`.
 """
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
+from faceattr import __version__
 from faceattr.config.command_line import typed
+from faceattr.config.instantiate import group_settings
+from faceattr.config.schema import Finetune, Model
 from faceattr.config.stored import check_stored_config
+from faceattr.data.decode import InputSpec
 from faceattr.errors import FaceattrError
+from faceattr.files import write_atomically
+from faceattr.models.freezing import Policy
+from faceattr.models.network import build_network
+from faceattr.models.task import Task
+from faceattr.training.module import Classifier
 
 FORMAT = 2
 """Rises when the description changes so that older code would read it wrong. `upgrade` reads the formats before it."""
@@ -97,35 +105,74 @@ def _moved_target(group: Any) -> Any:
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
-    """What the checkpoint says of itself."""
+    """The checkpoint's description, upgraded."""
     return read(path)[KEY]
 
 
-def describe_further(path: str | Path, **more: Any) -> None:
-    """Add to what the checkpoint says of itself; the file is written anew beside itself and renamed."""
+def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
+    """The trained classifier in a checkpoint, from that file alone, and the checkpoint's description with its `epoch`."""
+    content = read(path)
+    description = {**content[KEY], "epoch": content["epoch"]}
+    config = description["config"]
+    kind = {key: description.get(key, False) for key in ("ordinal", "multilabel")}
+    task = Task.from_config(description["classes"], loss=config["loss"], **kind)
+    network = build_network(config["model"], task.num_logits)
+    finetune = group_settings(config["finetune"], Finetune)
+    policy = Policy.parse(finetune.train_from, finetune.lr_decay, network.stage_names)
+    spec = InputSpec.from_config(group_settings(config["model"], Model))
+    classifier = Classifier(network, task, spec, policy, seed=config["seed"])
+    try:
+        classifier.load_state_dict(content["state_dict"])
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
+    broken = [name for name, tensor in content["state_dict"].items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise FaceattrError(
+            f"ckpt={path}: {broken[0]} holds values that are not finite; training diverged, or the file is damaged."
+        )
+    classifier.temperature = description.get("temperature", 1.0)
+    classifier.first_trainable_stage = policy.first_trainable_stage(description["epoch"])
+    return classifier.eval(), description
+
+
+def add_to_description(path: str | Path, **more: Any) -> None:
+    """Write the checkpoint anew, its description with `more` in it."""
     content = read(path, mmap=False)  # Windows replaces no file that is mapped
     content[KEY] |= more
     AtomicCheckpointIO().save_checkpoint(content, path)
 
 
+def describe(config: dict[str, Any], task: Task, *, fingerprint: str, weights: str) -> dict[str, Any]:
+    """The description of a run's checkpoints: `config` in plain containers, `weights` says where training started from."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "config": config,
+        "classes": list(task.classes),
+        "ordinal": task.kind == "ordinal",
+        "multilabel": task.multilabel,
+        "fingerprint": fingerprint,
+        "weights": weights,
+    }
+
+
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target and then renames: where the disk fills up, the previous checkpoint survives."""
+    """Writes Lightning's checkpoints with a description, atomically: where the disk fills up, the previous one survives."""
+
+    def __init__(self, description: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.description = description
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         target = Path(path)
-        part = target.with_name(f".{target.name}.part")
+        content = checkpoint if self.description is None else checkpoint | {KEY: self.description}
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as stream:
-                torch.save(checkpoint, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(target)
+            with write_atomically(target) as stream:
+                torch.save(content, stream)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError of its zip writer
-            kept = f"The previous {target.name} is whole." if target.exists() else "There was none before."
-            raise FaceattrError(f"Cannot write {target}: {_reason(error)}. {kept}") from error
-        finally:
-            part.unlink(missing_ok=True)
+            previous = f"The previous {target.name} is whole." if target.exists() else "There was none before."
+            raise FaceattrError(f"Cannot write {target}: {_reason(error)}. {previous}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from faceattr.config.schema import Data, Finetune, Trainer
 from faceattr.data import array_cache, pixel_cache
 from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Rows, as_numpy
@@ -31,17 +31,19 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 
 
-def reason_disabled(cfg: DictConfig, network: Network, policy: Policy, augmented: bool) -> str | None:
-    """Why the output of the frozen stages is not to be kept in this run; None if it is."""
-    if cfg.finetune.cache == "off":
+def reason_disabled(
+    finetune: Finetune, data: Data, trainer: Trainer, network: Network, policy: Policy, *, augmented: bool
+) -> str | None:
+    """Why the output of the frozen stages is not stored in this run; None if it is."""
+    if finetune.cache == "off":
         return "finetune.cache=off"
     if not any(network.num_constant_layers(start) for _, start in policy.steps):
         return "nothing is frozen that could be run apart"
-    if augmented and not cfg.finetune.views:
+    if augmented and not finetune.views:
         return "images are augmented; augment=none keeps it, finetune.views=K keeps K augmented views of each image"
-    if cfg.data.pack == "off":
+    if data.pack == "off":
         return "data.pack=off keeps nothing"
-    if cfg.trainer.limit_batches:
+    if trainer.limit_batches:
         return "trainer.limit_batches leaves out most images"
     return None
 
@@ -49,11 +51,12 @@ def reason_disabled(cfg: DictConfig, network: Network, policy: Policy, augmented
 class FeatureCache(pl.Callback):
     """Lets training and prediction begin behind the frozen stages: `data` serves their output, the module runs the rest.
 
-    In training it follows the finetune policy from epoch to epoch. `about` lists what was stored, for run.json.
+    In training it follows the finetune policy from epoch to epoch. `views` augmented versions of each training image are
+    stored, drawn by `seed`; 0: images are not augmented. `about` lists what was stored, for run.json.
     """
 
-    def __init__(self, data: FaceData) -> None:
-        self.data = data
+    def __init__(self, data: FaceData, *, views: int = 0, seed: int = 0) -> None:
+        self.data, self.views, self.seed = data, views, seed
         self.about: list[dict[str, Any]] = []
         self._start: int | None = None
         self._num_layers = 0
@@ -61,11 +64,11 @@ class FeatureCache(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        epoch, views = trainer.current_epoch, _num_views(pl_module)
+        epoch, views = trainer.current_epoch, self.views
         self._serve(pl_module.policy.first_trainable_stage(epoch), trainer, pl_module, training=True)
         if self._views is not None:  # another view of each image in every epoch
             rows = self.data.rows("train")
-            view = np.random.default_rng([pl_module.cfg.seed, epoch]).integers(views, size=len(rows))
+            view = np.random.default_rng([self.seed, epoch]).integers(views, size=len(rows))
             self.data.images("train").serve(self._views, rows, np.arange(len(rows)) * views + view, self._num_layers)
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -77,7 +80,7 @@ class FeatureCache(pl.Callback):
         if start == self._start:
             return
         self._start, self._views, began = start, None, time.perf_counter()
-        num_layers, views = module.network.num_constant_layers(start), _num_views(module)
+        num_layers, views = module.network.num_constant_layers(start), self.views
         self._num_layers = num_layers
         splits = ["val", "test"] if views else ["train", "val", "test"]
         rows = np.sort(np.concatenate([self.data.rows(split) for split in splits]))
@@ -121,7 +124,7 @@ class FeatureCache(pl.Callback):
             return (output.permute(0, 2, 3, 1) if output.ndim == 4 else output).contiguous().cpu()
 
         def compute(stored: RowArray) -> dict[str, Any]:
-            rng = torch.Generator().manual_seed(module.cfg.seed)
+            rng = torch.Generator().manual_seed(self.seed)
             count = len(rows) * max(1, views)
             with tqdm(total=count, desc="Frozen stages", unit="img", disable=None, leave=False) as progress:
                 for view in range(max(1, views)):
@@ -145,16 +148,16 @@ class FeatureCache(pl.Callback):
 
     def _key(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, num_layers: int, views: int) -> str:
         """Changes with whatever the outputs depend on: images, input, weights, precision, views, device, version."""
-        network, cfg = module.network, module.cfg
+        network = module.network
         modules = {name: network.get_submodule(name) for name in network.layer_names[:num_layers]}
         about = [
             FORMAT,
             torch.__version__,
             module.device.type,
             str(trainer.precision),
-            cfg.model.scaling,
+            module.spec.scaling,
             [f"{name}: {part}" for name, part in modules.items()],
-            [views, cfg.seed, OmegaConf.to_container(cfg.augment)] if views else None,
+            [views, self.seed, module.augmentation.ranges] if views else None,
             pixel_cache.key([self.data.paths[row] for row in rows], self.data.spec),
         ]
         digest = hashlib.sha256(json.dumps(about).encode())
@@ -163,8 +166,3 @@ class FeatureCache(pl.Callback):
                 digest.update(name.encode())
                 digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
         return digest.hexdigest()[:24]
-
-
-def _num_views(module: Classifier) -> int:
-    """How many augmented views of each training image are stored; 0 without augmentation."""
-    return int(module.cfg.finetune.views or 0) if module.augmentation.active else 0

@@ -1,4 +1,4 @@
-"""From a checkpoint and images to a table of probabilities; `predict` is what predict.py runs."""
+"""From a classifier and batches to a table of probabilities."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import IterableDataset
 from tqdm import tqdm
 
+from faceattr.config.schema import Trainer
 from faceattr.data.batches import Batch
 from faceattr.data.decode import ImageLike, InputSpec, read_many
 from faceattr.models.task import Task
@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 
 
 def probabilities(
-    model: Classifier, loader: Iterable[Batch], trainer_cfg: DictConfig, *callbacks: Callback
+    model: Classifier, loader: Iterable[Batch], settings: Trainer, *callbacks: Callback
 ) -> tuple[Tensor, Tensor]:
     """Float32 [N, classes] and the row [N] of each, in the loader's order, without gradients, on the trainer's device."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    found = Collected()
-    trainer = build_trainer(trainer_cfg, single=True, callbacks=[*callbacks, found], **quiet)
+    collected = Collected()
+    trainer = build_trainer(settings, single=True, callbacks=[*callbacks, collected], **quiet)
     trainer.predict(model, loader, return_predictions=False)
-    scores = np.frombuffer(found.scores, np.float32).reshape(-1, len(model.task.classes))
-    return torch.from_numpy(scores), torch.from_numpy(np.frombuffer(found.rows, np.int64))
+    scores = np.frombuffer(collected.scores, np.float32).reshape(-1, len(model.task.classes))
+    return torch.from_numpy(scores), torch.from_numpy(np.frombuffer(collected.rows, np.int64))
 
 
 class Collected(Callback):

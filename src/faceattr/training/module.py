@@ -5,54 +5,79 @@ resumed at an epoch's boundary is bit-equal to one that was never interrupted.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from faceattr import __version__
-from faceattr.config.instantiate import instantiate
-from faceattr.config.schema import Model
+from faceattr.config.schema import Augment
 from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.data.decode import SCALINGS, InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam
-from faceattr.models.network import Network, limited_parameters
+from faceattr.models.network import Network
 from faceattr.models.task import Task
-from faceattr.training import checkpoint
 from faceattr.training.fast_step import StepFunction
-from faceattr.training.trainer import resolve_precision
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """How a classifier's parameters are trained.
+
+    `create(params=groups)` gives the optimizer; `lr` is the head's learning rate. Over `max_epochs` it rises for
+    `warmup_epochs`, then is `constant`, or falls to 0 (`cosine`).
+    """
+
+    create: Callable[..., torch.optim.Optimizer]
+    lr: float
+    schedule: str
+    warmup_epochs: int
+    max_epochs: int
+
+    def lr_factor(self, epoch: int) -> float:
+        """What the learning rates are multiplied by in `epoch`."""
+        if epoch < self.warmup_epochs:
+            return (epoch + 1) / (self.warmup_epochs + 1)
+        if self.schedule == "constant":
+            return 1.0
+        share = (epoch - self.warmup_epochs) / max(1, self.max_epochs - self.warmup_epochs)
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
 
 
 class Classifier(pl.LightningModule):
-    """`cfg` is the whole run's config; `about` is added to the checkpoint's description (fingerprint, weights).
+    """A network for a task, with the input it takes and the policy by which its stages are trained.
 
-    `class_weights` are factors of the training loss, as `Task.losses` takes them (None: equally).
-    `first_trainable_stage` is that of the current epoch.
+    `augment` changes training images at random. `class_weights` are factors of the training loss, as `Task.losses` takes
+    them (None: equally). Without `optimizer` it can predict, and not be trained. `first_trainable_stage` is that of the
+    current epoch; `temperature` divides the logits of predictions.
     """
 
     def __init__(
         self,
-        cfg: DictConfig,
         network: Network,
         task: Task,
+        spec: InputSpec,
+        policy: freezing.Policy,
+        *,
+        optimizer: OptimizerSettings | None = None,
+        augment: Augment | None = None,
         class_weights: Tensor | None = None,
-        about: dict[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.cfg, self.task, self.about = cfg, task, about or {}
         self.network = network.to(memory_format=torch.channels_last)
-        self.policy = build_policy(cfg, network)
-        self.augmentation = Augmentation(cfg.augment)
-        for name, value in zip(("mean", "std"), SCALINGS[cfg.model.scaling], strict=True):
+        self.task, self.spec, self.policy = task, spec, policy
+        self.optimizer, self.seed = optimizer, seed
+        self.augmentation = Augmentation(asdict(augment) if augment else {})
+        for name, value in zip(("mean", "std"), SCALINGS[spec.scaling], strict=True):
             # of an image's shape and layout: numbers to be repeated over pixels would take six times as long on a CPU
-            channels = torch.tensor(value).view(1, 3, 1, 1).expand(1, 3, *cfg.model.image_size)
+            channels = torch.tensor(value).view(1, 3, 1, 1).expand(1, 3, spec.height, spec.width)
             self.register_buffer(name, channels.contiguous(memory_format=torch.channels_last), persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.temperature = 1.0
@@ -60,7 +85,7 @@ class Classifier(pl.LightningModule):
         self._seen_rows = 0
         self._sums: Tensor | None = None
         self.run_step: StepFunction = self.step
-        self.first_trainable_stage = self.policy.first_trainable_stage(0)
+        self.first_trainable_stage = policy.first_trainable_stage(0)
         freezing.freeze(self.network, self.first_trainable_stage)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -86,7 +111,7 @@ class Classifier(pl.LightningModule):
         self.first_trainable_stage = self.policy.first_trainable_stage(self.current_epoch)
         freezing.freeze(self.network, self.first_trainable_stage)
         self.train()
-        seed = (self.cfg.seed * 1_000_003 + self.current_epoch) % 2**62
+        seed = (self.seed * 1_000_003 + self.current_epoch) % 2**62
         torch.manual_seed(seed)  # dropout
         self._augment_rng = torch.Generator().manual_seed(seed + self.global_rank)
 
@@ -175,84 +200,9 @@ class Classifier(pl.LightningModule):
         return gradcam.heatmaps(self.network, self.task, inputs, classes.to(self.device))
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optim = self.cfg.optim
-        drop: tuple[str, ...] = ()
-        groups = freezing.parameter_groups(self.network, self.policy, optim.lr)
-        if self.cfg.trainer.gradient_clip and "fused" in optim and resolve_precision(self.cfg.trainer) != "32":
-            drop = ("fused",)  # it unscales gradients itself, after they would have to be clipped
-        optimizer = instantiate(optim, "optim", drop=drop, params=groups)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        settings = self.optimizer
+        assert settings is not None, "a classifier without optimizer settings cannot be trained"
+        groups = freezing.parameter_groups(self.network, self.policy, settings.lr)
+        optimizer = settings.create(params=groups)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, settings.lr_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
-
-    def _lr_factor(self, epoch: int) -> float:
-        optim, epochs = self.cfg.optim, self.cfg.trainer.max_epochs
-        if epoch < optim.warmup_epochs:
-            return (epoch + 1) / (optim.warmup_epochs + 1)
-        if optim.schedule == "constant":
-            return 1.0
-        share = (epoch - optim.warmup_epochs) / max(1, epochs - optim.warmup_epochs)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-
-    def on_save_checkpoint(self, saved: dict[str, Any]) -> None:
-        saved[checkpoint.KEY] = {
-            "format": checkpoint.FORMAT,
-            "version": __version__,
-            "config": OmegaConf.to_container(self.cfg, resolve=True),
-            "classes": list(self.task.classes),
-            "ordinal": self.task.kind == "ordinal",
-            "multilabel": self.task.multilabel,
-            **self.about,
-        }
-
-
-def build_policy(cfg: DictConfig, network: Network) -> freezing.Policy:
-    """The finetune policy for this network; refused where a process group could not follow it."""
-    train_from = cfg.finetune.train_from
-    plain = OmegaConf.to_container(train_from) if OmegaConf.is_config(train_from) else train_from
-    policy = freezing.Policy.parse(plain, cfg.finetune.lr_decay, network.stage_names)
-    if policy.changes and "ddp" in cfg.trainer.strategy:
-        raise FaceattrError(
-            "finetune.train_from changes during training, which desynchronises a DDP run.\n"
-            "Use one stage (freezing.train_from=…), or one device (trainer=gpu)."
-        )
-    return policy
-
-
-def build_network(cfg: DictConfig, task: Task) -> Network:
-    """The network that `model` describes, with as many logits as the task needs; random weights."""
-    with limited_parameters(cfg.model.get("max_parameters", Model.max_parameters)):  # absent in older checkpoints
-        network = instantiate(cfg.model, "model", num_logits=task.num_logits)
-    for layer in network.modules():
-        if isinstance(layer, _BatchNorm):
-            momentum, eps = cfg.model.get("bn_momentum"), cfg.model.get("bn_eps")  # absent in older checkpoints
-            layer.momentum = layer.momentum if momentum is None else momentum
-            layer.eps = layer.eps if eps is None else eps
-    return network
-
-
-def input_spec(cfg: DictConfig) -> InputSpec:
-    """What the config's model takes."""
-    height, width = cfg.model.image_size
-    return InputSpec(height, width, cfg.model.interpolation, cfg.model.scaling)
-
-
-def load(path: str) -> tuple[Classifier, dict[str, Any]]:
-    """The trained classifier in a checkpoint, from that file alone, and the checkpoint's description with its `epoch`."""
-    content = checkpoint.read(path)
-    described = {**content[checkpoint.KEY], "epoch": content["epoch"]}
-    cfg = OmegaConf.create(described["config"])
-    kind = {key: described.get(key, False) for key in ("ordinal", "multilabel")}
-    task = Task.from_config(described["classes"], loss=cfg.loss, **kind)
-    classifier = Classifier(cfg, build_network(cfg, task), task)
-    try:
-        classifier.load_state_dict(content["state_dict"])
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
-    broken = [name for name, tensor in content["state_dict"].items() if not bool(torch.isfinite(tensor).all())]
-    if broken:
-        raise FaceattrError(
-            f"ckpt={path}: {broken[0]} holds values that are not finite; training diverged, or the file is damaged."
-        )
-    classifier.temperature = described.get("temperature", 1.0)
-    classifier.first_trainable_stage = classifier.policy.first_trainable_stage(described["epoch"])
-    return classifier.eval(), described

@@ -1,9 +1,10 @@
-"""What a run says of itself: run.json."""
+"""What a run stores about itself: run.json."""
 
 import json
-import logging
 import platform
 import subprocess
+import time
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -11,8 +12,38 @@ from typing import Any
 
 from faceattr import __version__
 from faceattr.config.command_line import this_command
+from faceattr.files import write_json
 
-log = logging.getLogger(__name__)
+
+class RunRecord:
+    """run.json of the run in `folder`: its keys in `about`, written when training begins and when the run ends."""
+
+    FILE = "run.json"
+
+    def __init__(self, folder: Path, overrides: Sequence[str] = ()) -> None:
+        self.file = folder / self.FILE
+        self.about: dict[str, Any] = {"status": "running", "overrides": list(overrides)}
+        self._start, self._begun = time.perf_counter(), False
+
+    def resume(self) -> None:
+        """Go on with the record of the run that is resumed in this folder: its overrides, and the time it has taken."""
+        if self.file.exists():
+            past = json.loads(self.file.read_text(encoding="utf-8"))
+            self._start -= past.get("seconds") or 0
+            self.about |= {key: past[key] for key in ("overrides", "weights_warning") if key in past}
+
+    def begin(self, about: Mapping[str, Any], *, write: bool = True) -> None:
+        """The run is about to train: from here on it is recorded, however it ends. One process of several writes now."""
+        self.about |= about
+        self._begun = True
+        if write:
+            write_json(self.file, self.about)
+
+    def end(self, status: str, error: str | None = None, *, always: bool = False) -> None:
+        """Store how the run ended; one that never began (its folder may be another's) writes nothing, unless `always`."""
+        self.about |= {"status": status, "error": error, "seconds": round(time.perf_counter() - self._start, 2)}
+        if always or self._begun:
+            write_json(self.file, self.about)
 
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas")
@@ -39,10 +70,3 @@ def _git() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Written beside and renamed, so that a reader never sees half of it."""
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(file)

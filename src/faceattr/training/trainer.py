@@ -8,15 +8,15 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import DictConfig, OmegaConf
 
+from faceattr.config.schema import Trainer
 from faceattr.data.decode import cores
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
 
 
-def build_trainer(cfg: DictConfig, *, single: bool = False, **more: Any) -> pl.Trainer:
+def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl.Trainer:
     """A Lightning trainer on the device and in the precision that the group `trainer` asks for.
 
     `single` takes one of its devices: judging is done once, by one process.
@@ -25,25 +25,25 @@ def build_trainer(cfg: DictConfig, *, single: bool = False, **more: Any) -> pl.T
     for noisy in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="pytorch_lightning|lightning_fabric")  # advice on choices made on purpose
-    if cfg.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
+    if settings.accelerator in ("cuda", "gpu") and not torch.cuda.is_available():
         raise FaceattrError(
-            f"trainer.accelerator={cfg.accelerator}: no CUDA device is visible here.\n"
+            f"trainer.accelerator={settings.accelerator}: no CUDA device is visible here.\n"
             "Use trainer=cpu, or trainer=auto for what there is."
         )
-    on_cuda = torch.cuda.is_available() and cfg.accelerator != "cpu"
+    on_cuda = torch.cuda.is_available() and settings.accelerator != "cpu"
     if not on_cuda:
-        _check_processes(cfg.devices)
-    deterministic = resolve_deterministic(cfg)
+        _check_processes(settings.devices)
+    deterministic = resolve_deterministic(settings)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not on_cuda:
         keep_freed_memory()
     flush_denormals()
     try:
         return pl.Trainer(
-            accelerator=cfg.accelerator,
-            devices=1 if single and not OmegaConf.is_list(cfg.devices) else cfg.devices[:1] if single else cfg.devices,
-            strategy="auto" if single else cfg.strategy,
-            precision=PRECISIONS[resolve_precision(cfg)],
+            accelerator=settings.accelerator,
+            devices=_one(settings.devices) if single else settings.devices,
+            strategy="auto" if single else settings.strategy,
+            precision=PRECISIONS[resolve_precision(settings)],
             deterministic=deterministic,
             benchmark=True if on_cuda and not deterministic else None,  # cuDNN's search for the fastest algorithms
             enable_model_summary=False,
@@ -59,6 +59,11 @@ def _check_processes(devices: Any) -> None:
     most = max(8, cores())
     if str(devices).isdecimal() and int(devices) > most:
         raise FaceattrError(f"trainer.devices={devices}: each is a process on this CPU; at most {most} here.")
+
+
+def _one(devices: Any) -> Any:
+    """One of `trainer.devices`, a number or a list of indices."""
+    return devices[:1] if isinstance(devices, list) else 1
 
 
 def keep_freed_memory() -> None:
@@ -81,25 +86,25 @@ def flush_denormals() -> None:
     torch.set_flush_denormal(True)
 
 
-def resolve_deterministic(cfg: DictConfig) -> bool | Literal["warn"] | None:
+def resolve_deterministic(settings: Trainer) -> bool | Literal["warn"] | None:
     """`trainer.deterministic` as Lightning takes it. `auto`: false on CUDA, where a run repeats itself but for the last digits;
     nothing on a CPU, whose kernels repeat themselves as they are."""
-    asked = str(cfg.get("deterministic", "auto")).lower()
+    asked = str(settings.deterministic).lower()
     if asked == "auto":
-        return False if torch.cuda.is_available() and cfg.accelerator != "cpu" else None
+        return False if torch.cuda.is_available() and settings.accelerator != "cpu" else None
     return "warn" if asked == "warn" else asked == "true"
 
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
 
 
-def resolve_precision(cfg: DictConfig) -> str:
+def resolve_precision(settings: Trainer) -> str:
     """`32`, `bf16` or `16`. `auto`: bf16 where the device computes in it, fp16 on other CUDA devices, else float32."""
-    if cfg.precision != "auto":
-        return str(cfg.precision)
-    if cfg.accelerator != "cpu" and torch.cuda.is_available():
+    if settings.precision != "auto":
+        return str(settings.precision)
+    if settings.accelerator != "cpu" and torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
-    if cfg.accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
+    if settings.accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
         able = cpu_capabilities()
         return "bf16" if able.get("avx512_bf16") or able.get("amx_bf16") else "32"
     return "32"

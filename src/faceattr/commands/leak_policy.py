@@ -1,0 +1,40 @@
+"""What a run and an evaluation do about leaks between splits: `data.on_leak` and `evaluate.leakage`."""
+
+import logging
+from typing import Any
+
+from faceattr.data import leaks
+from faceattr.data.datamodule import FaceData
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+
+def audit_training(data: FaceData, *, slice_leaks: bool) -> dict[str, Any]:
+    """Looks for leaks and does what `data.on_leak` says; returns the audit's counts, and the same in words as `text`.
+
+    `slice_leaks` adds the column `in_train` to the table, which slices the results.
+    """
+    leakage, on_leak = leaks.find(data), data.settings.on_leak
+    text, across = leaks.describe(leakage), leaks.summary(leakage)["pairs_across"]
+    if across and on_leak == "error":
+        rows = leaks.leaking_training_rows(data.table, leakage)
+        raise FaceattrError(
+            f"{text}\nTo see them: faceattr leaks with the same keys. "
+            f"data.on_leak=drop leaves out the {len(rows):,} training images that have a copy elsewhere, warn goes on."
+        )
+    log.log(logging.WARNING if across else logging.INFO, "%s", text)
+    counts = leaks.apply_leak_policy(data, leakage, drop=on_leak == "drop", cut=slice_leaks)
+    if left_out := counts["left_out"]:
+        log.info("data.on_leak=drop: left out %d training images that have a copy in another split", left_out)
+    return {"text": text} | counts
+
+
+def audit_evaluation(data: FaceData, *, slice_leaks: bool) -> dict[str, Any]:
+    """The same for an evaluation of a run on its own data: what was left out of training is left out; else empty where
+    nothing was asked for."""
+    drop = data.settings.on_leak == "drop"
+    if not (drop or slice_leaks):
+        return {}
+    leakage = leaks.find(data)
+    return {"text": leaks.describe(leakage)} | leaks.apply_leak_policy(data, leakage, drop=drop, cut=slice_leaks)

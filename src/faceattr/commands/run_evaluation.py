@@ -1,0 +1,100 @@
+"""The end of a run: its checkpoint is evaluated, and its pictures and its report are written."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+
+from faceattr.commands.settings import evaluation_settings, trainer_settings
+from faceattr.commands.split_evaluation import calibrate, evaluate_split, explain_images, write_split
+from faceattr.data import table
+from faceattr.data.datamodule import FaceData
+from faceattr.report import charts, page, sentences
+from faceattr.report.sections import SplitResult
+from faceattr.training import checkpoint
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """What a finished run gives: its folder, the checkpoint that was evaluated, the epoch of that, and its results by split."""
+
+    folder: Path
+    ckpt: Path
+    epoch: int
+    splits: dict[str, SplitResult]
+
+
+def evaluate_run(cfg: DictConfig, data: FaceData, ckpt: Path, folder: Path, *callbacks: Callback) -> RunResults:
+    """Evaluates the run's checkpoint on val, test, and the splits of published figures; writes what belongs to each split."""
+    model, description = checkpoint.load(ckpt)
+    options, trainer = evaluation_settings(cfg), trainer_settings(cfg)
+    published_map = any(entry.metric == "published_map" for entry in cfg.published)
+    splits = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
+    results: dict[str, SplitResult] = {}
+    for split in splits:
+        if not len(data.rows(split)):
+            continue
+        result = evaluate_split(model, data, split, trainer, options, *callbacks, published_map=published_map)
+        results[split] = result = explain_images(result, model, data)
+        write_split(result, data, folder, title=cfg.name)
+        if split == "val" and options.calibrate:  # the splits after it are evaluated with the temperature
+            calibrate(model, torch.from_numpy(result.scores), torch.from_numpy(result.truth), ckpt)
+    return RunResults(folder, ckpt, description["epoch"], results)
+
+
+def write_report(
+    cfg: DictConfig,
+    data: FaceData,
+    results: RunResults,
+    history: pd.DataFrame,
+    about: dict[str, Any],
+    leakage: dict[str, Any],
+    folder: Path,
+) -> Path:
+    """report.html of the run, from values in memory."""
+    return page.write(
+        folder,
+        title=cfg.name,
+        metadata=about,
+        config=OmegaConf.to_yaml(cfg),
+        history=history,
+        results=list(results.splits.values()),
+        table=data.table,
+        samples=samples(data, cfg.seed),
+        audit=leakage,
+    )
+
+
+def write_curves(history: pd.DataFrame, epoch: int, folder: Path, *, title: str) -> Path:
+    """curves.png: loss and accuracy by epoch; returns its path."""
+    file = folder / "curves.png"
+    charts.curves(history, file, evaluated_epoch=epoch, title=title)
+    return file
+
+
+def log_results(results: RunResults, published: Sequence[Any]) -> None:
+    """A line for each split, and for each figure that a study published."""
+    for split, result in results.splits.items():
+        log.info("%s %s", split.capitalize(), sentences.describe_metrics(result.metrics))
+    for entry in published:
+        metrics = results.splits[entry.split].metrics if entry.split in results.splits else {}
+        log.info("Published: %s", sentences.describe_published(entry, metrics.get(entry.metric)))
+
+
+def samples(data: FaceData, seed: int, most: int = 8) -> dict[str, list[np.ndarray]]:
+    """Pixels, uint8 [H, W, 3], of a random draw of the training images of each class, or of those with each attribute."""
+    rng, found = np.random.default_rng(seed), {}
+    for name, members in table.members(data.table).items():
+        rows = np.intersect1d(np.flatnonzero(members), data.rows("train"))
+        drawn = np.sort(rng.permutation(rows)[:most])
+        found[name] = list(data.pixels(drawn).values())
+    return found

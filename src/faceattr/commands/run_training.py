@@ -1,0 +1,241 @@
+"""A training run, top to bottom: table, network, weights, pixels, trainer, fit, evaluation."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch.distributed as dist
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import Callback, LearningRateMonitor
+
+from faceattr.commands.leak_policy import audit_training
+from faceattr.commands.run_evaluation import RunResults, evaluate_run, log_results, write_curves, write_report
+from faceattr.commands.settings import (
+    create_classifier,
+    create_data,
+    create_feature_cache,
+    create_network,
+    create_policy,
+    create_task,
+    data_settings,
+    evaluation_settings,
+    plain,
+    read_table,
+    reason_without_feature_cache,
+    trainer_settings,
+)
+from faceattr.commands.split_evaluation import check_evaluation
+from faceattr.commands.start_weights import first_weights, resumed_weights
+from faceattr.config.instantiate import instantiate
+from faceattr.data import table
+from faceattr.data.datamodule import FaceData
+from faceattr.errors import FaceattrError
+from faceattr.files import write_csv
+from faceattr.metrics import registry, slices
+from faceattr.models import freezing
+from faceattr.models.task import Task
+from faceattr.training import checkpoint
+from faceattr.training.callbacks import Checkpoints, History, Patience
+from faceattr.training.class_weights import check_class_weights, class_weights
+from faceattr.training.fast_step import fast_step
+from faceattr.training.feature_cache import FeatureCache
+from faceattr.training.module import Classifier
+from faceattr.training.run_record import RunRecord, describe_machine
+from faceattr.training.trainer import (
+    build_trainer,
+    describe_device,
+    flush_denormals,
+    resolve_deterministic,
+    resolve_precision,
+)
+
+log = logging.getLogger(__name__)
+
+STORED = ("fingerprint", "classes", "weights")
+"""Of the checkpoint's description, what run.json has too."""
+
+
+def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str | None = None) -> RunResults | None:
+    """Trains as a validated config says, and evaluates; needs nothing of Hydra. None in other processes than the first.
+
+    `command` is stored as what to type for the same again; None is this process's command line.
+    """
+    stored = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
+    if stored:
+        cfg.quirks, cfg.published = (stored["config"].get(key, []) for key in ("quirks", "published"))
+    start_process(cfg.seed)
+    prepared, task = _table_and_task(cfg)
+    network = create_network(cfg, task)
+    policy = create_policy(cfg, network)
+    fingerprint = table.fingerprint(prepared)
+    weights = resumed_weights(cfg, stored, task, fingerprint, folder) if stored else first_weights(cfg, network)
+    if stored:
+        record.resume()
+    else:
+        record.about["weights_warning"] = weights.warning
+    data = create_data(cfg, prepared)
+    leakage = audit_training(data, slice_leaks=cfg.evaluate.leakage)
+    record.about["leakage"] = {key: value for key, value in leakage.items() if key != "text"}
+    table.check_splits(data.table)
+    truth = table.targets(data.table)[data.rows("train")]
+    model = create_classifier(cfg, task, network=network, class_weights=class_weights(truth, task, data.settings))
+    caches = _feature_caches(cfg, model, data, record)
+    description = checkpoint.describe(plain(cfg), task, fingerprint=fingerprint, weights=weights.source)
+    history = History(folder / "metrics.csv")
+    checkpoints = Checkpoints(folder / "checkpoints", cfg.trainer.monitor)
+    trainer = _create_trainer(cfg, description, history, checkpoints, *caches)
+    log.info("%s", freezing.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
+    about = (
+        describe_machine(command) | _describe_run(cfg, data, model, trainer) | {key: description[key] for key in STORED}
+    )
+    record.begin(about, write=trainer.is_global_zero)
+    if trainer.is_global_zero:
+        _write_table(data, folder)
+    _fit(cfg, model, data, trainer)
+    if not _first_process():
+        return None
+    return _finish(
+        cfg, data, history, checkpoints.file(cfg.trainer.checkpoint), record, leakage, weights.random, caches
+    )
+
+
+def start_process(seed: int) -> None:
+    """Seeds and settings of this process, and of a DDP run's others, which are quiet."""
+    if not _first_process():
+        logging.disable(logging.INFO)
+    flush_denormals()
+    pl.seed_everything(seed, workers=True, verbose=False)
+
+
+def _first_process() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def _table_and_task(cfg: DictConfig) -> tuple[pd.DataFrame, Task]:
+    """The table and its task, when all keys that depend on them are checked."""
+    registry.check_monitor(cfg.trainer.monitor)
+    prepared = read_table(cfg)
+    slices.check(prepared, cfg.evaluate.slices)
+    task = create_task(cfg, prepared)
+    registry.check_monitor(cfg.trainer.monitor, task)
+    check_class_weights(data_settings(cfg), task)
+    check_evaluation(evaluation_settings(cfg), task)
+    return prepared, task
+
+
+def _feature_caches(cfg: DictConfig, model: Classifier, data: FaceData, record: RunRecord) -> list[FeatureCache]:
+    """The callback that serves the frozen stages' output, where this run has one; run.json says so, or why not."""
+    reason = reason_without_feature_cache(cfg, model)
+    if reason is not None:
+        record.about["kept_prefix"] = reason
+        log.info("The output of frozen stages is not kept: %s", reason)
+        return []
+    cache = create_feature_cache(cfg, model, data)
+    record.about["kept_prefix"] = cache.about
+    return [cache]
+
+
+def _create_trainer(
+    cfg: DictConfig, description: dict[str, Any], history: History, checkpoints: Checkpoints, *more: Callback
+) -> pl.Trainer:
+    settings = trainer_settings(cfg)
+    logger = instantiate(plain(cfg.logger), "logger") if cfg.logger else False
+    callbacks: list[Callback] = [history, checkpoints, *more]
+    if settings.patience is not None:
+        mode = registry.monitors()[settings.monitor]
+        callbacks.append(Patience(settings.monitor, patience=settings.patience, mode=mode))
+    if logger:
+        callbacks.append(LearningRateMonitor("epoch"))
+    limit: dict[str, Any] = {"limit_train_batches": settings.limit_batches, "limit_val_batches": settings.limit_batches}
+    return build_trainer(
+        settings,
+        logger=logger,
+        callbacks=callbacks,
+        plugins=[checkpoint.AtomicCheckpointIO(description)],
+        max_epochs=settings.max_epochs,
+        gradient_clip_val=settings.gradient_clip,
+        num_sanity_val_steps=0,
+        log_every_n_steps=50,
+        enable_progress_bar=sys.stderr.isatty(),
+        **(limit if settings.limit_batches else {}),
+    )
+
+
+def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
+    """For run.json, and logged, before the first step."""
+    counts, settings = table.counts(data.table).T, trainer_settings(cfg)
+    about = {
+        "name": cfg.name,
+        "seed": cfg.seed,
+        "device": describe_device(trainer),
+        "precision": resolve_precision(settings),
+        "deterministic": resolve_deterministic(settings),
+        **{key: plain(cfg[key]) for key in ("quirks", "published") if cfg[key]},
+        "images": {str(split): len(data.rows(str(split))) for split in counts.index},
+        "bad_images": len(data.bad_images),
+        "parameters": freezing.count_parameters(model.network),
+    }
+    if trainer.is_global_zero:
+        log.info("%s", counts.to_string())
+        log.info("%s, precision %s, seed %d", about["device"], about["precision"], cfg.seed)
+        if about["deterministic"] is False:
+            log.info(
+                "A run may differ from its repeat in the last digits; trainer.deterministic=true: bit-equal, slower"
+            )
+        for quirk in cfg.quirks:
+            log.info("Quirk: %s", quirk)
+    return about
+
+
+def _write_table(data: FaceData, folder: Path) -> None:
+    write_csv(folder / "table.csv", data.table)
+    if len(data.bad_images):
+        write_csv(folder / "bad_images.csv", data.bad_images)
+
+
+def _fit(cfg: DictConfig, model: Classifier, data: FaceData, trainer: pl.Trainer) -> None:
+    model.run_step = fast_step(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        raise FaceattrError(f"trainer.compile={cfg.trainer.compile} fails: {str(error).splitlines()[0]}") from error
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _finish(
+    cfg: DictConfig,
+    data: FaceData,
+    history: History,
+    ckpt: Path,
+    record: RunRecord,
+    leakage: dict[str, Any],
+    random: str | None,
+    caches: list[FeatureCache],
+) -> RunResults:
+    """Evaluates the checkpoint that `trainer.checkpoint` names, and writes run.json and the report."""
+    folder, epochs = record.file.parent, pd.DataFrame(history.rows)
+    new = [FeatureCache(data, views=cache.views, seed=cache.seed) for cache in caches]  # of the evaluated weights
+    results = evaluate_run(cfg, data, ckpt, folder, *new)
+    curves = write_curves(epochs, results.epoch, folder, title=cfg.name)
+    record.about |= {
+        f"{cfg.trainer.checkpoint}_epoch": results.epoch,
+        "epochs": len(history.rows),
+        "images_per_second": history.steady_rate,
+    }
+    record.about |= {"placement": data.placement} if data.placement else {}
+    record.end("finished")
+    report = write_report(cfg, data, results, epochs, record.about, leakage, folder)
+    log_results(results, cfg.published)
+    if random:
+        log.warning("WARNING: this model started from RANDOM weights. %s", random)
+    log.info("Curves: %s", curves)
+    log.info("Report: %s", report)
+    log.info("Results: %s", folder)
+    return results

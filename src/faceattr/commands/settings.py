@@ -1,0 +1,115 @@
+"""From a composed config to the typed values that the rooms below take: they never see `cfg`."""
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from faceattr.config.instantiate import group_settings, instantiate
+from faceattr.config.schema import Augment, Data, Evaluation, Finetune, Model, Optim, Trainer
+from faceattr.data.datamodule import FaceData
+from faceattr.data.decode import InputSpec
+from faceattr.data.load import ModelClasses, load_table
+from faceattr.errors import FaceattrError
+from faceattr.models.freezing import Policy
+from faceattr.models.network import Network, build_network
+from faceattr.models.task import Task
+from faceattr.training.feature_cache import FeatureCache, reason_disabled
+from faceattr.training.module import Classifier, OptimizerSettings
+from faceattr.training.trainer import resolve_precision
+
+
+def plain(cfg: DictConfig) -> Any:
+    """The config in plain containers."""
+    return OmegaConf.to_container(cfg, resolve=True)
+
+
+def data_settings(cfg: DictConfig) -> Data:
+    return group_settings(cfg.data, Data)
+
+
+def finetune_settings(cfg: DictConfig) -> Finetune:
+    return group_settings(cfg.finetune, Finetune)
+
+
+def trainer_settings(cfg: DictConfig) -> Trainer:
+    return group_settings(cfg.trainer, Trainer)
+
+
+def evaluation_settings(cfg: DictConfig) -> Evaluation:
+    return group_settings(cfg.evaluate, Evaluation)
+
+
+def input_spec(cfg: DictConfig) -> InputSpec:
+    return InputSpec.from_config(group_settings(cfg.model, Model))
+
+
+def read_table(cfg: DictConfig, *, model_classes: ModelClasses | None = None, splits: bool = True) -> pd.DataFrame:
+    """The checked and split table of the group `data`; see `load_table`."""
+    return load_table(instantiate(cfg.data, "data"), data_settings(cfg), model_classes=model_classes, splits=splits)
+
+
+def create_data(cfg: DictConfig, table: pd.DataFrame, spec: InputSpec | None = None) -> FaceData:
+    """The data module of a table; `spec` is a checkpoint's, by default that of the group `model`."""
+    return FaceData(table, data_settings(cfg), spec or input_spec(cfg), cfg.seed)
+
+
+def create_task(cfg: DictConfig, table: pd.DataFrame) -> Task:
+    kind = {key: bool(table.attrs.get(key)) for key in ("ordinal", "multilabel")}
+    return Task.from_config(table.attrs["classes"], loss=cfg.loss, **kind)
+
+
+def create_network(cfg: DictConfig, task: Task) -> Network:
+    """With random weights."""
+    return build_network(plain(cfg.model), task.num_logits)
+
+
+def create_policy(cfg: DictConfig, network: Network) -> Policy:
+    """The finetune policy for this network; refused where a process group could not follow it."""
+    settings = finetune_settings(cfg)
+    policy = Policy.parse(settings.train_from, settings.lr_decay, network.stage_names)
+    if policy.changes and "ddp" in cfg.trainer.strategy:
+        raise FaceattrError(
+            "finetune.train_from changes during training, which desynchronises a DDP run.\n"
+            "Use one stage (finetune.train_from=…), or one device (trainer=gpu)."
+        )
+    return policy
+
+
+def optimizer_settings(cfg: DictConfig) -> OptimizerSettings:
+    drop: tuple[str, ...] = ()
+    if cfg.trainer.gradient_clip and "fused" in cfg.optim and resolve_precision(trainer_settings(cfg)) != "32":
+        drop = ("fused",)  # it unscales gradients itself, after they would have to be clipped
+    settings = group_settings(cfg.optim, Optim)
+    create = partial(instantiate, plain(cfg.optim), "optim", drop=drop)
+    return OptimizerSettings(create, settings.lr, settings.schedule, settings.warmup_epochs, cfg.trainer.max_epochs)
+
+
+def reason_without_feature_cache(cfg: DictConfig, model: Classifier) -> str | None:
+    """See `reason_disabled`."""
+    settings = (finetune_settings(cfg), data_settings(cfg), trainer_settings(cfg))
+    return reason_disabled(*settings, model.network, model.policy, augmented=model.augmentation.active)
+
+
+def create_feature_cache(cfg: DictConfig, model: Classifier, data: FaceData) -> FeatureCache:
+    views = (cfg.finetune.views or 0) if model.augmentation.active else 0
+    return FeatureCache(data, views=views, seed=cfg.seed)
+
+
+def create_classifier(
+    cfg: DictConfig, task: Task, *, network: Network | None = None, class_weights: torch.Tensor | None = None
+) -> Classifier:
+    """A classifier to be trained as the config says; `network` where it has its weights already."""
+    network = network or create_network(cfg, task)
+    return Classifier(
+        network,
+        task,
+        input_spec(cfg),
+        create_policy(cfg, network),
+        optimizer=optimizer_settings(cfg),
+        augment=group_settings(cfg.augment, Augment),
+        class_weights=class_weights,
+        seed=cfg.seed,
+    )

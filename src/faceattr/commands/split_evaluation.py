@@ -1,0 +1,176 @@
+"""The evaluation of one split: `evaluate_split` computes, `write_split` writes. A run's own evaluation and evaluate.py both
+take these, so that they cannot differ."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from faceattr.config.schema import Evaluation, Trainer
+from faceattr.data import table
+from faceattr.data.datamodule import FaceData
+from faceattr.errors import FaceattrError
+from faceattr.files import write_csv, write_json
+from faceattr.metrics import accuracy, breakdown, calibration, evaluation, slices
+from faceattr.models.task import Task
+from faceattr.report import charts, image_grid, sentences
+from faceattr.report.sections import SplitResult
+from faceattr.training import checkpoint
+from faceattr.training.inference import probabilities, to_frame
+from faceattr.training.module import Classifier
+
+log = logging.getLogger(__name__)
+
+
+def check_evaluation(options: Evaluation, task: Task) -> None:
+    """Raises FaceattrError where `evaluate.…` asks for what this kind of task cannot give."""
+    requested = [name for name in ("precision", "recall") if getattr(options, name) is not None]
+    if requested and task.kind != "binary":
+        held = "attributes" if task.multilabel else len(task.classes)
+        raise FaceattrError(f"evaluate.{requested[0]} needs two classes; there are {held}.")
+    if len(requested) == 2:
+        raise FaceattrError("evaluate.precision and evaluate.recall exclude each other: set one of them to null.")
+    if options.calibrate and task.loss == "one_vs_rest":
+        raise FaceattrError("evaluate.calibrate=true needs probabilities that sum to 1; loss=one_vs_rest gives others.")
+
+
+def evaluate_split(
+    model: Classifier,
+    data: FaceData,
+    split: str,
+    trainer: Trainer,
+    options: Evaluation,
+    *callbacks: Callback,
+    published_map: bool = False,
+) -> SplitResult:
+    """Metrics, predictions and slices of the split's images; writes nothing.
+
+    `published_map` adds the figure that study S3 calls mAP.
+    """
+    scores, _ = probabilities(model, data.split_dataloader(split), trainer, *callbacks)
+    rows = data.table.iloc[data.rows(split)]
+    truth = torch.from_numpy(table.targets(rows))
+    metrics = evaluation.evaluate(model.task, scores, truth)
+    metrics |= evaluation.intervals_of(metrics, model.task, scores, truth, people(rows))
+    if published_map:
+        metrics["published_map"] = accuracy.published_map(scores, truth)
+    metrics |= _calibration(model, scores, truth, options, split)
+    predictions = _with_truth(to_frame(rows["path"], model.task, scores), rows, model.task)
+    found = _slices(model.task, data, split, options, scores, truth)
+    return SplitResult(split, model.task, metrics, scores.numpy(), truth.numpy(), found, predictions)
+
+
+def explain_images(result: SplitResult, model: Classifier, data: FaceData) -> SplitResult:
+    """The result with images that Grad-CAM explains."""
+    paths = result.predictions["path"].tolist()
+    pixels = _pixels(data, result.split)
+    tiles = image_grid.tiles(result.task.classes, result.scores, result.truth, paths, pixels, model.explain)
+    return replace(result, tiles=tiles)
+
+
+def write_split(result: SplitResult, data: FaceData, folder: Path, *, title: str) -> None:
+    """<split>_metrics.json, predictions_, slices_, attributes_<split>.csv, and pictures."""
+    split, task = result.split, result.task
+    write_csv(folder / f"predictions_{split}.csv", result.predictions)
+    write_json(folder / f"{split}_metrics.json", result.metrics)
+    title = f"{title}: {split} images"
+    if task.multilabel:
+        write_csv(folder / f"attributes_{split}.csv", breakdown.attributes(result.metrics, task))
+    else:
+        counts = breakdown.confusion(task, torch.from_numpy(result.scores), torch.from_numpy(result.truth))
+        charts.confusion(counts, task.classes, folder / f"confusion_{split}.png", title=title)
+    if len(result.slices):
+        write_csv(folder / f"slices_{split}.csv", result.slices)
+    pixels = _pixels(data, split)
+    image_grid.gallery(result.predictions, pixels, data.spec, folder / f"gallery_{split}.png", title=title)
+
+
+def people(rows: pd.DataFrame) -> list[str] | None:
+    """The person on each image, where the table says it; an image of an unknown person is a group of its own."""
+    who = table.identities(rows)
+    return None if who is None else who.fillna(rows["path"]).astype(str).tolist()
+
+
+def calibrate(model: Classifier, scores: torch.Tensor, truth: torch.Tensor, path: str | Path) -> None:
+    """Fit the model's temperature on validation images' probabilities, as it gives them now; store it in its checkpoint."""
+    probability, label = (part.numpy() for part in model.task.flatten_labels(scores, truth))
+    change = calibration.fit_temperature(probability, label)
+    tempered = calibration.tempered(probability, change)
+    before, after = (calibration.metrics(p, label)["ece"] for p in (probability, tempered))
+    if abs(np.log(change)) > 2.99:
+        log.warning(
+            "The temperature is at the bound of what is tried: these probabilities say next to nothing, or far too much"
+        )
+    model.temperature *= change
+    checkpoint.add_to_description(path, temperature=model.temperature)
+    log.info(
+        "Temperature %.3f fitted on %d validation %s (calibration error there %.3f, then %.3f); kept in %s",
+        *(model.temperature, len(label), "labels" if model.task.multilabel else "images", before, after, path),
+    )
+
+
+def _pixels(data: FaceData, split: str) -> image_grid.Pixels:
+    """Pixels of images by their positions in the split."""
+    rows = data.rows(split)
+
+    def pixels(positions: Iterable[int]) -> dict[int, np.ndarray]:
+        by_row = data.pixels(rows[position] for position in positions)
+        return {position: by_row[row] for position, row in enumerate(rows.tolist()) if row in by_row}
+
+    return pixels
+
+
+def _with_truth(frame: pd.DataFrame, rows: pd.DataFrame, task: Task) -> pd.DataFrame:
+    """After the path: `true`, or for attributes `true_<name>` (1, 0, or nothing where it is not known)."""
+    truth = rows[list(task.classes)].astype("Int8") if task.multilabel else rows[["label"]].astype(str)
+    names = [f"true_{name}" for name in task.classes] if task.multilabel else ["true"]
+    truth = truth.set_axis(names, axis=1).reset_index(drop=True)
+    return pd.concat([frame[["path"]], truth, frame.drop(columns="path")], axis=1)
+
+
+def _calibration(
+    model: Classifier, scores: torch.Tensor, truth: torch.Tensor, options: Evaluation, split: str
+) -> dict[str, Any]:
+    """The calibration error, before the temperature too; and the requested threshold, where one reaches it."""
+    probability, label = (part.numpy() for part in model.task.flatten_labels(scores, truth))
+    metrics: dict[str, Any] = calibration.metrics(probability, label)
+    if model.temperature != 1:
+        raw = calibration.metrics(calibration.tempered(probability, 1 / model.temperature), label)
+        metrics |= {f"{name}_uncalibrated": value for name, value in raw.items()} | {"temperature": model.temperature}
+    for name in ("precision", "recall"):
+        value = getattr(options, name)
+        if value is None:
+            continue
+        reached = calibration.threshold(probability[:, -1], label == 1, **{name: value})
+        if reached is None:
+            log.warning("%s: no threshold reaches evaluate.%s=%s", split.capitalize(), name, value)
+        else:
+            metrics |= reached
+            log.info("%s: %s", split.capitalize(), sentences.describe_threshold(reached, model.task.classes[-1]))
+    return metrics
+
+
+def _slices(
+    task: Task, data: FaceData, split: str, options: Evaluation, scores: torch.Tensor, truth: torch.Tensor
+) -> pd.DataFrame:
+    """The slices that `evaluate.slices` asks for, and those of `evaluate.leakage`."""
+    columns = None if options.slices is None else [*options.slices, *(["in_train"] if options.leakage else [])]
+    if columns == []:
+        return pd.DataFrame()
+    positions = data.rows(split)
+    rows = data.table.iloc[positions].reset_index(drop=True)
+    if columns is None or set(columns) & set(slices.MEASURED):
+        pixels = (batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(positions))
+        measured = slices.measure(pixels, [data.paths[row] for row in positions])
+        rows = rows.join(measured[[name for name in measured if name not in rows]])
+    found = slices.slices(slices.cuts_of(rows, columns), task, scores, truth)
+    log.info("%s: %s", split.capitalize(), sentences.describe_slices(found))
+    if "in_train" in rows:
+        log.info("%s: %s", split.capitalize(), sentences.describe_leakage(found))
+    return found

@@ -1,0 +1,37 @@
+"""Factors of the training loss for classes of unequal size, and for attributes that are to count more."""
+
+import numpy as np
+import torch
+
+from faceattr.config.schema import Data
+from faceattr.errors import FaceattrError
+from faceattr.models.task import Task
+
+
+def check_class_weights(settings: Data, task: Task) -> None:
+    """Raises FaceattrError where `data.balance` or `data.attribute_weights` do not fit this kind of task."""
+    weights = settings.attribute_weights or {}
+    if task.multilabel and settings.balance == "sampler":
+        raise FaceattrError("data.balance=sampler draws classes; data.attributes has none. Use data.balance=loss.")
+    if weights and not task.multilabel:
+        raise FaceattrError("data.attribute_weights needs data.attributes.")
+    if wrong := [name for name, factor in weights.items() if name not in task.classes or factor <= 0]:
+        raise FaceattrError(
+            f"data.attribute_weights.{wrong[0]}: a factor above 0 for one of {', '.join(task.classes)}."
+        )
+
+
+def class_weights(truth: np.ndarray, task: Task, settings: Data) -> torch.Tensor | None:
+    """Factors as `Task.losses` takes them, from the `truth` of the training images; None: every class counts equally.
+
+    `data.balance=loss`: of mean 1 over these images, inverse to how often a class is there, or an attribute and its absence;
+    times `data.attribute_weights`.
+    """
+    given = settings.attribute_weights or {}
+    factors = torch.tensor([float(given.get(name, 1)) for name in task.classes])
+    if settings.balance != "loss":
+        return factors.expand(2, -1) if given else None
+    options = [0, 1] if task.multilabel else range(len(task.classes))
+    counts = torch.stack([(torch.from_numpy(truth) == option).sum(0) for option in options])
+    balanced = counts.sum(0) / (len(options) * counts.clamp_min(1).float())
+    return balanced * factors if task.multilabel else balanced

@@ -1,0 +1,41 @@
+"""The evaluation of a split: computed without a folder, then written from what is in memory."""
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from pictures import places
+from programs import ROOT
+
+from faceattr.commands.settings import create_classifier, create_data, evaluation_settings, read_table, trainer_settings
+from faceattr.commands.split_evaluation import evaluate_split, write_split
+from faceattr.config.validate import validate
+from faceattr.data.decode import InputSpec, read
+from faceattr.data.sources import sample
+from faceattr.models.task import Task
+
+SPEC = InputSpec(32, 32, "bilinear", "unit")
+
+
+def test_write_split_shows_packed_pixels_and_a_failed_gallery_does_not_lose_the_evaluation(tmp_path):
+    root = sample.write("csv", tmp_path / "data", n=30, image_size=32)
+    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
+        tiny = ["name=run", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32"]
+        cfg = validate(compose("train", ["data=csv", f"data.root={root}", "data.pack=ram", *tiny]))
+    table = read_table(cfg)
+    task = Task.from_config(table.attrs["classes"], ordinal=False, loss="auto")
+    model = create_classifier(cfg, task)
+    data = create_data(cfg, table)
+    gone, there = table["path"][table["split"] == "test"].iloc[:2]
+    packed = [read(root / path, SPEC) for path in (gone, there)]
+    (root / gone).unlink()
+    result = evaluate_split(model, data, "test", trainer_settings(cfg), evaluation_settings(cfg))
+    assert list(tmp_path.glob("*test*")) == []
+    write_split(result, data, tmp_path, title="run")
+    assert (tmp_path / "test_metrics.json").exists()
+    assert len(pd.read_csv(tmp_path / "predictions_test.csv")) == result.metrics["n"]
+    assert [len(places(tmp_path / "gallery_test.png", pixels)) for pixels in packed] == [1, 1]
+    (tmp_path / "gallery_val.png").mkdir()  # now it cannot be written at all
+    result = evaluate_split(model, data, "val", trainer_settings(cfg), evaluation_settings(cfg))
+    with pytest.raises(IsADirectoryError):
+        write_split(result, data, tmp_path, title="run")
+    assert (tmp_path / "val_metrics.json").exists() and (tmp_path / "predictions_val.csv").exists()
