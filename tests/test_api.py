@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
@@ -18,6 +19,7 @@ from programs import TINY, quick, tiny_run
 
 import faceattr
 from faceattr import FaceattrError, api
+from faceattr.config.groups import config_folder
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,14 @@ def test_train_raises_one_clear_error(overrides, message, tmp_path, monkeypatch)
         faceattr.train(*overrides)
     assert not list(tmp_path.iterdir())
     assert not GlobalHydra.instance().is_initialized() and not HydraConfig.initialized()
+
+
+def test_hydra_of_the_program_stays_as_it_is():
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        own = GlobalHydra.instance().hydra
+        with pytest.raises(FaceattrError, match="Did you mean model"):
+            faceattr.train("modle=vgg16")
+        assert GlobalHydra.instance().hydra is own
 
 
 def test_train_refuses_a_folder_that_holds_a_run(run):
