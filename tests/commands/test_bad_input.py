@@ -73,6 +73,7 @@ def filled(arguments: str, files: Path) -> list[str]:
 # fmt: off
 TRAIN = {
     # the command line
+    "trainer.monitor=val_f2 data=csv data.root=/none/such": ["trainer.monitor=val_f2: no such metric. Did you mean val_f1?"],
     "model=vgg61": ["model=vgg61", "no such option", "vgg16", "cnn7"],
     "experiment=none_such": ["experiment=none_such", "no such option"],
     "hparams_search=grid": ["hparams_search=grid", "no such option", "optuna"],

@@ -18,10 +18,6 @@ from faceattr.metrics.intervals import wilson
 from faceattr.metrics.registry import METRICS
 
 FILE = "leaderboard.csv"
-MORE_METRICS = [
-    name for name, metric in METRICS.items() if metric.monitored and name not in ("accuracy", "average_precision")
-]
-"""Validation metrics beside accuracy and average precision: a column each, where a job has them."""
 
 
 def leaderboard(folder: str | Path) -> pd.DataFrame:
@@ -44,7 +40,7 @@ def leaderboard(folder: str | Path) -> pd.DataFrame:
         groups.setdefault(tuple(job["overrides"].get(key, "") for key in keys), []).append(job)
     rows = [dict(zip(keys, values, strict=True)) | _summary(group) for values, group in groups.items()]
     board = pd.DataFrame(rows).sort_values("val_accuracy", ascending=False, kind="stable", ignore_index=True)
-    unused = [name for name in MORE_METRICS if board[name].isna().all()]
+    unused = [name for name in _more_metrics() if board[name].isna().all()]
     unused += [] if board["test_accuracy"].notna().any() else [str(name) for name in board.filter(like="test_accuracy")]
     return board.drop(columns=unused)
 
@@ -70,7 +66,7 @@ def _read_job(folder: Path) -> dict[str, Any]:
         "weights": run.get("weights") or "",
         "n": val.get("independent_labels", val.get("n")),
         "val_accuracy": val.get("accuracy"),
-        **{name: val.get(name) for name in ("average_precision", *MORE_METRICS)},
+        **{name: val.get(name) for name in ("average_precision", *_more_metrics())},
         "test_accuracy": test.get("accuracy"),
         "test_n": test.get("independent_labels", test.get("n")),
         "trainable": run.get("parameters", {}).get("trainable"),
@@ -92,6 +88,11 @@ def _published(run: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> dict[
     }
 
 
+def _more_metrics() -> list[str]:
+    """The monitored metrics beside accuracy and average precision: a column each, where a job has them."""
+    return [m.name for m in METRICS.values() if m.monitored and m.name not in ("accuracy", "average_precision")]
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -102,7 +103,16 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of one configuration. A seed that a search drew twice is the same run, and counts once."""
     finished = list({job["overrides"].get("seed"): job for job in jobs if not job["error"]}.values())
-    names = ["val_accuracy", "average_precision", *MORE_METRICS, "test_accuracy", "trainable", "seconds", "n", "test_n"]
+    names = [
+        "val_accuracy",
+        "average_precision",
+        *_more_metrics(),
+        "test_accuracy",
+        "trainable",
+        "seconds",
+        "n",
+        "test_n",
+    ]
     results = pd.DataFrame(finished, columns=names).astype(float)
     mean, sd = dict(zip(names, results.mean(), strict=True)), results.std()
     low, high = wilson(mean["val_accuracy"], int(mean.pop("n")) if finished else 0)
