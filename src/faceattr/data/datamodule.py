@@ -51,7 +51,7 @@ class FaceData(pl.LightningDataModule):
         self.paths, self._packed = [paths[row] for row in kept], kept
         self._targets = table.targets(self.table)
         self._images: dict[str, ImageSet] = {}
-        self.device = torch.device("cpu")
+        self.device: torch.device | None = None  # where batches are made; None: in host memory
         self.placement: dict[str, str] = {}
 
     def setup(self, stage: str) -> None:
@@ -71,7 +71,7 @@ class FaceData(pl.LightningDataModule):
 
     def placed(self, array: RowArray | np.ndarray, what: str) -> Rows:
         """`array` on the device that batches come on, where it fits there; `placement` says where it is."""
-        if self.device.type == "cpu":
+        if self.device is None:
             return array
         found, self.placement[what] = place(array, self.device, mode=self.settings.pack, what=what)
         log.info("%s: in %s", what.capitalize(), self.placement[what])
@@ -143,7 +143,7 @@ class FaceData(pl.LightningDataModule):
         return ImageSet(self.paths, self._targets, self.spec, self._pixels, self._packed, rows)
 
     def _loader(self, images: ImageSet, sampler: Any, drop_last: bool = False) -> Iterable[Batch]:
-        if self.device.type == "cpu" or images.inputs is None:
+        if self.device is None or images.inputs is None:
             return self._host_loader(images, sampler=sampler, drop_last=drop_last)
         return DeviceBatches(self.device, images, sampler, self.settings.batch_size, drop_last)
 

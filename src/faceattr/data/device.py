@@ -63,24 +63,25 @@ class DeviceBatches:
     """Batches on `device`. Of images that lie there a batch is one gather, the order goes there once an epoch; images in host
     memory are read into pinned memory by a thread and copied on a stream of its own, `AHEAD` batches ahead of the step.
 
-    `sampler` gives positions in `images`, anew for each iteration; `drop_last` leaves out a smaller last batch.
+    `order` gives positions in `images`, anew for each iteration; `drop_last` leaves out a smaller last batch. Lightning takes
+    what has a `sampler` for a DataLoader with all its parts, so there is none here.
     """
 
     AHEAD = 2
 
     def __init__(
-        self, device: torch.device, images: ImageSet, sampler: Iterable[int], batch_size: int, drop_last: bool = False
+        self, device: torch.device, images: ImageSet, order: Iterable[int], batch_size: int, drop_last: bool = False
     ) -> None:
-        self.device, self.images, self.sampler = device, images, sampler
+        self.device, self.images, self.order = device, images, order
         self.batch_size, self.drop_last = batch_size, drop_last
 
     def __len__(self) -> int:
-        size = len(self.sampler)  # type: ignore[arg-type]
+        size = len(self.order)  # type: ignore[arg-type]
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         """What `images` serves is asked now: the frozen stages' output may have taken the pixels' place since."""
-        positions = np.fromiter(self.sampler, int)
+        positions = np.fromiter(self.order, int)
         on_device = isinstance(self.images.inputs, Tensor)
         yield from self._gathered(positions) if on_device else self._read_ahead(positions)
 
