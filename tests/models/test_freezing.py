@@ -1,4 +1,4 @@
-"""Finetune policies: what is named is trained, from the epoch alone, and what lies below stays as it was, bit for bit."""
+"""Finetune policies: the lowest trainable stage in each epoch; frozen stages do not change, bit for bit."""
 
 import itertools
 from pathlib import Path
@@ -54,7 +54,7 @@ def network_of(*overrides: str, device: str = "cpu") -> Network:
         ([(0, -1)], 3),
     ],
 )
-def test_a_stage_is_named_or_counted_from_either_end(train_from, start):
+def test_parse_accepts_stage_names_and_indices(train_from, start):
     policy = Policy.parse(train_from, 1.0, NAMES)
     assert [policy.first_trainable_stage(epoch) for epoch in (0, 1, 100)] == [start] * 3
     assert not policy.changes
@@ -63,7 +63,7 @@ def test_a_stage_is_named_or_counted_from_either_end(train_from, start):
 @pytest.mark.parametrize(
     "stage", ["block4", 4, -5, "7", "", "--1", "²", None, True, 1.0, [[0, "neck"]], [[0, ["head"]]]]
 )
-def test_an_unknown_stage_lists_the_models_stages(stage):
+def test_parse_lists_the_stages_for_an_unknown_one(stage):
     with pytest.raises(FaceattrError, match=r"no stage .* in this model. Its stages: block1, block2, block3, head"):
         Policy.parse(stage, 1.0, NAMES)
 
@@ -74,18 +74,18 @@ def test_an_unknown_stage_lists_the_models_stages(stage):
         ([], "give a stage, or a list such as"),
         (["head", "block1"], "give a stage, or a list such as"),
         ([[0, "head", 1]], "give a stage, or a list such as"),
-        ([[1, "head"]], r"epochs \[1\] must be whole numbers rising from 0"),
-        ([[0, "head"], [2, 0], [1, 1]], r"epochs \[0, 2, 1\] must be whole numbers rising from 0"),
-        ([[0, "head"], [0, 0]], "rising from 0"),
+        ([[1, "head"]], r"epochs \[1\] must be whole numbers that increase from 0"),
+        ([[0, "head"], [2, 0], [1, 1]], r"epochs \[0, 2, 1\] must be whole numbers that increase from 0"),
+        ([[0, "head"], [0, 0]], "increase from 0"),
         ([[0, "head"], [1.5, 0]], "whole numbers"),
     ],
 )
-def test_a_wrong_schedule_says_what_is_right(steps, message):
+def test_parse_refuses_an_invalid_schedule(steps, message):
     with pytest.raises(FaceattrError, match=message):
         Policy.parse(steps, 1.0, NAMES)
 
 
-def test_the_start_is_a_pure_function_of_the_epoch():
+def test_first_trainable_stage_depends_on_the_epoch_only():
     policy = Policy.parse([[0, "head"], [2, -2], [5, "block1"]], 1.0, NAMES)
     starts = [3, 3, 2, 2, 2, 0, 0, 0]
     assert policy.changes
@@ -93,15 +93,15 @@ def test_the_start_is_a_pure_function_of_the_epoch():
     assert [policy.first_trainable_stage(epoch) for epoch in reversed(range(8))] == starts[::-1]
 
 
-def test_the_factor_falls_by_lr_decay_for_each_stage_below_the_head():
-    assert [Policy.parse(0, 0.5, NAMES).factor(stage) for stage in range(4)] == [0.125, 0.25, 0.5, 1.0]
-    assert [Policy.parse(0, 1.0, NAMES).factor(stage) for stage in range(4)] == [1.0] * 4
+def test_lr_factor_is_multiplied_by_lr_decay_per_stage_below_the_head():
+    assert [Policy.parse(0, 0.5, NAMES).lr_factor(stage) for stage in range(4)] == [0.125, 0.25, 0.5, 1.0]
+    assert [Policy.parse(0, 1.0, NAMES).lr_factor(stage) for stage in range(4)] == [1.0] * 4
     groups = freezing.parameter_groups(tiny(), Policy.parse(0, 0.5, ["block1", "block2", "head"]), lr=0.1)
     assert [(group["name"], group["lr"]) for group in groups] == [("block1", 0.025), ("block2", 0.05), ("head", 0.1)]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_policy_fits_every_model_and_every_parameter_is_in_exactly_one_group(model):
+def test_parameter_groups_hold_each_parameter_once_for_every_model_and_policy(model):
     network = network_of(f"model={model}", device="meta")
     names = network.stage_names
     lowest = {"full": 0, "last_block": len(names) - 2, "frozen": len(names) - 1, "gradual": len(names) - 1}
@@ -113,15 +113,15 @@ def test_every_policy_fits_every_model_and_every_parameter_is_in_exactly_one_gro
         trained = {network.stage_of(name) for name, p in network.named_parameters() if p.requires_grad}
         assert trained == set(names[policy.first_trainable_stage(0) :])
         groups = freezing.parameter_groups(network, policy, lr=1.0)
-        found = [id(parameter) for group in groups for parameter in group["params"]]
-        assert len(found) == len(set(found))
-        assert set(found) == {id(parameter) for parameter in network.parameters()}
+        grouped = [id(parameter) for group in groups for parameter in group["params"]]
+        assert len(grouped) == len(set(grouped))
+        assert set(grouped) == {id(parameter) for parameter in network.parameters()}
         stages = {id(parameter): network.stage_of(name) for name, parameter in network.named_parameters()}
         assert all(stages[id(parameter)] == group["name"] for group in groups for parameter in group["params"])
 
 
 def tiny(dropout: float = 0.0) -> Network:
-    """Two blocks with batch norm and dropout, then a head with both."""
+    """Two blocks with batch norm and dropout, and a head with batch norm."""
     features, stages = nn.Sequential(), {}
     for block, (channels, width) in enumerate([(3, 6), (6, 8)], 1):
         layers = [nn.Conv2d(channels, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout)]
@@ -131,7 +131,7 @@ def tiny(dropout: float = 0.0) -> Network:
     return Network(features, stages, [8, 8], num_logits=1, head={"hidden": [5], "batch_norm": True})
 
 
-def test_dropout_is_off_and_statistics_still_in_frozen_stages_only():
+def test_eval_frozen_affects_only_frozen_stages():
     network = tiny(dropout=0.5)
     network.train()
     freezing.eval_frozen(network, 1)
@@ -151,7 +151,7 @@ def batches(size: tuple[int, int], count: int = 2) -> list[Batch]:
 
 
 def fit(model: Classifier, epochs: int = 1) -> None:
-    """Two real steps an epoch, and a validation after each: Lightning flips train and eval around it."""
+    """Two training steps and a validation per epoch. Lightning switches train and eval mode around a validation."""
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=epochs, num_sanity_val_steps=1, enable_model_summary=False, **quiet
@@ -172,8 +172,8 @@ def fit(model: Classifier, epochs: int = 1) -> None:
     ],
     ids=["cnn", "cnn_age_bn", "vgg16", "timm"],
 )
-def test_frozen_stages_stay_bit_equal_and_the_others_move(model, policy):
-    """AdamW with much weight decay, momentum in its moments: nothing of it may reach what is frozen."""
+def test_training_changes_only_trainable_stages(model, policy):
+    """With AdamW: neither its weight decay nor its momentum may change frozen parameters."""
     torch.manual_seed(0)
     cfg = run_config(*model, f"finetune={policy}", "optim=adamw", "optim.weight_decay=0.5", "optim.lr=0.01")
     trained = create_classifier(cfg, TARGET)
@@ -188,7 +188,7 @@ def test_frozen_stages_stay_bit_equal_and_the_others_move(model, policy):
         assert parameter.requires_grad == (names.index(trained.network.stage_of(name)) >= lowest)
 
 
-def test_a_gradual_run_unfreezes_at_its_epochs():
+def test_training_unfreezes_stages_at_the_scheduled_epochs():
     cfg = run_config(*TINY_VGG, "finetune.train_from=[[0,head],[1,block5],[2,block1]]", "optim=sgd", "optim.lr=0.1")
     trained = create_classifier(cfg, TARGET)
     weights = {"block5": "features.14.weight", "block4": "features.11.weight", "head": "head.out.weight"}
@@ -196,7 +196,7 @@ def test_a_gradual_run_unfreezes_at_its_epochs():
     assert all(trained.network.stage_of(name) == stage for stage, name in weights.items()), trained.network
     history: list[dict[str, torch.Tensor]] = []
 
-    class Keep(pl.Callback):
+    class RecordWeights(pl.Callback):
         def on_train_epoch_start(self, *_: object) -> None:
             history.append({stage: named[name].detach().clone() for stage, name in weights.items()})
 
@@ -205,7 +205,7 @@ def test_a_gradual_run_unfreezes_at_its_epochs():
 
     data = torch.utils.data.DataLoader(batches((32, 32)), batch_size=None)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    pl.Trainer(max_epochs=3, callbacks=[Keep()], enable_model_summary=False, **quiet).fit(trained, data, data)
+    pl.Trainer(max_epochs=3, callbacks=[RecordWeights()], enable_model_summary=False, **quiet).fit(trained, data, data)
     moved = [
         {stage for stage in weights if not torch.equal(before[stage], after[stage])}
         for before, after in itertools.pairwise(history)
@@ -213,18 +213,17 @@ def test_a_gradual_run_unfreezes_at_its_epochs():
     assert moved == [{"head"}, {"head", "block5"}, {"head", "block5", "block4"}]
 
 
-def test_frozen_again_means_without_old_gradients():
+def test_freeze_removes_gradients():
     network = tiny()
     network(torch.randn(4, 3, 8, 8)).sum().backward()
     freezing.freeze(network, 2)
     assert all((p.grad is None) == (network.stage_of(name) != "head") for name, p in network.named_parameters())
 
 
-def test_the_stage_table_names_parameters_training_and_rates():
+def test_stage_table_shows_parameters_epochs_and_learning_rates():
     network = tiny()
     policy = Policy.parse([[0, "head"], [3, "block2"]], 0.1, network.stage_names)
-    found = freezing.stage_table(network, policy, lr=0.01)
-    assert found.to_dict("list") == {
+    assert freezing.stage_table(network, policy, lr=0.01).to_dict("list") == {
         "stage": ["block1", "block2", "head"],
         "parameters": ["180", "456", "61"],
         "trained": ["no", "from epoch 3", "yes"],
@@ -232,16 +231,16 @@ def test_the_stage_table_names_parameters_training_and_rates():
     }
 
 
-def test_a_change_during_a_ddp_run_is_refused():
+def test_create_policy_refuses_a_schedule_under_ddp():
     network = tiny()
     ddp = run_config("trainer=ddp", "finetune.train_from=[[0,head],[1,block1]]")
     with pytest.raises(FaceattrError, match=r"desynchronises a DDP run.\n.*trainer=gpu"):
         create_policy(ddp, network)
-    still = run_config("trainer=ddp", "finetune=last_block")
-    assert create_policy(still, network).first_trainable_stage(0) == 1
+    constant = run_config("trainer=ddp", "finetune=last_block")
+    assert create_policy(constant, network).first_trainable_stage(0) == 1
 
 
-def test_counting_tells_total_from_trainable():
+def test_count_parameters_separates_total_and_trainable():
     network = tiny()
     freezing.freeze(network, 2)
     assert freezing.count_parameters(network) == {"total": 697, "trainable": 61}

@@ -1,4 +1,4 @@
-"""Networks: the studies' parameter counts, stages as a contract for every conf/model/*.yaml, heads, errors."""
+"""Networks: published numbers of parameters, the stages of every conf/model/*.yaml, heads, invalid settings."""
 
 from pathlib import Path
 
@@ -55,13 +55,13 @@ def parameters_and_statistics(network: nn.Module) -> tuple[int, int]:
         ("vgg16", 3, S4_F, 18_979_395, 18_979_395),
     ],
 )
-def test_totals_are_the_published_ones(model, num_logits, overrides, parameters, total):
-    found = parameters_and_statistics(build(model, num_logits, **overrides))
-    assert found[0] == parameters
-    assert sum(found) == total
+def test_models_have_the_published_numbers_of_parameters(model, num_logits, overrides, parameters, total):
+    counts = parameters_and_statistics(build(model, num_logits, **overrides))
+    assert counts[0] == parameters
+    assert sum(counts) == total
 
 
-def test_vgg16_parts_are_the_published_ones():
+def test_vgg16_stages_have_the_published_numbers_of_parameters():
     network = build("vgg16", 2)
     count = dict.fromkeys(network.stage_names, 0)
     for name, parameter in network.named_parameters():
@@ -73,7 +73,7 @@ def test_vgg16_parts_are_the_published_ones():
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_every_parameter_and_every_module_that_computes_is_in_one_stage(model):
+def test_stage_of_gives_one_stage_per_parameter_and_leaf_module(model):
     network = build(model)
     assert network.stage_names[-1] == "head"
     stages = {name: network.stage_of(name) for name, _ in network.named_parameters()}
@@ -91,7 +91,7 @@ def test_every_parameter_and_every_module_that_computes_is_in_one_stage(model):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_forward_at_the_default_size(model):
+def test_forward_gives_finite_logits_at_the_default_size(model):
     network = build(model)
     device = "cpu" if sum(p.numel() for p in network.parameters()) < 5_000_000 else "meta"
     network = build(model, num_logits=3, device=device).eval()
@@ -101,14 +101,14 @@ def test_forward_at_the_default_size(model):
     assert device == "meta" or torch.isfinite(logits).all()
 
 
-def test_the_default_is_cheap():
+def test_default_model_needs_at_most_100_million_multiply_adds():
     network = build("cnn")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(torch.empty(1, 3, *network.image_size, device="meta"))
     assert counter.get_total_flops() / 2 <= 100e6
 
 
-def test_vgg16_computes_what_torchvision_does():
+def test_vgg16_equals_torchvision():
     ours = build("vgg16", device="cpu").features
     theirs = torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["D"])
     theirs.load_state_dict(ours.state_dict())
@@ -117,7 +117,7 @@ def test_vgg16_computes_what_torchvision_does():
         assert torch.equal(ours(images), theirs(images))
 
 
-def test_alexnet_imagenet_computes_what_torchvision_does():
+def test_alexnet_imagenet_equals_torchvision():
     ours = alexnet_imagenet(image_size=[64, 64], num_logits=2, head={}).features
     with torch.device("meta"):
         theirs = torchvision.models.AlexNet().features
@@ -127,7 +127,7 @@ def test_alexnet_imagenet_computes_what_torchvision_does():
         assert torch.equal(ours(images), theirs(images))
 
 
-def test_alexnet_imagenet_has_torchvisions_head():
+def test_alexnet_imagenet_head_equals_torchvision():
     head = build("alexnet_imagenet", num_logits=1000).head
     with torch.device("meta"):
         theirs = torchvision.models.AlexNet()
@@ -137,7 +137,7 @@ def test_alexnet_imagenet_has_torchvisions_head():
     assert head.pool.output_size == theirs.avgpool.output_size[0]
 
 
-def test_alexnet_has_relu_before_batch_norm_and_two_pools():
+def test_alexnet_has_batch_norm_after_relu_and_no_pool_in_block2():
     layers = {
         name: [type(m).__name__ for n, m in build("alexnet").features.named_children() if int(n) in numbers]
         for name, numbers in {"block1": range(4), "block2": range(4, 7)}.items()
@@ -148,7 +148,7 @@ def test_alexnet_has_relu_before_batch_norm_and_two_pools():
     }
 
 
-def test_pool_comes_before_relu_only_where_that_changes_nothing():
+def test_cnn_pools_before_relu_only_without_batch_norm_between():
     def order(norm):
         return [type(layer).__name__ for layer in small(((4,),), norm=norm).features]
 
@@ -157,7 +157,7 @@ def test_pool_comes_before_relu_only_where_that_changes_nothing():
     assert order("after_relu") == ["Conv2d", "ReLU", "BatchNorm2d", "MaxPool2d"]
 
 
-def test_height_norm_is_batch_norm_of_rows():
+def test_height_norm_normalises_rows():
     from faceattr.models.network import HeightNorm
 
     images, norm = torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last), HeightNorm(4)
@@ -169,14 +169,14 @@ def test_height_norm_is_batch_norm_of_rows():
     assert norm(images).is_contiguous(memory_format=torch.channels_last)
 
 
-def test_building_leaves_statistics_and_gradients_alone():
+def test_building_a_network_changes_no_statistics_or_gradients():
     network = small(norm="before_relu")
     assert torch.equal(network.features[1].running_mean, torch.zeros(4))
     assert network.features[1].num_batches_tracked == 0
     assert all(p.device.type == "cpu" and p.requires_grad for p in network.parameters())
 
 
-def test_init():
+def test_cnn_init_he_and_glorot_have_the_right_scale():
     torch.manual_seed(0)
     he, glorot = (small(((64, 32),), init=init).features[2].weight for init in ("he", "glorot"))
     assert he.std().item() == pytest.approx((2 / (32 * 9)) ** 0.5, rel=0.05)
@@ -187,7 +187,7 @@ def names(head: nn.Module) -> list[str]:
     return [name for name, _ in head.named_children()]
 
 
-def test_heads_follow_the_studies():
+def test_build_head_layers_follow_the_studies():
     s4_b = {"hidden": [512], "batch_norm": True, "dropout": 0.3, "input_dropout": 0.3, "pool": "flatten"}
     assert names(build_head((4, 2, 2), 3, Head(**s4_b))) == [
         "flatten",
@@ -207,7 +207,7 @@ def test_heads_follow_the_studies():
     assert names(build_head((192,), 1, Head(pool="flatten"))) == ["out"]
 
 
-def test_build_head_refuses_another_number_of_dropout_rates():
+def test_build_head_refuses_a_wrong_number_of_dropout_rates():
     with pytest.raises(FaceattrError, match="each of the 2 hidden layers"):
         build_head((4, 2, 2), 1, Head(hidden=[8, 8], dropout=[0.3]))
 
@@ -236,13 +236,13 @@ def test_cnn_refuses_an_empty_block(blocks):
 
 
 @pytest.mark.parametrize(("model", "smallest"), [("vgg16", 32), ("cnn7", 94), ("alexnet", 23)])
-def test_image_too_small(model, smallest):
+def test_network_refuses_a_too_small_image_size(model, smallest):
     build(model, **{"model.image_size": [smallest, smallest]})
     with pytest.raises(FaceattrError, match=rf"does not run on model.image_size=.{smallest - 1}, 200.: "):
         build(model, **{"model.image_size": [smallest - 1, 200]})
 
 
-def test_timm_stages_of_a_resnet():
+def test_from_timm_resnet_stages():
     network = build("timm")
     assert network.stage_names == ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
     assert network.stage_of("features.bn1.running_mean") == "stem"
@@ -250,7 +250,7 @@ def test_timm_stages_of_a_resnet():
     assert network.stage_of("features.layer2.0.downsample.1") == "stage2"
 
 
-def test_timm_vit_takes_any_size():
+def test_from_timm_vit_accepts_any_image_size():
     tiny = build("timm", **{"model.name": "vit_tiny_patch16_224", "model.image_size": [64, 48]})
     assert tiny.features.pos_embed.shape[1] == 1 + 4 * 3
     network = build("timm", **{"model.name": "test_vit", "model.image_size": [64, 48]})
@@ -260,8 +260,8 @@ def test_timm_vit_takes_any_size():
 
 
 @pytest.mark.parametrize("name", ["caformer_s18", "coat_tiny", "inception_v3", "rdnet_tiny"])
-def test_odd_timm_models(name):
-    """Without a grouping of timm's, with shared parameters, grouped by a function, with fine groups only."""
+def test_from_timm_unusual_models_have_stages(name):
+    """Without groups from timm, with shared parameters, with groups from a function, with fine groups only."""
     network = build("timm", **{"model.name": name})
     stages = {network.stage_of(name) for name, _ in network.named_parameters()}
     assert stages == set(network.stage_names)
@@ -276,6 +276,6 @@ def test_odd_timm_models(name):
         ({"model.name": "test_vit", "model.image_size": [33, 64]}, "test_vit does not run on model.image_size=.33, 64"),
     ],
 )
-def test_wrong_timm_keys(keys, message):
+def test_from_timm_refuses_unknown_names_and_sizes(keys, message):
     with pytest.raises(FaceattrError, match=message):
         build("timm", **keys)

@@ -1,7 +1,7 @@
-"""Finetune policies: which stages are trained, as a pure function of the epoch, and what freezing the others means.
+"""Finetune policies: which stages of a network are trained in which epoch, and how the others are frozen.
 
-A policy keeps no state, so a run that is resumed in the middle of a schedule is exactly where it was. Lightning's
-`BaseFinetuning` is not used: on resume it freezes again what it had unfrozen.
+A policy is a pure function of the epoch. It has no state, so a resumed run trains the same stages as an uninterrupted one.
+Lightning's `BaseFinetuning` is not used: on resume it freezes unfrozen stages again (Lightning issue 21901).
 """
 
 import re
@@ -17,7 +17,7 @@ from faceattr.models.network import Network
 
 @dataclass(frozen=True)
 class Policy:
-    """`steps`: (epoch, index of the lowest trainable stage from that epoch on), epochs rising from 0."""
+    """`steps`: pairs (epoch, index of the lowest trainable stage from that epoch on); the epochs increase from 0."""
 
     steps: tuple[tuple[int, int], ...]
     stage_names: tuple[str, ...]
@@ -25,34 +25,36 @@ class Policy:
 
     @classmethod
     def parse(cls, train_from: Any, lr_decay: float, stage_names: list[str]) -> "Policy":
-        """From the keys of `finetune`: a stage (name, or index where -1 is the head), or a list of [epoch, stage].
+        """From the keys of the config group `finetune`. `train_from` is a stage, or a list of [epoch, stage]. A stage is a
+        name or an index; negative indices count from the end (-1 is the head).
 
-        Raises a FaceattrError that lists the model's stages.
+        Raises FaceattrError: an invalid schedule, or an unknown stage (the message lists the model's stages).
         """
         pairs = train_from if isinstance(train_from, list | tuple) else [[0, train_from]]
         if not pairs or any(not isinstance(pair, list | tuple) or len(pair) != 2 for pair in pairs):
             raise FaceattrError(f"finetune.train_from={train_from}: give a stage, or a list such as [[0,head],[2,-2]].")
         epochs = [pair[0] for pair in pairs]
         if any(not isinstance(e, int) for e in epochs) or epochs != sorted(set(epochs)) or epochs[0] != 0:
-            raise FaceattrError(f"finetune.train_from: the epochs {epochs} must be whole numbers rising from 0.")
+            raise FaceattrError(f"finetune.train_from: the epochs {epochs} must be whole numbers that increase from 0.")
         steps = tuple((epoch, _index(stage, stage_names)) for epoch, stage in pairs)
         return cls(steps, tuple(stage_names), lr_decay)
 
     def first_trainable_stage(self, epoch: int) -> int:
         """Index of the lowest trainable stage in `epoch`."""
-        return [index for first, index in self.steps if first <= epoch][-1]
+        return [stage for start, stage in self.steps if start <= epoch][-1]
 
     @property
     def changes(self) -> bool:
-        """Whether the trainable set depends on the epoch."""
+        """Whether the trainable stages depend on the epoch."""
         return len(self.steps) > 1
 
-    def factor(self, stage: int) -> float:
-        """Learning-rate factor of a stage: 1 for the head, `lr_decay` more for each stage below."""
+    def lr_factor(self, stage: int) -> float:
+        """Learning-rate factor of a stage: 1 for the head, multiplied by `lr_decay` for each stage below it."""
         return self.lr_decay ** (len(self.stage_names) - 1 - stage)
 
 
 def _index(stage: Any, names: list[str]) -> int:
+    """The index of a stage given by name or index; a text of digits is an index."""
     if isinstance(stage, str) and re.fullmatch(r"-?[0-9]+", stage):
         stage = int(stage)
     if stage in names:
@@ -63,13 +65,13 @@ def _index(stage: Any, names: list[str]) -> int:
 
 
 def stage_index(network: Network, name: str) -> int | None:
-    """Position of the stage that holds a parameter or submodule; None for a container of several stages."""
+    """Index of the stage of a parameter or submodule; None for a module with parts in several stages."""
     stage = network.stage_of(name)
     return None if stage is None else network.stage_names.index(stage)
 
 
 def freeze(network: Network, start: int) -> None:
-    """Gradients for the stages from `start` on and none below."""
+    """Enables gradients for the stages from index `start` on; disables them and removes existing ones below."""
     for name, parameter in network.named_parameters():
         trainable = (stage_index(network, name) or 0) >= start
         parameter.requires_grad_(trainable)
@@ -78,7 +80,7 @@ def freeze(network: Network, start: int) -> None:
 
 
 def eval_frozen(network: Network, start: int) -> None:
-    """Evaluation mode below `start`, whatever the rest is in: batch-norm statistics still, dropout off."""
+    """Sets the stages below index `start` to eval mode: fixed batch-norm statistics, no dropout. Others keep their mode."""
     for name, module in network.named_modules():
         index = stage_index(network, name) if name else None
         if index is not None and index < start:
@@ -86,12 +88,13 @@ def eval_frozen(network: Network, start: int) -> None:
 
 
 def parameter_groups(network: Network, policy: Policy, lr: float) -> list[dict[str, Any]]:
-    """One optimizer group per stage with parameters, the same for every epoch (frozen ones have no gradient and stay).
+    """One optimizer group for each stage that has parameters; each parameter is in exactly one group.
 
-    Every parameter is in exactly one group.
+    The groups are the same in every epoch: frozen parameters are included, but have no gradient, so they do not change.
     """
     groups: list[dict[str, Any]] = [
-        {"name": name, "lr": lr * policy.factor(index), "params": []} for index, name in enumerate(network.stage_names)
+        {"name": name, "lr": lr * policy.lr_factor(index), "params": []}
+        for index, name in enumerate(network.stage_names)
     ]
     for name, parameter in network.named_parameters():
         index = stage_index(network, name)
@@ -100,27 +103,27 @@ def parameter_groups(network: Network, policy: Policy, lr: float) -> list[dict[s
     return [group for group in groups if group["params"]]
 
 
-def stage_table(network: Network, policy: Policy, lr: float, epoch: int = 0) -> pd.DataFrame:
-    """Stage, parameters, trainable or not, learning rate: what a run logs at its start."""
+def stage_table(network: Network, policy: Policy, lr: float) -> pd.DataFrame:
+    """Stages with their number of parameters, when they are trained, and the learning rate: logged at the start of a run."""
     counts = dict.fromkeys(network.stage_names, 0)
     for name, parameter in network.named_parameters():
         counts[str(network.stage_of(name))] += parameter.numel()
-    since = {index: next((e for e, i in policy.steps if i <= index), None) for index in range(len(counts))}
-    return pd.DataFrame(
-        {
-            "stage": list(counts),
-            "parameters": [f"{count:,}" for count in counts.values()],
-            "trained": [
-                "no" if since[i] is None else "yes" if since[i] == 0 else f"from epoch {since[i]}"
-                for i in range(len(counts))
-            ],
-            "lr": [f"{lr * policy.factor(i):.2g}" if since[i] is not None else "–" for i in range(len(counts))],
-        }
-    )
+    rows = []
+    for index, (name, count) in enumerate(counts.items()):
+        first_epoch = next((epoch for epoch, stage in policy.steps if stage <= index), None)
+        rows.append(
+            {
+                "stage": name,
+                "parameters": f"{count:,}",
+                "trained": "no" if first_epoch is None else f"from epoch {first_epoch}" if first_epoch else "yes",
+                "lr": "–" if first_epoch is None else f"{lr * policy.lr_factor(index):.2g}",
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def count_parameters(module: nn.Module) -> dict[str, int]:
-    """Total and trainable parameters; batch-norm statistics are buffers and do not count."""
+    """Number of parameters, `total` and `trainable`. Batch-norm statistics are buffers, which do not count."""
     parameters = list(module.parameters())
     return {
         "total": sum(p.numel() for p in parameters),

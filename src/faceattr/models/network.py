@@ -1,4 +1,7 @@
-"""A network is `features`, then a head: an ordered list of named stages, each parameter in exactly one of them."""
+"""The network that every model builds: `features`, then a head, as an ordered list of named stages.
+
+Each parameter is in exactly one stage. The head is built here too; its layers are those of the published studies.
+"""
 
 import copy
 import functools
@@ -16,12 +19,14 @@ from faceattr.config.schema import Head, Model
 from faceattr.errors import FaceattrError
 
 FIXED = (nn.AdaptiveAvgPool2d, nn.Flatten)
-"""Modules without weights or chance."""
+"""Modules without weights and without randomness."""
 
 
 class HeightNorm(nn.BatchNorm1d):
-    """Batch norm of each row of [B, C, H, W] over images, columns and channels: what Keras's `axis=1` does to
-    channels-last images. In that memory layout nothing is copied."""
+    """Batch norm with one mean and variance per row of [B, C, H, W], over images, channels and columns.
+
+    Keras's `axis=1` does this to channels-last images. Nothing is copied in channels-last memory format.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.permute(0, 2, 3, 1)
@@ -29,11 +34,14 @@ class HeightNorm(nn.BatchNorm1d):
 
 
 class Network(nn.Module):
-    """`features`, then `head`; every parameter is in exactly one of the ordered stages, the last of which is `head`.
+    """`features`, then `head`. Each parameter is in exactly one of the ordered stages; the last stage is `head`.
 
-    `stages` gives the stage of names inside `features` (a module's name covers what lies below it), in the order in
-    which the stages run. `head` holds the keys of `model.head`. `published` is library/name of weights for this
-    architecture. Raises FaceattrError: an image size that the features cannot take.
+    stages: name of a module or parameter in `features` → its stage, in the order in which the stages run. A module's
+        stage holds for all its submodules and parameters.
+    image_size: [height, width] in pixels.
+    head: the keys of `model.head`.
+    published: library/name of the published weights for this architecture, if there are any.
+    Raises FaceattrError: an image size that `features` does not accept.
     """
 
     def __init__(
@@ -47,14 +55,15 @@ class Network(nn.Module):
         self.stage_names = list(dict.fromkeys(self._stage_by_name.values()))
 
     def stage_of(self, qualified_name: str) -> str | None:
-        """The stage of a parameter, buffer or submodule; None for a module that spans several, or an unknown name."""
+        """The stage of a parameter, buffer or submodule; None for an unknown name or a module with several stages."""
         name = qualified_name
         while name and name not in self._stage_by_name:
             name = name.rpartition(".")[0]
         return self._stage_by_name.get(name)
 
     def forward(self, x: Tensor, begin: int = 0, end: int | None = None) -> Tensor:
-        """Images [B, 3, H, W] → logits [B, num_logits]; or only what `layer_names[begin:end]` does, on that part's own input."""
+        """Images [B, 3, H, W] → logits [B, num_logits]. `begin` and `end` run `layer_names[begin:end]` only; `x` is then the
+        input of the first of these layers."""
         if begin == 0 and end is None:
             return self.head(self.features(x))
         for name in self.layer_names[begin:end]:
@@ -63,9 +72,10 @@ class Network(nn.Module):
 
     @functools.cached_property
     def layer_names(self) -> tuple[str, ...]:
-        """Names of modules that are this network when they run one after another: where it can be cut.
+        """Names of modules that, run one after another, compute the same as the network.
 
-        A backbone that is no `nn.Sequential` counts as a chain of its children if an image shows that it is one.
+        Features that are no `nn.Sequential` are one layer, unless a random image shows that their children, run one after
+        another, compute the same.
         """
         names = tuple(f"features.{name}" for name in _flat_children(self.features))
         if not isinstance(self.features, nn.Sequential) and not self._is_sequential(names):
@@ -73,41 +83,46 @@ class Network(nn.Module):
         return (*names, *(f"head.{name}" for name, _ in self.head.named_children()))
 
     def _is_sequential(self, names: Sequence[str]) -> bool:
-        if any(True for _ in self.features.parameters(recurse=False)):  # a class token, a position embedding
+        """Whether the modules `names`, run one after another, compute the same as `features`."""
+        if any(True for _ in self.features.parameters(recurse=False)):  # such as a class token or position embedding
             return False
-        alone = copy.deepcopy(self).eval()
+        network = copy.deepcopy(self).eval()
         images = torch.rand(1, 3, *self.image_size, device=next(self.parameters()).device)
         with torch.inference_mode():
-            expected, x = alone.features(images), images
+            expected, x = network.features(images), images
             try:
                 for name in names:
-                    x = alone.get_submodule(name)(x)
-            except Exception:  # a child that is not called in this order fails in its own way
+                    x = network.get_submodule(name)(x)
+            except Exception:  # modules in the wrong order fail with any kind of error
                 return False
         return torch.equal(x, expected)
 
     def num_constant_layers(self, first_trainable_stage: int) -> int:
-        """How many modules at the front of `layer_names` compute the same in every epoch while the stages from
-        `first_trainable_stage` on train.
-
-        That is more than the frozen stages: the pooling in the head learns nothing either.
+        """How many layers at the start of `layer_names` have a constant output while the stages from
+        `first_trainable_stage` on are trained: the frozen stages, and pooling without weights at the start of the head.
         """
+        if first_trainable_stage == 0:
+            return 0
         for position, name in enumerate(self.layer_names):
-            inside = [
-                self.stage_names.index(s) for n, s in self._stage_by_name.items() if f"{n}.".startswith(f"{name}.")
-            ]
-            last = max(inside, default=len(self.stage_names) - 1)  # the head's modules have no entry of their own
-            if last >= first_trainable_stage and not (
-                first_trainable_stage > 0 and isinstance(self.get_submodule(name), FIXED)
-            ):
+            constant = self._last_stage(name) < first_trainable_stage or isinstance(self.get_submodule(name), FIXED)
+            if not constant:
                 return position
         return len(self.layer_names)
+
+    def _last_stage(self, layer_name: str) -> int:
+        """Index of the last stage that the layer has a part in."""
+        prefix = f"{layer_name}."
+        stages = [stage for name, stage in self._stage_by_name.items() if f"{name}.".startswith(prefix)]
+        # the modules of the head have no entry of their own
+        return max((self.stage_names.index(stage) for stage in stages), default=len(self.stage_names) - 1)
 
 
 @contextmanager
 def limited_parameters(limit: int) -> Iterator[None]:
-    """Raises FaceattrError as soon as the modules built inside have more than `limit` parameters: before they are
-    initialised, so that little memory is taken."""
+    """Raises FaceattrError as soon as the modules built in this context have more than `limit` parameters in total.
+
+    A parameter is counted before its initialisation, so a huge network is refused before it takes much memory.
+    """
     total = 0
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
@@ -116,7 +131,7 @@ def limited_parameters(limit: int) -> Iterator[None]:
         if total > limit:
             raise FaceattrError(
                 f"This network has more than {limit:,} parameters. Make it smaller (model.blocks, model.head.hidden), or "
-                f"raise the limit: model.max_parameters={10 * limit}"
+                f"increase the limit: model.max_parameters={10 * limit}"
             )
 
     hook = register_module_parameter_registration_hook(count)
@@ -145,7 +160,7 @@ def build_network(model: Mapping[str, Any], num_logits: int) -> Network:
 
 
 def _flat_children(module: nn.Module, prefix: str = "") -> Iterator[str]:
-    """Names of the children, with those of an `nn.Sequential` in its place."""
+    """Names of the children; an `nn.Sequential` is replaced by its own children."""
     for name, child in module.named_children():
         if isinstance(child, nn.Sequential) and len(child):
             yield from _flat_children(child, f"{prefix}{name}.")
@@ -154,10 +169,10 @@ def _flat_children(module: nn.Module, prefix: str = "") -> Iterator[str]:
 
 
 def build_head(shape: Sequence[int], num_logits: int, keys: Head) -> nn.Sequential:
-    """Pool, hidden layers (linear, ReLU, batch norm, dropout, in the studies' order) and the output layer `out`.
+    """Pooling, hidden layers (each: linear, ReLU, batch norm, dropout, as in the studies) and the output layer `out`.
 
-    `shape` is that of the features without the batch: [C, H, W], or [C] where they are pooled already. Weights start as in
-    Keras (Glorot uniform, zero bias). Raises FaceattrError: as many dropout rates as hidden layers, or one.
+    `shape` is the shape of the features without the batch: [C, H, W], or [C] if they are pooled. Weights are initialised as
+    in Keras: Glorot uniform, zero bias. Raises FaceattrError: the number of dropout rates is not that of hidden layers.
     """
     rates = [keys.dropout] * len(keys.hidden) if isinstance(keys.dropout, int | float) else keys.dropout
     if len(rates) != len(keys.hidden):
@@ -186,6 +201,7 @@ def build_head(shape: Sequence[int], num_logits: int, keys: Head) -> nn.Sequenti
 
 
 def initialise(module: nn.Module, init: str) -> None:
+    """Sets the weights of convs and linear layers to random values (`he`: He normal, else Glorot uniform), biases to 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             if init == "he":
@@ -196,7 +212,10 @@ def initialise(module: nn.Module, init: str) -> None:
 
 
 def _output_shape(module: nn.Module, image_size: Sequence[int], name: str) -> Sequence[int]:
-    """The shape of `module`'s output without the batch, found on the meta device: nothing is computed or changed."""
+    """The shape of `module`'s output without the batch. Runs on the meta device: no values are computed or changed.
+
+    Raises FaceattrError: an image size that is invalid, or that the module does not accept.
+    """
     if len(image_size) != 2 or min(image_size) < 1:
         raise FaceattrError(f"model.image_size={image_size} must be [height, width] in pixels")
     tensors = {key: t.to("meta") for named in (module.named_parameters(), module.named_buffers()) for key, t in named}
@@ -204,6 +223,6 @@ def _output_shape(module: nn.Module, image_size: Sequence[int], name: str) -> Se
         with torch.no_grad():
             images = torch.empty(2, 3, *image_size, device="meta")
             return torch.func.functional_call(module, tensors, (images,)).shape[1:]
-    except Exception as error:  # each architecture has its own way to refuse a size
+    except Exception as error:  # architectures raise many kinds of errors for a size
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise FaceattrError(f"{name} does not run on model.image_size={list(image_size)}: {reason}") from error
