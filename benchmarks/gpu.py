@@ -69,9 +69,9 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
     order += [("study", "faces", 32, "first"), ("study", "faces", 32, "again")] if study else []
     for case in ("cnn7", "resnet18 224", "vgg16 full 224"):
         order += [("peer", case, large, who) for who in ("lightning", "timm")]
-    for case in ("cnn7", "vgg16 last_block, cached", "vgg16 frozen, cached", "vgg16 full 224"):
+    for case in ("cnn7", "vgg16 last_block cached", "vgg16 frozen cached", "vgg16 full 224"):
         order += [("ours", case, large, "disk")]
-    order += [("ours", "cnn7", small, "disk"), ("ours", "vgg16 frozen, cached", small, "disk")]
+    order += [("ours", "cnn7", small, "disk"), ("ours", "vgg16 frozen cached", small, "disk")]
     order += [("ours", "resnet18 224", small, "no gc"), ("pieces", "cnn7", large, ""), ("pieces", "cnn7", small, "")]
     if cuda:
         order += [("ours", "cnn7", large, "graph"), ("ours", "cnn7", large, "deterministic")]
@@ -263,6 +263,7 @@ def main(arguments: Sequence[str]) -> int:
         print("No CUDA device is visible here: nothing was measured.")
         return 0
     signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGTERM, _stop)
     setting = prepare(given)
     import gpu_cases
 
@@ -277,11 +278,15 @@ def main(arguments: Sequence[str]) -> int:
         items = [item for item in items if item[0] in given.only.split(",")]
     done = {tuple(one[key] for key in ("part", "case", "batch", "how")) for one in results["measurements"]}
     benchmark = Benchmark(given.out, setting, given.seconds - (time.monotonic() - began), results)
+    left = [item for item in items if item not in done]
     try:
-        for item in items:
-            if item not in done:
-                benchmark.run(item)
-                _go_on_after_a_broken_device(results, benchmark.left, arguments)
+        while left:
+            benchmark.run(left[0])
+            left.pop(0)
+            _go_on_after_a_broken_device(results, benchmark.left, arguments)
+    except Stopped:
+        results["cut"] += [" ".join(map(str, item)) for item in left]
+        benchmark.write()
     finally:
         benchmark.utilisation.stop()
     if results["cut"]:
@@ -292,15 +297,24 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if any("error" in one for one in results["measurements"]) else 0
 
 
+class Stopped(BaseException):
+    """The process was asked to end: what was measured is shown."""
+
+
 def _too_long(*_: object) -> None:
     raise TimeoutError("took too long")
+
+
+def _stop(*_: object) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    raise Stopped
 
 
 def _go_on_after_a_broken_device(results: dict[str, Any], left: float, arguments: Sequence[str]) -> None:
     """After some errors every further call of CUDA in this process fails: a new process takes over."""
     import torch
 
-    if "error" not in results["measurements"][-1] or not torch.cuda.is_available():
+    if not results["measurements"] or "error" not in results["measurements"][-1] or not torch.cuda.is_available():
         return
     try:
         torch.cuda.synchronize()

@@ -118,12 +118,6 @@ def test_a_graph_follows_the_finetune_policy_and_cached_features():
     assert graphed.losses.steps == pytest.approx(eager.losses.steps, abs=1e-3)
 
 
-def test_torch_compile_trains_alike():
-    keys = ("trainer=gpu", "trainer.precision=32", "augment=light", NO_DROPOUT)
-    eager, compiled = (Run(*keys, f"trainer.compile={how}", epochs=1) for how in ("false", "true"))
-    assert compiled.losses.steps == pytest.approx(eager.losses.steps, abs=2e-2)
-
-
 def test_a_resumed_run_is_bit_equal(tmp_path):
     whole = Run(*EXACT, "augment=light", DROPOUT, epochs=2)
     half = Run(*EXACT, "augment=light", DROPOUT, epochs=1)
@@ -167,3 +161,9 @@ def test_gathering_works_beyond_two_billion_values():
     at = torch.tensor([0, 15_999, 14_300, 7], device="cuda")
     pixels[at] = torch.arange(4, dtype=torch.uint8, device="cuda").view(4, 1, 1, 1)
     assert pixels.index_select(0, at).flatten(1).float().mean(1).tolist() == [0, 1, 2, 3]
+
+
+def test_torch_compile_trains_alike():
+    keys = ("trainer=gpu", "trainer.precision=32", "model.blocks=[[8],[16]]", "augment=light", NO_DROPOUT)
+    eager, compiled = (Run(*keys, f"trainer.compile={how}", epochs=1) for how in ("false", "true"))
+    assert compiled.losses.steps == pytest.approx(eager.losses.steps, abs=2e-2)
