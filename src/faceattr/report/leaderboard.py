@@ -5,6 +5,7 @@ for a sweep that was killed: `python -m faceattr.report.leaderboard multirun/<da
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -115,11 +116,8 @@ def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     ]
     results = pd.DataFrame(finished, columns=names).astype(float)
     mean, sd = dict(zip(names, results.mean(), strict=True)), results.std()
-    low, high = wilson(mean["val_accuracy"], int(mean.pop("n")) if finished else 0)
-    test_n = mean.pop("test_n")
-    test = dict(
-        zip(("low", "high"), wilson(mean["test_accuracy"], int(test_n) if test_n == test_n else 0), strict=True)
-    )
+    low, high = _wilson_of_mean(mean["val_accuracy"], mean.pop("n"))
+    test = dict(zip(("low", "high"), _wilson_of_mean(mean["test_accuracy"], mean.pop("test_n")), strict=True))
     spread = {"val_accuracy_sd": sd["val_accuracy"], "val_accuracy_low": low, "val_accuracy_high": high}
     return {
         "seeds": len(finished),
@@ -131,6 +129,10 @@ def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
         "failed": sum(job["error"] is not None for job in jobs),
         "jobs": " ".join(job["job"].name for job in jobs),
     }
+
+
+def _wilson_of_mean(accuracy: float, n: float) -> tuple[float, float]:
+    return wilson(accuracy, 0 if math.isnan(n) else int(n))
 
 
 def _mean_of_ours(jobs: list[dict[str, Any]]) -> dict[str, Any]:
