@@ -5,6 +5,7 @@ function that its `_target_` names, so that a new data set or model needs no sch
 """
 
 import difflib
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass, make_dataclass
@@ -81,15 +82,23 @@ def _typed(full: str, value: Any, annotation: Any) -> Any:
     alternatives = [annotation, *get_args(annotation)]
     if list in (*alternatives, *map(get_origin, alternatives)) and isinstance(value, str | int | float):
         raise FaceattrError(f"{full}={value}: must be a list, such as [{value}].")
-    try:
-        schema = OmegaConf.structured(make_dataclass("Value", [("value", annotation)]))
-    except Exception:  # a type that OmegaConf has no node for
+    schema = _schema_of(annotation)
+    if schema is None:
         return value
     try:
         return OmegaConf.to_container(OmegaConf.merge(schema, {"value": value}))["value"]  # type: ignore[index, call-overload]
     except OmegaConfBaseException as error:
         within = str(error.full_key or "").removeprefix("value")
         raise FaceattrError(f"{full}{within}={value}: {str(error.msg or error).splitlines()[0]}") from error
+
+
+@functools.cache
+def _schema_of(annotation: Any) -> DictConfig | None:
+    """A config with one key, `value`, of this type; None for a type that OmegaConf does not check."""
+    try:
+        return OmegaConf.structured(make_dataclass("Value", [("value", annotation)]))
+    except Exception:  # whatever OmegaConf raises for an annotation that is not one of its types
+        return None
 
 
 def _checked_value(full: str, value: Any, key: Key) -> Any:
