@@ -49,6 +49,13 @@ def test_help_text_shows_groups_and_every_key_with_its_value_and_meaning():
     assert "_target_" not in text and "from_checkpoint" not in text
 
 
+def test_help_text_shows_the_options_of_a_folder_of_the_users_own(tmp_path):
+    (tmp_path / "optim").mkdir()
+    (tmp_path / "optim" / "mine.yaml").write_text("# Mine\ndefaults: [sgd, _self_]\nlr: 0.3\n")
+    text = help_text("faceattr train", "train", ["optim=mine"], str(tmp_path))
+    assert "adam adamw mine rmsprop sgd" in text.replace("  ", " ") and "  optim.lr=0.3\n" in text
+
+
 @pytest.mark.parametrize("config", ["evaluate", "predict"])
 def test_help_text_of_commands_with_a_checkpoint(config):
     from faceattr.commands.checkpoint_options import add_checkpoint_options

@@ -119,12 +119,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
     with one_clear_error(program, arguments, show_traceback):
         hydra_arguments = add_own_options(command, arguments)
         hydra_version.setbase("1.3")
-        if {"-h", "--help"} & set(arguments):
-            overrides = [argument for argument in arguments if not argument.startswith("-")]
-            with own_hydra_state():
-                return print(help_text(typed(command), program, overrides))
         parser = hydra_parser()
-        _run_hydra(parser.parse_args(hydra_arguments), parser, task, str(config_folder()), program)
+        parsed = parser.parse_args(hydra_arguments)
+        if parsed.help:
+            with own_hydra_state():
+                return print(help_text(typed(command), program, parsed.overrides, parsed.config_dir))
+        _run_hydra(parsed, parser, task, str(config_folder()), program)
 
 
 def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -64,12 +65,15 @@ def rows(group: str, keys: Mapping[str, Parameter]) -> Iterator[Row]:
             yield Row(full, _type_name(parameter.type), default, values, parameter.key.meaning)
 
 
-def help_text(command: str, config: str, overrides: Sequence[str] = ()) -> str:
+def help_text(command: str, config: str, overrides: Sequence[str] = (), own_folder: str | None = None) -> str:
     """What `faceattr <command> --help` prints: groups with their options, then every key of the composed config with its
-    value, meaning and bounds. `config` is the command's file in conf/. Imports neither torch nor a source."""
+    value, meaning and bounds. `config` is the command's file in conf/, `own_folder` the user's `--config-dir`. Imports neither
+    torch nor a source."""
+    folders = [config_folder(), *([Path(own_folder).absolute()] if own_folder else [])]
+    search = [f"hydra.searchpath=[{folders[1].as_uri()}]"] if own_folder else []
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg: Any = OmegaConf.to_container(compose(config, list(overrides)))
-    listed = {group: options for group, options in groups().items() if group in cfg or config == "train"}
+        cfg: Any = OmegaConf.to_container(compose(config, [*search, *overrides]))
+    listed = {group: options for group, options in groups(*folders).items() if group in cfg or config == "train"}
     lines = [f"usage: {command} [group=option …] [key=value …]", "", "Groups and their options:"]
     for group, options in listed.items():
         lines += textwrap.wrap(f"{group + ':':<16}{' '.join(options)}", 110, subsequent_indent=" " * 16)
