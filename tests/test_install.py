@@ -65,95 +65,64 @@ def _build_wheel(folder: Path) -> Path:
     return wheel
 
 
-@pytest.fixture(scope="module")
-def checkpoint(installed) -> Path:
-    """best.ckpt of a run of the installed command."""
-    ended = installed("faceattr", "train", *TINY, "trainer.max_epochs=1")
-    assert ended.code == 0, ended.err
-    folder = Path(ended.out.rpartition("Results: ")[2].strip())
-    assert "elsewhere" in folder.parts and (folder / "train.log").exists() and (folder / "report.html").exists()
-    return folder / "checkpoints" / "best.ckpt"
+@pytest.mark.slow
+def test_wheel_runs_every_command_without_the_checkout(installed):
+    """One test, since each command goes on with what an earlier one left: pytest-xdist would train once per worker."""
+    sweep = succeeded(installed("faceattr", "train", "-m", *TINY, "trainer.max_epochs=1", "seed=0,1"))
+    assert "Leaderboard: " in sweep.out
+    run = _results(succeeded(installed("python", "-m", "faceattr", "train", *TINY, "trainer.max_epochs=1")))
+    for name in ("train.log", "report.html", ".hydra/config.yaml"):
+        assert (run / name).exists()
+    best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
+
+    succeeded(installed("faceattr", "evaluate", f"ckpt={best}", "hydra.run.dir=evaluated"))
+    elsewhere = run.parents[2]
+    assert (elsewhere / "evaluated" / "test_metrics.json").read_text() == (run / "test_metrics.json").read_text()
+    faces = next(Path(os.environ["FACEATTR_CACHE"]).glob("sample/*_n60_size32_*"))
+    assert "60 images → " in succeeded(installed("faceattr", "predict", f"ckpt={best}", f"input={faces}")).out
+    for command, file in (("preview", "samples.png"), ("leaks", "audit.json")):
+        succeeded(installed("faceattr", command, *TINY, f"hydra.run.dir={command}"))
+        assert (elsewhere / command / file).exists()
+
+    again = installed("faceattr", "train", *TINY, f"hydra.run.dir={run}")
+    assert again.code == 1 and f"go on with it: faceattr train ckpt={last}" in again.err, f"{again}"
+    succeeded(installed("faceattr", "train", f"ckpt={last}", "trainer.max_epochs=2"))
+    assert len((run / "metrics.csv").read_text().splitlines()) == 3
+    names = [path.name for path in elsewhere.rglob("*")]
+    assert not [name for name in names if set(name) & set('<>:"\\|?*=')]
 
 
 @pytest.mark.slow
-def test_installed_package_runs_without_checkout(installed):
-    code = "import faceattr, faceattr.config.groups as groups; print(faceattr.__file__, groups.config_folder())"
-    ended = installed("python", "-c", code)
-    assert ended.code == 0 and str(ROOT) not in ended.out, f"{ended}"
-
-
-@pytest.mark.slow
-def test_installed_evaluate_gives_the_metrics_of_the_run(installed, checkpoint):
-    ended = installed("faceattr", "evaluate", f"ckpt={checkpoint}", "hydra.run.dir=evaluated")
-    assert ended.code == 0, ended.err
-    run = checkpoint.parents[1]
-    again = run.parents[2] / "evaluated" / "test_metrics.json"
-    assert again.read_text() == (run / "test_metrics.json").read_text()
-
-
-@pytest.mark.slow
-def test_installed_predict_writes_a_row_per_image(installed, checkpoint):
-    folder = next(Path(os.environ["FACEATTR_CACHE"]).glob("sample/*"))
-    ended = installed("faceattr", "predict", f"ckpt={checkpoint}", f"input={folder}", "hydra.run.dir=predicted")
-    assert ended.code == 0, ended.err
-    assert "images → " in ended.out
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("command", "file"), [("preview", "samples.png"), ("leaks", "audit.json")])
-def test_installed_looks_at_the_data(installed, checkpoint, command, file):
-    ended = installed("faceattr", command, *TINY, f"hydra.run.dir={command}")
-    assert ended.code == 0, ended.err
-    assert (checkpoint.parents[4] / command / file).exists()
-
-
-@pytest.mark.slow
-def test_installed_cache_lists_and_clears(installed, tmp_path):
-    ended = installed("faceattr", "cache", FACEATTR_CACHE=str(tmp_path))
-    assert ended.code == 0 and ended.out.startswith("0 arrays in"), f"{ended}"
-    assert installed("faceattr", "cache", "clear", FACEATTR_CACHE=str(tmp_path)).code == 0
-
-
-@pytest.mark.slow
-def test_installed_as_module_sweeps_and_names_itself_in_messages(installed, checkpoint):
-    sweep = ("python", "-m", "faceattr", "train", "-m", *TINY, "trainer.max_epochs=1")
-    ended = installed(*sweep, "seed=0,1", "hydra.sweep.dir=sweep")
-    assert ended.code == 0, ended.err
-    assert "2 of 2" not in ended.err and "Leaderboard: " in ended.out
-    folder = checkpoint.parents[1]
-    ended = installed("python", "-m", "faceattr", "train", *TINY, f"hydra.run.dir={folder}")
-    assert ended.code == 1 and f"python -m faceattr train ckpt={folder}" in ended.err, f"{ended}"
-
-
-@pytest.mark.slow
-def test_installed_resumes(installed, checkpoint):
-    last = checkpoint.with_name("last.ckpt")
-    ended = installed("faceattr", "train", f"ckpt={last}", "trainer.max_epochs=2", "trainer.patience=null")
-    assert ended.code == 0, ended.err
-    assert len((checkpoint.parents[1] / "metrics.csv").read_text().splitlines()) == 3
-
-
-@pytest.mark.slow
-def test_installed_help_lists_commands_and_groups(installed):
-    overview, groups = installed("faceattr", "--help"), installed("faceattr", "train", "--help")
-    assert overview.code == groups.code == 0
-    commands = [line.split()[0] for line in overview.out.splitlines() if line.startswith("  ")]
+def test_wheel_helps_without_the_checkout(installed, tmp_path):
+    where = "import faceattr, faceattr.config.groups as groups; print(faceattr.__file__, groups.config_folder())"
+    assert str(ROOT) not in succeeded(installed("python", "-c", where)).out
+    overview = succeeded(installed("faceattr", "--help")).out
+    commands = [line.split()[0] for line in overview.splitlines() if line.startswith("  ")]
     assert commands == ["train", "evaluate", "predict", "preview", "leaks", "cache"]
-    for group in (ROOT / "conf").iterdir():
-        assert not group.is_dir() or group.name == "hydra" or f"{group.name}" in groups.out
+    groups = succeeded(installed("faceattr", "train", "--help")).out
+    for group in ("data", "model", "finetune", "augment", "optim", "trainer", "logger", "experiment", "quirks"):
+        assert f"\n{group}:" in groups
+    for arguments, message in HINTS.items():
+        ended = installed("faceattr", *arguments.split())
+        assert ended.code == 1 and message in ended.err and "Traceback" not in ended.err, f"{ended}"
+    for arguments in (["cache"], ["cache", "clear"]):
+        assert "0 arrays " in succeeded(installed("faceattr", *arguments, FACEATTR_CACHE=str(tmp_path))).out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("trian", "Did you mean train?"),
-        ("train modle=vgg16", "Did you mean model?"),
-        ("train trainer.patienc=3", "Did you mean trainer.patience?"),
-        ("train model=vgg61", "vgg16_half"),
-        ("evaluate", "faceattr evaluate ckpt="),
-    ],
-)
-def test_installed_hints_at_what_was_meant(installed, arguments, message):
-    ended = installed("faceattr", *arguments.split())
-    assert ended.code == 1 and message in ended.err and "Traceback" not in ended.err, f"{ended}"
+HINTS = {
+    "trian": "Did you mean train?",
+    "train modle=vgg16": "Did you mean model?",
+    "train trainer.patienc=3": "Did you mean trainer.patience?",
+    "train model=vgg61": "vgg16_half",
+    "evaluate": "faceattr evaluate ckpt=",
+}
+
+
+def succeeded(ended: Ended) -> Ended:
+    assert ended.code == 0, ended.err
+    return ended
+
+
+def _results(ended: Ended) -> Path:
+    """The run's folder, as the last line says."""
+    return Path(ended.out.rpartition("Results: ")[2].strip())
