@@ -66,6 +66,7 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
         order += [("ours", case, batch, "default") for batch in (large, small)]
         order += [("ceiling", case, batch, "eager") for batch in (large, small)]
         order += [("ours", case, small, "graph"), ("ceiling", case, small, "graph")] if cuda else []
+        order += [("peer", case, large, "lightning")] if case == "cnn7" else []
     order += [("study", "faces", 32, "first"), ("study", "faces", 32, "again")] if study else []
     for case in ("cnn7", "resnet18 224", "vgg16 full 224"):
         order += [("peer", case, large, who) for who in ("lightning", "timm")]
@@ -78,7 +79,7 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
         order += [("ours", "vgg16 full 224", large, "deterministic")]
         for case in ("cnn7", "vgg16 full 224", "resnet18 224"):
             order += [("compile", case, large, "ours"), ("compile", case, large, "ceiling")]
-    return [item for item in order if item[1] in cases or item[1] == "faces"]
+    return list(dict.fromkeys(item for item in order if item[1] in cases or item[1] == "faces"))
 
 
 SWITCHES = {
@@ -263,7 +264,6 @@ def main(arguments: Sequence[str]) -> int:
         print("No CUDA device is visible here: nothing was measured.")
         return 0
     signal.signal(signal.SIGALRM, _too_long)
-    signal.signal(signal.SIGTERM, _stop)
     setting = prepare(given)
     import gpu_cases
 
@@ -279,6 +279,7 @@ def main(arguments: Sequence[str]) -> int:
     done = {tuple(one[key] for key in ("part", "case", "batch", "how")) for one in results["measurements"]}
     benchmark = Benchmark(given.out, setting, given.seconds - (time.monotonic() - began), results)
     left = [item for item in items if item not in done]
+    signal.signal(signal.SIGTERM, _stop)
     try:
         while left:
             benchmark.run(left[0])

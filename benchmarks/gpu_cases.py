@@ -44,9 +44,9 @@ VIT = (*TIMM, "model.name=vit_small_patch16_224")
 CASES = {
     "cnn7": Case(("model=cnn7",), (150, 150), (300, 78)),
     "vgg16 full 224": Case((*VGG16, "finetune=full"), (224, 224), (60, 14)),
-    "resnet18 224": Case((*TIMM, "model.name=resnet18"), (224, 224), (100, 40)),
     "vgg16 last_block cached": Case((*VGG16, "finetune=last_block", "augment=none"), (128, 128), (250, 78)),
     "vgg16 frozen cached": Case((*VGG16, "finetune=frozen", "augment=none"), (128, 128), (400, 78)),
+    "resnet18 224": Case((*TIMM, "model.name=resnet18"), (224, 224), (100, 40)),
     "vgg16 last_block": Case((*VGG16, "finetune=last_block"), (128, 128), (150, 60)),
     "cnn_age": Case(("model=cnn_age", "augment=keras_40"), (128, 128), (300, 78)),
     "alexnet": Case(("model=alexnet",), (64, 64), (200, 78)),

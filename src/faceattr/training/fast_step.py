@@ -61,7 +61,8 @@ class GraphedStep:
             return self.model.step(inputs, targets, parameters, layers_applied)
         tensors = (inputs, targets) if parameters is None else (inputs, targets, parameters)
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
-        wanted = (self.model.first_trainable_stage, layers_applied, shapes)
+        weights = next(self.model.network.parameters()).data_ptr()  # another fit may have moved them
+        wanted = (self.model.first_trainable_stage, layers_applied, weights, shapes)
         if self._captured_for != wanted or self._graphed is None:
             self._graphed = None  # its memory is free for the next
             self._graphed, self._captured_for = self._capture(tensors, layers_applied), wanted
