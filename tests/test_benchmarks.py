@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from faceattr.report.markdown import read_between_marks
 
@@ -127,6 +128,45 @@ def test_class_folders_repeats_pictures_under_other_names(tmp_path):
     out = class_folders(tmp_path / "out", pictures, train=5, val=1)
     contents = {str(file.relative_to(out)): file.read_text() for file in sorted(out.rglob("*.jpg"))}
     assert contents == {f"train/{'ab'[i % 2]}/{i:06d}.jpg": str(i % 4) for i in range(5)} | {"val/b/000005.jpg": "1"}
+
+
+def test_bare_loop_starts_behind_the_layers_whose_output_a_run_caches(capsys):
+    import bare_loop
+    from epoch_timer import EpochTimer
+
+    tiny = ["model=cnn", "model.blocks=[[8],[8]]", "model.image_size=[32,32]", "data.batch_size=8", "trainer=cpu"]
+    for policy, cached in (("full", False), ("frozen", True)):
+        cfg = bare_loop.compose_config([*tiny, f"finetune={policy}", "augment=none"])
+        bare_loop.run(EpochTimer(), cfg, classes=2, images=16, epochs=2)
+        printed = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+        assert [epoch["images"] for epoch in printed["epochs"]] == [16, 16] and printed["parameters"] > 0
+        assert (printed["cached_layers"] > 0) == cached
+
+
+def test_data_loading_gives_both_loaders_the_same_images(tmp_path, monkeypatch):
+    import data_loading
+    from image_files import class_folders
+    from PIL import Image
+
+    monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "cache"))
+    pictures = []
+    for number, label in enumerate(["a", "b"] * 4):
+        Image.new("RGB", (40, 40), (30 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        pictures.append((tmp_path / f"{number}.png", label))
+    folder = class_folders(tmp_path / "out", pictures, train=8, val=4)
+    means = []
+    for loader in (data_loading.faceattr_loader, data_loading.lightning_loader):
+        images = next(iter(loader(str(folder))))[0]
+        assert images.shape == (8, 3, 128, 128)
+        scale = 255 if images.dtype == torch.uint8 else 1
+        means.append(sorted((images / scale).mean((1, 2, 3)).tolist()))
+    assert means[0] == pytest.approx(means[1], abs=1e-3)
+
+
+def test_step_parts_times_functions_that_exist():
+    import step_parts
+
+    assert all(callable(getattr(owner, name)) for owner, name, _ in step_parts.PARTS)
 
 
 @pytest.mark.parametrize(("program", "option"), [("run.py", "--rounds"), ("gpu.py", "--seconds")])
