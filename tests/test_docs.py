@@ -2,11 +2,19 @@
 
 import re
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
 import faceattr
 from faceattr.commands.launch import COMMANDS
+from faceattr.data import table
+from faceattr.metrics import evaluation, registry
+from faceattr.models import conv_stacks
+from faceattr.models.task import Task
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").glob("*.md")))]
@@ -98,3 +106,43 @@ def test_python_names_in_the_readme_exist():
 
 def test_readme_has_at_most_150_lines():
     assert len(read("README.md").splitlines()) <= 150
+
+
+# The examples of docs/extending.md, run as they stand there
+
+
+def example(name: str, module: ModuleType) -> Any:
+    """`name` as the code block of docs/extending.md that defines it gives it, inside `module`."""
+    blocks = re.findall(r"^```python\n(.*?)^```", read("docs/extending.md"), re.M | re.S)
+    (block,) = [block for block in blocks if f"def {name}(" in block]
+    namespace = dict(vars(module))
+    exec(block, namespace)
+    return namespace[name]
+
+
+def test_extending_data_set_example_reads_a_table(tmp_path):
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    (tmp_path / "labels.csv").write_text("path,label,split\na.png,no,train\nb.png,yes,val\n")
+    prepared = table.prepare(example("load", table)(str(tmp_path)), tmp_path, split=None)
+    assert table.class_names(prepared) == ["no", "yes"] and prepared["label"].tolist() == ["no", "yes"]
+
+
+def test_extending_model_example_is_a_network_of_stages():
+    network = example("two_convs", conv_stacks)(image_size=[64, 64], num_logits=1, head={})
+    assert network.stage_names == ["block1", "block2", "head"]
+    assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 1)
+
+
+def test_extending_metric_example_has_a_value_and_an_interval(monkeypatch):
+    monkeypatch.setattr(registry, "METRICS", metrics := dict(registry.METRICS))
+    monkeypatch.setattr(evaluation, "METRICS", metrics)
+    example("_specificity", registry)
+    task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
+    positive = torch.rand(60, generator=torch.Generator().manual_seed(0))
+    truth = torch.arange(60) % 2
+    scores = torch.stack((1 - positive, positive), 1)
+    metrics = evaluation.evaluate(task, scores, truth)
+    metrics |= evaluation.intervals_of(metrics, task, scores, truth, None)
+    assert metrics["specificity"] == pytest.approx(metrics["recall_no"])
+    assert metrics["specificity_low"] < metrics["specificity"] < metrics["specificity_high"]
