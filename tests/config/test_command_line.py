@@ -35,3 +35,8 @@ def test_typed_shows_commands_as_this_process_was_started(monkeypatch, started, 
 def test_this_command_can_be_typed_again(monkeypatch, started, expected):
     monkeypatch.setattr(sys, "argv", [started, "data.classes=[a, b]"])
     assert this_command() == expected
+
+
+def test_typed_quotes_as_windows_wants_it(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert typed("leaks", r"data.root=C:\my faces") == r'faceattr leaks "data.root=C:\my faces"'
