@@ -10,13 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 from programs import ROOT, TINY, shell
 
 from faceattr.commands.hydra_app import hydra_parser
 from faceattr.commands.settings import create_data, read_table
-from faceattr.config.groups import config_folder
-from faceattr.config.validate import validate
 from faceattr.data.array_cache import RowArray, get_or_create
 from faceattr.data.decode import InputSpec, cores
 from faceattr.errors import FaceattrError
@@ -85,9 +83,7 @@ def test_keep_freed_memory_without_glibc_does_nothing(monkeypatch):
 
 
 def test_data_loader_workers_are_spawned_where_there_is_no_fork(own_cache, monkeypatch):
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose("train", [*TINY, "data.pack=off", "data.workers=1", "name=x"])
-    cfg = validate(cfg)
+    cfg = compose_config(*TINY, "data.pack=off", "data.workers=1")
     data = create_data(cfg, read_table(cfg), InputSpec(32, 32, "bilinear", "unit"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("spawn")

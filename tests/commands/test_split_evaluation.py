@@ -2,13 +2,11 @@
 
 import pandas as pd
 import pytest
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 from pictures import places
-from programs import ROOT
 
 from faceattr.commands.settings import create_classifier, create_data, evaluation_settings, read_table, trainer_settings
 from faceattr.commands.split_evaluation import evaluate_split, write_split
-from faceattr.config.validate import validate
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
 from faceattr.models.task import Task
@@ -18,9 +16,8 @@ SPEC = InputSpec(32, 32, "bilinear", "unit")
 
 def test_write_split_shows_packed_pixels_and_a_failed_gallery_does_not_lose_the_evaluation(tmp_path):
     root = sample.write("csv", tmp_path / "data", n=30, image_size=32)
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        tiny = ["name=run", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32"]
-        cfg = validate(compose("train", ["data=csv", f"data.root={root}", "data.pack=ram", *tiny]))
+    tiny = ["model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32"]
+    cfg = compose_config("data=csv", f"data.root={root}", "data.pack=ram", *tiny)
     table = read_table(cfg)
     task = Task.from_config(table.attrs["classes"], ordinal=False, loss="auto")
     model = create_classifier(cfg, task)

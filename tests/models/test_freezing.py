@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from faceattr.commands.settings import create_classifier, create_network, create_policy
-from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models import freezing
@@ -29,9 +28,7 @@ TINY_VGG = ["model=vgg16", "model.blocks=[[4,4],[6],[6],[8],[8,8]]", "model.imag
 
 
 def run_config(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base=None):
-        cfg = compose("train", ["name=test", "data=folders", "data.root=.", "trainer=cpu", *overrides])
-    return validate(cfg)
+    return compose_config("data=folders", "data.root=.", "trainer=cpu", *overrides)
 
 
 def network_of(*overrides: str, device: str = "cpu") -> Network:

@@ -5,13 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 from programs import ROOT
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from faceattr.commands.settings import create_classifier
-from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
 from faceattr.models import gradcam
 from faceattr.models.network import Network
@@ -22,9 +21,7 @@ MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
 
 
 def configured(*overrides: str):
-    with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        tiny = ["name=run", "trainer=cpu", "trainer.precision=32", "model.pretrained=false"]
-        return validate(compose("train", [*tiny, *overrides]))
+    return compose_config("trainer=cpu", "trainer.precision=32", "model.pretrained=false", *overrides)
 
 
 def build(*overrides: str, classes: str = "ab", **task) -> Classifier:

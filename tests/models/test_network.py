@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from hydra import compose, initialize_config_dir
+from composing import compose_unchecked
 from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,8 +23,7 @@ S4_F = S4_D | {"model.head.hidden": [512, 128, 32], "model.head.dropout": [0.3, 
 
 
 def build(model: str, num_logits: int = 2, device: str = "meta", **overrides: object) -> Network:
-    with initialize_config_dir(str(CONF), version_base=None):
-        cfg = compose(f"model/{model}")
+    cfg = compose_unchecked(f"model/{model}")
     for key, value in overrides.items():
         OmegaConf.update(cfg, key, value)
     with torch.device(device):

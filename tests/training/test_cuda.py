@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 
 from faceattr.commands.settings import (
     create_classifier,
@@ -16,7 +16,6 @@ from faceattr.commands.settings import (
     reason_without_feature_cache,
     trainer_settings,
 )
-from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.data.device import free_memory
 from faceattr.models.task import Task
@@ -46,8 +45,7 @@ class Run:
     """`epochs` of training, with everything that trainer.compile, data.pack and finetune.cache ask for."""
 
     def __init__(self, *overrides: str, epochs: int = 2, ckpt: Path | None = None) -> None:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = validate(compose("train", [*SMALL, *overrides]))
+        cfg = compose_config(*SMALL, *overrides)
         pl.seed_everything(cfg.seed, verbose=False)
         table = read_table(cfg)
         task = Task.from_config(table.attrs["classes"], ordinal=table.attrs["ordinal"], loss=cfg.loss)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 from omegaconf import OmegaConf
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -18,7 +18,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from faceattr.commands.settings import create_classifier, create_network
-from faceattr.config.validate import validate
 from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.models import freezing
@@ -62,9 +61,7 @@ def a_gpu_that_computes_in_half_precision(monkeypatch):
 
 
 def build(*overrides: str, task: str = "bce") -> Classifier:
-    keys = ["name=test", "data=folders", "data.root=.", "model.pretrained=false", *overrides]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = validate(compose("train", keys))
+    cfg = compose_config("data=folders", "data.root=.", "model.pretrained=false", *overrides)
     made = Task.from_config(**TASKS[task], loss="auto" if task == "multilabel" else task)
     with torch.device("meta"):
         network = create_network(cfg, made)

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
-from programs import ROOT
+from composing import compose_config
 
 from faceattr.commands.settings import (
     create_classifier,
@@ -16,7 +15,6 @@ from faceattr.commands.settings import (
     reason_without_feature_cache,
     trainer_settings,
 )
-from faceattr.config.validate import validate
 from faceattr.data.device import DeviceBatches
 from faceattr.models.task import Task
 from faceattr.training.trainer import build_trainer
@@ -34,8 +32,7 @@ class Losses(pl.Callback):
 
 
 def train(*overrides: str, on_device: bool) -> tuple[list[float], dict[str, torch.Tensor]]:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = validate(compose("train", [*SMALL, *ON_CPU, *overrides]))
+    cfg = compose_config(*SMALL, *ON_CPU, *overrides)
     pl.seed_everything(cfg.seed, verbose=False)
     table = read_table(cfg)
     model = create_classifier(cfg, Task.from_config(table.attrs["classes"], ordinal=False, loss=cfg.loss))

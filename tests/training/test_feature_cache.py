@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 from omegaconf import DictConfig
 from programs import ROOT, TINY, quick
 
@@ -23,7 +23,6 @@ from faceattr.commands.settings import (
     reason_without_feature_cache,
     trainer_settings,
 )
-from faceattr.config.validate import validate
 from faceattr.data import array_cache
 from faceattr.data.datamodule import FaceData
 from faceattr.models.task import Task
@@ -51,9 +50,7 @@ def own_cache(tmp_path, monkeypatch, cache):
 
 
 def composed(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        given = (*SMALL, "name=test", "augment=none", "trainer=cpu", "trainer.precision=32", *overrides)
-        return validate(compose("train", given))
+    return compose_config(*SMALL, "augment=none", "trainer=cpu", "trainer.precision=32", *overrides)
 
 
 def build(cfg: DictConfig) -> tuple[Classifier, FaceData]:
@@ -244,8 +241,7 @@ MODELS = sorted({file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_can_be_cut_below_each_stage(model):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = validate(compose("train", ["name=test", f"model={model}", "model.pretrained=false"]))
+    cfg = compose_config(f"model={model}", "model.pretrained=false")
     task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
     network = create_network(cfg, task).eval()
     images = torch.rand(2, 3, *cfg.model.image_size)
@@ -263,10 +259,7 @@ def test_every_model_can_be_cut_below_each_stage(model):
 
 
 def test_a_backbone_that_is_no_chain_is_kept_as_a_whole():
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = validate(
-            compose("train", ["name=x", "model=timm", "model.name=vit_tiny_patch16_224", "model.pretrained=false"])
-        )
+    cfg = compose_config("model=timm", "model.name=vit_tiny_patch16_224", "model.pretrained=false")
     network = create_network(cfg, Task.from_config(["no", "yes"], ordinal=False, loss="auto"))
     last = len(network.stage_names) - 1
     assert [network.num_constant_layers(start) for start in range(last + 1)] == [0] * last + [1]

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 from omegaconf import DictConfig
 from torch import Tensor
 
 from faceattr.commands.settings import create_classifier, plain
-from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.data.decode import SCALINGS, InputSpec
 from faceattr.errors import FaceattrError
@@ -29,10 +28,7 @@ TINY = ("model=cnn", "model.image_size=[16,12]", "model.blocks=[[4],[6]]")
 
 
 def run_config(*overrides: str) -> DictConfig:
-    with initialize_config_dir(str(CONF), version_base=None):
-        return validate(
-            compose("train", ["name=test", "data=folders", "data.root=.", "trainer=cpu", *TINY, *overrides])
-        )
+    return compose_config("data=folders", "data.root=.", "trainer=cpu", *TINY, *overrides)
 
 
 def build(

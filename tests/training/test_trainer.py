@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_dir
+from composing import compose_config
 
 from faceattr.commands.settings import create_classifier, trainer_settings
 from faceattr.config import schema
-from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
@@ -79,10 +78,7 @@ def test_what_lightning_refuses_is_one_clear_error(keys):
 def two_steps(precision: str, accelerator: str) -> tuple[pl.Trainer, Classifier]:
     """Two training steps and a validation of the default network, with augmentation."""
     tiny = ["name=test", "data=folders", "data.root=.", "model.image_size=[32,24]", "augment=light"]
-    with initialize_config_dir(str(CONF), version_base=None):
-        cfg = validate(
-            compose("train", [*tiny, f"trainer.accelerator={accelerator}", f"trainer.precision='{precision}'"])
-        )
+    cfg = compose_config(*tiny, f"trainer.accelerator={accelerator}", f"trainer.precision='{precision}'")
     torch.manual_seed(0)
     task = Task.from_config(["woman", "man"], ordinal=False, loss="auto")
     model = create_classifier(cfg, task)
