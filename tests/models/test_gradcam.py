@@ -1,4 +1,4 @@
-"""Grad-CAM: the map lies where the evidence is, agrees with the definition worked out by hand, and leaves no trace."""
+"""Grad-CAM: heatmaps cover what raises the score, equal the published definition, and leave the network unchanged."""
 
 import random
 
@@ -40,7 +40,7 @@ RED, BLUE, CYAN = (slice(2, 8), slice(2, 8)), (slice(24, 30), slice(24, 30)), (s
 
 
 def red_or_blue(weights: list[list[float]], **task) -> Classifier:
-    """Its two features see red and blue; `weights` [num_logits, 2] say what they speak for."""
+    """A network whose two features detect red and blue; `weights` [num_logits, 2] are those of its output layer."""
     model = build("model=cnn", "model.image_size=[32,32]", "model.blocks=[[2]]", "model.norm=null", **task)
     conv, out = model.network.features[0], model.network.head.out
     with torch.no_grad():
@@ -52,7 +52,7 @@ def red_or_blue(weights: list[list[float]], **task) -> Classifier:
 
 
 def spots() -> Tensor:
-    """Grey, with a red spot, a blue one, and one that is the opposite of red."""
+    """A grey image with a red, a blue and a cyan spot."""
     image = torch.full((3, 32, 32), 100, dtype=torch.uint8)
     image[0][RED], image[2][BLUE], image[0][CYAN] = 250, 180, 0
     return image
@@ -64,7 +64,7 @@ def covers(heat: np.ndarray, spot: tuple[slice, slice]) -> bool:
     return ((heat > 0) == inside).all() and heat.max() == 1
 
 
-def test_the_map_lies_on_what_speaks_for_the_class():
+def test_heatmaps_cover_what_raises_the_score_of_the_class():
     model = red_or_blue([[1.0, -1.0]]).eval()
     grey = torch.full_like(spots(), 100)
     with torch.no_grad():
@@ -75,14 +75,14 @@ def test_the_map_lies_on_what_speaks_for_the_class():
 
 
 @pytest.mark.parametrize("task", [{}, {"multilabel": True}, {"loss": "one_vs_rest"}])
-def test_each_logit_has_its_own_map(task):
+def test_heatmaps_differ_between_logits(task):
     model = red_or_blue([[0.0, 1.0], [2.0, 0.0], [-1.0, -1.0]], classes="abc", **task)
     blue, red, nothing = model.explain(spots().expand(3, 3, 32, 32), torch.tensor([0, 1, 2]))
     assert covers(red, RED) and covers(blue, BLUE)
     assert (nothing == 0).all()
 
 
-def test_more_images_than_a_batch():
+def test_heatmaps_of_more_images_than_a_batch():
     model = red_or_blue([[1.0, -1.0]])
     count = gradcam.BATCH + 3
     maps = model.explain(spots().expand(count, 3, 32, 32), torch.arange(count) % 2)
@@ -90,12 +90,12 @@ def test_more_images_than_a_batch():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_model_of_ours(name):
+def test_heatmaps_of_every_model(name):
     model = build(f"model={name}", *(["model.image_size=[64,64]"] if name == "timm" else []), classes="abcdef")
     images = pictures(model, 1)
-    trunk, rest = gradcam._halves(model.network.eval().features)
+    trunk, pooling = gradcam._split_features(model.network.eval().features)
     with torch.no_grad():
-        torch.testing.assert_close(model.network.head(rest(trunk(model.scaled(images)))), model(images))
+        torch.testing.assert_close(model.network.head(pooling(trunk(model.scaled(images)))), model(images))
     maps = torch.from_numpy(model.explain(images.repeat(6, 1, 1, 1), torch.arange(6)))
     assert maps.shape == (6, *images.shape[2:]) and maps.dtype == torch.float32
     assert maps.isfinite().all() and maps.min() >= 0 and set(maps.amax((1, 2)).tolist()) <= {0.0, 1.0}
@@ -110,14 +110,15 @@ def rows_first(out: Tensor, h: int, w: int) -> Tensor:
     return out if out.shape[2:] == (h, w) else out.permute(0, 3, 1, 2)
 
 
-def by_hand(model: Classifier, layer: nn.Module, as_map, images: Tensor, classes: Tensor) -> np.ndarray:
-    """The paper's equations 1 and 2 for `layer`, whose output `as_map` makes [B, C, h, w]."""
-    kept: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _module, _inputs, out: kept.append(out))
+def expected_heatmaps(model: Classifier, layer: nn.Module, as_map, images: Tensor, classes: Tensor) -> np.ndarray:
+    """The paper's equations 1 and 2 for `layer`; `as_map` turns its output into [B, C, h, w]."""
+    outputs: list[Tensor] = []
+    hook = layer.register_forward_hook(lambda _module, _inputs, out: outputs.append(out))
     score = model.task.class_score(model.eval()(images), classes).sum()
     hook.remove()
     slope, features = (
-        as_map(t, images.shape[2] // 32, images.shape[3] // 32) for t in (*torch.autograd.grad(score, kept), kept[0])
+        as_map(t, images.shape[2] // 32, images.shape[3] // 32)
+        for t in (*torch.autograd.grad(score, outputs), outputs[0])
     )
     heat = interpolate(
         (slope.mean((2, 3), keepdim=True) * features).sum(1, keepdim=True).relu(), images.shape[2:], mode="bilinear"
@@ -138,22 +139,22 @@ def by_hand(model: Classifier, layer: nn.Module, as_map, images: Tensor, classes
         ("mixer_s32_224", "norm", tokens(0)),
     ],
 )
-def test_timm_families(name, layer, as_map):
+def test_heatmaps_of_timm_families_equal_the_definition(name, layer, as_map):
     side = 224 if "mixer" in name else 96
     grid = 16 if "tiny_" in name and "swin" not in name else 32
     model = build("model=timm", f"model.name={name}", f"model.image_size=[{side},{side if side == 224 else 64}]")
     for parameter_name, parameter in model.named_parameters():
-        if parameter_name.endswith("bias"):  # fresh ones are 0: then a linear layer has the map of its input
+        if parameter_name.endswith("bias"):  # a linear layer with zero bias has the same map as its input
             nn.init.normal_(parameter, std=0.1)
     images, classes = pictures(model, 2), torch.tensor([1, 0])
-    found = model.explain(images, classes)
+    heat = model.explain(images, classes)
     scale = lambda out, h, w: as_map(out, h * 32 // grid, w * 32 // grid)  # noqa: E731
-    expected = by_hand(model, model.network.features.get_submodule(layer), scale, images, classes)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    assert found.max() == 1
+    expected = expected_heatmaps(model, model.network.features.get_submodule(layer), scale, images, classes)
+    np.testing.assert_allclose(heat, expected, atol=1e-4)
+    assert heat.max() == 1
 
 
-def test_the_last_map_that_is_larger_than_a_pixel():
+def test_heatmaps_use_the_last_map_larger_than_a_pixel():
     model = build("model=timm", "model.name=resnet18", "model.image_size=[32,32]")
     maps = model.explain(pictures(model), torch.tensor([0, 1, 1]))
     assert maps.shape == (3, 32, 32) and maps.max() == 1 and np.ptp(maps, axis=(1, 2)).max() > 0.5
@@ -166,7 +167,7 @@ def flat() -> Classifier:
     return create_classifier(cfg, Task.from_config(["a", "b"], ordinal=False, loss="auto"), network=network)
 
 
-def test_a_network_without_maps_is_refused():
+def test_heatmaps_refuse_a_network_without_maps():
     model = flat()
     with pytest.raises(FaceattrError, match="no layer's output has a height and width"):
         model.explain(pictures(model), torch.tensor([0, 1, 1]))
@@ -190,7 +191,7 @@ def state(model: Classifier) -> dict:
     "overrides", [("model=vgg16", "finetune=last_block"), ("model=timm", "model.name=vit_tiny_patch16_224")]
 )
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
-def test_nothing_is_left_behind(overrides, mode):
+def test_heatmaps_leave_the_network_unchanged(overrides, mode):
     model = build(*overrides, "model.image_size=[64,64]").train()
     images, classes = pictures(model), torch.tensor([0, 1, 1])
     model.task.losses(model(images), classes).mean().backward()
@@ -198,13 +199,13 @@ def test_nothing_is_left_behind(overrides, mode):
     alike = {len(set(before[key])) for key in ("modes", "trained")}
     assert alike == ({2} if "finetune=last_block" in overrides else {1})
     with mode():
-        found = model.explain(images, classes)
+        heat = model.explain(images, classes)
         assert torch.is_grad_enabled() == (mode is torch.enable_grad)
     torch.testing.assert_close(state(model), before, rtol=0, atol=0)
-    np.testing.assert_array_equal(found, model.eval().explain(images, classes))
+    np.testing.assert_array_equal(heat, model.eval().explain(images, classes))
 
 
-def test_the_overlay_reads_in_grey_and_keeps_the_face():
+def test_overlay_shows_the_image_and_an_outline():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     heat = np.zeros((40, 30), np.float32)
     heat[10:20, 5:15] = 1
