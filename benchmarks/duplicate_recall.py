@@ -26,7 +26,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from faceattr.commands.settings import create_data, input_spec
-from faceattr.data import duplicates
+from faceattr.data import duplicates, perceptual_hash
 from faceattr.data.batches import Batch
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import read
@@ -194,11 +194,13 @@ def seconds(folder: Path, n: int) -> None:
         print(f"{name}: {stages[name]:.1f} CPU seconds, {wall}", flush=True)
         return result
 
-    hashes = timed("hashing", duplicates._hashes, data)
-    candidates = timed("comparing hashes", duplicates._candidates, hashes)
-    similarity = timed("comparing images", duplicates._similarities, data, candidates)
+    hashes = timed("hashing", duplicates.compute_hashes, data)
+    candidates = timed("comparing hashes", perceptual_hash.candidates, hashes)
+    similarity = timed("comparing images", duplicates.similarities, data, candidates)
     print(f"all stages: {sum(stages.values()):.1f} CPU seconds")
-    print(f"{n:,} images, {len(candidates):,} candidates, {(similarity >= duplicates.SAME).sum():,} pairs")
+    print(
+        f"{n:,} images, {len(candidates):,} candidates, {(similarity >= duplicates.MIN_DETAIL_CORRELATION).sum():,} pairs"
+    )
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"peak memory {most / 1e6:.2f} GB, {base / 1e6:.2f} of it before (torch, and {len(data.pixels)} images)")
 

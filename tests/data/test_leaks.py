@@ -1,4 +1,4 @@
-"""The leakage audit: planted copies are found and named, other people are not, and what follows from them is right."""
+"""The leakage audit: copies are found by kind, other people are not; summary, status, policy, cache and the command."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from programs import Ended, quick
 
 from faceattr.config import schema
-from faceattr.data import array_cache, duplicates, leaks, table
+from faceattr.data import array_cache, duplicates, leaks, perceptual_hash, table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.leaks import Leakage
@@ -30,7 +30,7 @@ COPIES = {
     "mirrored": "mirrored",
     "mirrored_centre": "mirrored",
 }
-"""How each planted image was made → what it is called."""
+"""How a copy is made → its kind."""
 
 
 def crop(image: Image.Image, side: float, x: float, y: float) -> Image.Image:
@@ -39,7 +39,7 @@ def crop(image: Image.Image, side: float, x: float, y: float) -> Image.Image:
     return image.resize(image.size, Image.Resampling.BICUBIC, (left, top, *(size * side + (left, top)).tolist()))
 
 
-def plant(folder: Path, how: str, original: Path) -> str:
+def write_copy(folder: Path, how: str, original: Path) -> str:
     image, name = Image.open(original), f"{original.stem}_{how}.jpg"
     flipped = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     made = {
@@ -60,7 +60,7 @@ def plant(folder: Path, how: str, original: Path) -> str:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """30 faces, two or one a person, in turn train, val and test; a copy of every kind in another split than its original."""
+    """30 faces, one or two per person, in train, val and test in turn; a copy of each kind, in another split."""
     root = sample.write("csv", tmp_path_factory.mktemp("faces") / "csv", n=30, image_size=128, sample_seed=3)
     files = sorted((root / "images").iterdir())
     faces = [
@@ -70,7 +70,7 @@ def root(tmp_path_factory) -> Path:
     for i, how in enumerate(COPIES):
         _, label, split, person = faces[i]
         other = "val" if split == "train" else "train"
-        faces.append([plant(root / "images", how, files[i]), "a" if how == "dark" else label, other, person])
+        faces.append([write_copy(root / "images", how, files[i]), "a" if how == "dark" else label, other, person])
     pd.DataFrame(faces, columns=["file", "label", "split", "person"]).to_csv(root / "faces.csv", index=False)
     return root
 
@@ -98,33 +98,39 @@ def leakage(data) -> Leakage:
     return leaks.find(data)
 
 
-def how_of(name: str) -> str:
+def kind_of_copy(name: str) -> str:
     return Path(name).stem.partition("_")[2]
 
 
-def test_every_planted_copy_is_found_and_named_and_nothing_else(leakage):
-    found = {how_of(pair.other): pair for pair in leakage.pairs.itertuples()}
-    assert {how: pair.kind for how, pair in found.items()} == COPIES
-    assert len(leakage.pairs) == len(COPIES), "two people are taken for one image"
-    assert all(Path(pair.path).stem == Path(pair.other).stem[:6] for pair in found.values())
-    assert all(pair.split != pair.other_split and pair.similarity >= duplicates.SAME for pair in found.values())
-    assert found["same"].similarity == 1 and found["same"].distance == 0
+def test_find_gives_exactly_the_copies_with_their_kind(leakage):
+    pairs = {kind_of_copy(pair.other): pair for pair in leakage.pairs.itertuples()}
+    assert {how: pair.kind for how, pair in pairs.items()} == COPIES
+    assert len(leakage.pairs) == len(COPIES), "two people are reported as copies"
+    assert all(Path(pair.path).stem == Path(pair.other).stem[:6] for pair in pairs.values())
+    assert all(
+        pair.split != pair.other_split and pair.similarity >= duplicates.MIN_DETAIL_CORRELATION
+        for pair in pairs.values()
+    )
+    assert pairs["same"].similarity == 1 and pairs["same"].distance == 0
 
 
-def test_labels_that_differ_are_a_conflict(leakage, data):
-    assert [how_of(name) for name in leakage.pairs["other"][leakage.pairs["conflict"]]] == ["dark"]
-    attributes = {"x": {"same": 0.0, "half": np.nan}, "y": {"half": 0.0, "dark": np.nan}}  # of the copies; else 1
+def test_find_marks_different_labels_as_conflict(leakage, data):
+    assert [kind_of_copy(name) for name in leakage.pairs["other"][leakage.pairs["conflict"]]] == ["dark"]
+    attributes = {
+        "x": {"same": 0.0, "half": np.nan},
+        "y": {"half": 0.0, "dark": np.nan},
+    }  # values of the copies; all others are 1
     rows = data.table[["path", "split"]].assign(
-        **{name: [of.get(how_of(path), 1.0) for path in data.table["path"]] for name, of in attributes.items()}
+        **{name: [of.get(kind_of_copy(path), 1.0) for path in data.table["path"]] for name, of in attributes.items()}
     )
     rows.attrs.update(classes=["x", "y"], ordinal=False, multilabel=True)
     several = data_of(Path(data.settings.root))
     several.table = rows
     pairs = leaks.find(several).pairs
-    assert {how_of(name) for name in pairs["other"][pairs["conflict"]]} == {"same", "half"}
+    assert {kind_of_copy(name) for name in pairs["other"][pairs["conflict"]]} == {"same", "half"}
 
 
-def test_status_says_what_training_has_seen(data, leakage):
+def test_status_marks_copies_and_people_of_train(data, leakage):
     rows = data.table
     val = leaks.status(rows, leakage)[rows["split"] == "val"]
     assert list(val.index) == list(np.flatnonzero(rows["split"] == "val"))
@@ -142,22 +148,22 @@ def test_status_says_what_training_has_seen(data, leakage):
     assert set(found) == {"copy in train", "person in train", "clean"}
 
 
-def test_training_images_with_a_copy_elsewhere_go_and_then_nothing_leaks(data, leakage):
-    gone = leaks.leaking_training_rows(data.table, leakage)
-    assert len(gone) and set(data.table["split"][gone]) == {"train"}
-    left = data.table.drop(index=gone).reset_index(drop=True)
-    assert set(leaks.status(left, leakage).dropna()) == {"clean"}
-    assert len(gone) == sum("train" in (pair.split, pair.other_split) for pair in leakage.pairs.itertuples())
+def test_leaking_training_rows_are_all_that_leak(data, leakage):
+    leaking = leaks.leaking_training_rows(data.table, leakage)
+    assert len(leaking) and set(data.table["split"][leaking]) == {"train"}
+    rest = data.table.drop(index=leaking).reset_index(drop=True)
+    assert set(leaks.status(rest, leakage).dropna()) == {"clean"}
+    assert len(leaking) == sum("train" in (pair.split, pair.other_split) for pair in leakage.pairs.itertuples())
 
 
-def test_a_copy_of_a_copy_leaks(data):
+def test_leaking_training_rows_include_copies_of_copies(data):
     ends = data.table["path"].to_numpy()
     rows = data.table.assign(split=["val"] * 30 + ["train"] * 8)
     chain = pd.DataFrame({"path": [ends[0], ends[30]], "other": [ends[30], ends[31]]})
     assert leaks.leaking_training_rows(rows, Leakage(chain, None)).tolist() == [30, 31]
 
 
-def test_people_in_two_splits_are_listed(root, data):
+def test_find_lists_identities_in_two_splits(root, data):
     assert leaks.find(data).identities is None
     frame = csv.load(
         str(root),
@@ -178,21 +184,21 @@ def test_people_in_two_splits_are_listed(root, data):
     assert found["images"].tolist() == rows.groupby("identity").size()[found["identity"]].tolist()
 
 
-def test_one_line_and_flat_counts(leakage):
+def test_summary_counts_and_describe_is_one_line(leakage):
     n = leaks.summary(leakage)
     assert json.loads(json.dumps(n)) == n and n["pairs_across"] == 8 and n["pairs_within"] == 0 and n["mirrored"] == 2
     assert n["train_val"] + n["train_test"] + n["val_test"] == 8 and n["identities_in_two_splits"] is None
     line = leaks.describe(leakage)
     assert line.startswith("Leakage: 8 pairs of copies across splits (") and "1 with different labels" in line
     assert f"{n['train_val']} train–val" in line and "\n" not in line and line.endswith("no identities known")
-    nobody = pd.DataFrame(columns=["identity", "splits", "images"])
-    assert leaks.describe(Leakage(leakage.pairs[:0], nobody)) == (
+    no_identities = pd.DataFrame(columns=["identity", "splits", "images"])
+    assert leaks.describe(Leakage(leakage.pairs[:0], no_identities)) == (
         "Leakage: no copies across splits, 0 pairs within; no identities in two splits"
     )
 
 
 @pytest.mark.parametrize("n", [1, 200])
-def test_many_equal_images_make_few_pairs(tmp_path, root, n):
+def test_find_pairs_equal_images_with_the_first_only(tmp_path, root, n):
     original = next((root / "images").iterdir())
     for i in range(n):
         shutil.copy(original, tmp_path / f"{i:03}.jpg")
@@ -207,10 +213,10 @@ def test_many_equal_images_make_few_pairs(tmp_path, root, n):
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_images_without_detail_are_no_copies(tmp_path):
+def test_find_ignores_images_without_detail(tmp_path):
     for i, colour in enumerate(("black", "white", "grey", "black")):
         Image.new("RGB", (48, 48), colour).save(tmp_path / f"{i}.png")
-    for i, (left, right) in enumerate(((90, 110), (120, 140)), 4):  # a wall in the light of a window
+    for i, (left, right) in enumerate(((90, 110), (120, 140)), 4):  # smooth gradients
         grey = np.linspace(left, right, 48).round().astype(np.uint8)
         Image.fromarray(np.broadcast_to(grey[None, :, None], (48, 48, 3)).copy()).save(tmp_path / f"{i}.png")
     Image.new("RGB", (48, 48)).save(tmp_path / "6.bmp")
@@ -221,31 +227,33 @@ def test_images_without_detail_are_no_copies(tmp_path):
     assert pairs[["path", "other", "kind"]].values.tolist() == [["0.png", "3.png", "same file"]]
 
 
-def test_the_hash_is_that_of_the_library(data):
+def test_perceptual_hashes_equal_imagehash(data):
     imagehash = pytest.importorskip("imagehash")
-    images = next(duplicates._thumbnails(data, np.arange(8)))
-    ours = duplicates._hash(images)[:, 0]
-    order = duplicates.LOWEST_FIRST
-    theirs = [
-        imagehash.phash(Image.fromarray(i), duplicates.LOW, duplicates.SIDE // duplicates.LOW).hash.ravel()[order]
+    images = next(duplicates.thumbnails(data, np.arange(8)))
+    hashes = perceptual_hash.perceptual_hashes(images)[:, 0]
+    order = perceptual_hash.LOWEST_FIRST
+    expected = [
+        imagehash.phash(
+            Image.fromarray(i), perceptual_hash.LOW, perceptual_hash.SIDE // perceptual_hash.LOW
+        ).hash.ravel()[order]
         for i in images
     ]
-    assert (np.unpackbits(ours.view(np.uint8), axis=1) == np.array(theirs)).all()
+    assert (np.unpackbits(hashes.view(np.uint8), axis=1) == np.array(expected)).all()
 
 
-def test_what_was_found_is_kept_and_found_again(root, tmp_path, monkeypatch):
+def test_find_caches_pairs_until_a_file_changes(root, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path))
     first = leaks.find(data_of(root)).pairs
-    (kept,) = array_cache.folder().glob("hashes-*.json")
-    about = json.loads(kept.read_text())
-    kept.write_text(json.dumps(about | {"pairs": {name: values[:3] for name, values in about["pairs"].items()}}))
-    assert len(first) == 8 and len(leaks.find(data_of(root)).pairs) == 3, "was made again"
+    (file,) = array_cache.folder().glob("hashes-*.json")
+    metadata = json.loads(file.read_text())
+    file.write_text(json.dumps(metadata | {"pairs": {name: values[:3] for name, values in metadata["pairs"].items()}}))
+    assert len(first) == 8 and len(leaks.find(data_of(root)).pairs) == 3, "did not use the cache"
     one = root / first["path"][0]
     os.utime(one, ns=(0, one.stat().st_mtime_ns + 1))
-    assert len(leaks.find(data_of(root)).pairs) == 8, "a file has changed since"
+    assert len(leaks.find(data_of(root)).pairs) == 8, "used an outdated cache"
 
 
-def test_without_room_to_keep_anything_the_same_is_found(root, leakage, tmp_path, monkeypatch):
+def test_find_works_without_room_for_a_cache(root, leakage, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path))
     monkeypatch.setenv("FACEATTR_CACHE_GB", "0")
     pd.testing.assert_frame_equal(leaks.find(data_of(root, pack="off")).pairs, leakage.pairs)
@@ -261,12 +269,12 @@ ARGUMENTS = [
 ]
 
 
-def audited(cwd: Path, *arguments: object) -> Ended:
+def run_audit(cwd: Path, *arguments: object) -> Ended:
     return quick("leaks", *ARGUMENTS, "model.image_size=[64,64]", *arguments, cwd=cwd)
 
 
-def test_the_command_leaves_its_files(root, leakage, tmp_path):
-    ended = audited(tmp_path, f"data.root={root}")
+def test_command_writes_its_files(root, leakage, tmp_path):
+    ended = run_audit(tmp_path, f"data.root={root}")
     assert ended.code == 0 and ended.err == "", ended.err
     (folder,) = (tmp_path / "outputs" / "leaks" / "csv").iterdir()
     assert {file.name for file in folder.iterdir()} == {
@@ -274,21 +282,21 @@ def test_the_command_leaves_its_files(root, leakage, tmp_path):
     }
     pd.testing.assert_frame_equal(pd.read_csv(folder / "duplicates.csv"), leakage.pairs, check_dtype=False)
     assert (folder / "identities.csv").read_text() == "identity,splits,images\n"
-    said = json.loads((folder / "audit.json").read_text())
+    audit = json.loads((folder / "audit.json").read_text())
     assert (
-        said["images"] == 38
-        and leaks.summary(leakage).items() <= said.items()
-        and str(duplicates.SAME) in said["method"]
+        audit["images"] == 38
+        and leaks.summary(leakage).items() <= audit.items()
+        and str(duplicates.MIN_DETAIL_CORRELATION) in audit["method"]
     )
     assert leaks.describe(leakage) in ended.out and leaks.describe(leakage) in (folder / "leaks.log").read_text()
     shown = [places(folder / "pairs.png", read(root / path, SPEC)) for path in leakage.pairs["path"]]
     assert all(shown), "an image of a pair is not in the picture"
 
 
-def test_where_nothing_leaks_the_command_says_so(root, tmp_path):
+def test_command_reports_that_nothing_leaks(root, tmp_path):
     faces = pd.read_csv(root / "faces.csv")[:30]
     faces.to_csv(root / "clean.csv", index=False)
-    ended = audited(
+    ended = run_audit(
         tmp_path, f"data.root={root}", "data.file=clean.csv", "data.group_column=person", "data.split=identity"
     )
     assert ended.code == 0 and "no copies across splits" in ended.out and "no identities in two splits" in ended.out, (
@@ -303,6 +311,6 @@ def test_where_nothing_leaks_the_command_says_so(root, tmp_path):
     )
 
 
-def test_a_sweep_is_refused(tmp_path):
-    ended = audited(tmp_path, "-m", "seed=1,2")
+def test_command_refuses_a_sweep(tmp_path):
+    ended = run_audit(tmp_path, "-m", "seed=1,2")
     assert ended.code == 1 and "one configuration" in ended.err and not list(tmp_path.iterdir())

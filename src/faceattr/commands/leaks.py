@@ -11,7 +11,7 @@ from PIL import Image
 
 from faceattr.commands.settings import create_data, read_table
 from faceattr.config.validate import validate
-from faceattr.data import duplicates
+from faceattr.data import duplicates, perceptual_hash
 from faceattr.data.datamodule import FaceData
 from faceattr.data.leaks import Leakage, describe, find, summary
 from faceattr.files import write_csv, write_json
@@ -20,8 +20,8 @@ from faceattr.report.image_grid import TILE, Tile, grid
 log = logging.getLogger(__name__)
 
 METHOD = (
-    f"pHash of 256 bits, at most {duplicates.ALIKE} different; then, aligned, the correlation of detail, at least "
-    f"{duplicates.SAME}, and of the whole, at least {duplicates.WHOLE}"
+    f"pHash of 256 bits, at most {perceptual_hash.MAX_DISTANCE} different; then, aligned, the correlation of detail, at least "
+    f"{duplicates.MIN_DETAIL_CORRELATION}, and of the whole, at least {duplicates.MIN_CORRELATION}"
 )
 SHOWN = 24
 """Pairs in the picture."""
