@@ -58,7 +58,7 @@ class Benchmark:
         self._save()
         rate = f"{result_tables.steady_rate(record):,.1f} images/s, " if record.get("rates") else ""
         seconds, megabytes, others = record["seconds"], record["memory"]["pss"], record["other_busy_cores"]
-        warning = f"  (other processes kept {others:.1f} cores busy)" if others > 0.15 else ""
+        warning = f"  (other processes used {others:.1f} cores)" if others > 0.15 else ""
         print(f"{case:12} {variant:10} round {number}: {rate}{seconds:.1f} s, {megabytes:.0f} MB{warning}", flush=True)
 
     def _save(self) -> None:

@@ -1,6 +1,6 @@
-"""What a GPU could do, on paper: FLOPs and bytes of a training step of every model, counted on the meta device (no network
-is computed), and the rates that follow from published peaks and the assumptions below. `python benchmarks/gpu_estimate.py`
-writes the tables of docs/scaling.md. All it measures is reading rows of a cached file, for some seconds.
+"""Estimates the speed of training on a GPU: FLOPs and bytes of a step of every model, counted on the meta device (nothing is
+computed), and the rates that follow from published peaks and the assumptions below. `python benchmarks/gpu_estimate.py` writes
+the tables of docs/scaling.md. It measures only how fast rows of a cached file are read, for some seconds.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ GPUS = {"H100": (989e12, 3.35e12, 64e9), "A100": (312e12, 2.0e12, 32e9)}
 COMPUTE, MEMORY = 0.4, 0.7  # share of those peaks that convolutions and matrix products, and all operations, reach
 STEP, LAUNCH = 1e-3, 10e-6  # host seconds: of a step (Lightning, loader, draws, optimizer); of each eager operation
 KERNEL = 3e-6  # device seconds that the smallest operation takes
-COPY, ROW = 10e9, 1.5e-6  # bytes/s of one core copying in memory; host seconds of each row that `store.RowArray` reads
+COPY, ROW = 10e9, 1.5e-6  # bytes/s of one core copying in memory; host seconds of each row that `RowArray` reads
 DISK, LATENCY = 5e9, 100e-6  # one NVMe disk: bytes/s with many reads in flight, seconds of a single read
 STATE = 40  # bytes moved per trained parameter and step: AdamW (28), bf16 copy of the weight (6), its gradient (6)
 CELEBA, BATCHES = 202_599, (32, 256, 1024)
@@ -67,9 +67,10 @@ class Count(TorchDispatchMode):
 
 @dataclass
 class Case:
-    """A model, its input size and policy, at a batch size; all but `state` per image. `kept`: on the prefix's kept output.
+    """A model, its input size and policy, at a batch size; all but `state` per image. `cached`: trained on the cached output of
+    its frozen stages.
 
-    `first`: what comes before the network (augmentation and scaling), or with `kept` before training (the frozen prefix).
+    `first`: what comes before the network (augmentation and scaling), or with `cached` before training (the frozen stages).
     Seconds: `alone` of network and optimizer, `device` with `first` and the copy to the device.
     """
 
@@ -90,8 +91,8 @@ class Case:
         return batch / (self.fixed + batch * self.copied)
 
 
-def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int = BATCH) -> Case:
-    """Counts a training step in bf16 with augment=light; with `kept` that of the trained rest alone."""
+def case(model: str, size: list[int] | None, policy: str, cached: bool, batch: int = BATCH) -> Case:
+    """Counts a training step in bf16 with augment=light; with `cached` that of the trained rest alone."""
     cfg = compose("train", [f"model={model}", f"finetune={policy}", *([f"model.image_size={size}"] if size else [])])
     with torch.device("meta"):
         network = create_network(cfg, Task.from_config(["female", "male"], ordinal=False, loss="auto"))
@@ -99,7 +100,7 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
     freezing.freeze(network, start)
     freezing.eval_frozen(network.train(), start)
     parameters = freezing.count_parameters(network)
-    network, begin = network.bfloat16(), network.num_constant_layers(start) if kept else 0
+    network, begin = network.bfloat16(), network.num_constant_layers(start) if cached else 0
     weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     saved: dict[int, int] = {}
 
@@ -111,7 +112,7 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
     images = torch.empty(batch, *size, 3, dtype=torch.uint8, device="meta").permute(0, 3, 1, 2)
     matrices, factors = augment.Augmentation(cfg.augment).draw(batch, *size, torch.Generator())
     with torch.no_grad(), Count() as first:
-        if kept:
+        if cached:
             inputs = network(images.bfloat16(), 0, begin)
         else:
             images = augment.relight_by_torch(augment.warp_by_torch(images, matrices), factors)  # on CUDA too: torch
@@ -120,14 +121,14 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
         loss = network(inputs, begin).float().mean()
         forward = step.flops
         loss.backward()
-    fed = inputs[0].numel() * 2 if kept else size[0] * size[1] * 3
-    before = 0 if kept else 1
+    fed = inputs[0].numel() * 2 if cached else size[0] * size[1] * 3
+    before = 0 if cached else 1
     alone, device = {}, {}
     for gpu, (_, memory, pcie) in GPUS.items():
         alone[gpu] = (step.seconds[gpu] + parameters["trainable"] * STATE / memory / MEMORY) / batch
         device[gpu] = alone[gpu] + before * first.seconds[gpu] / batch + fed / pcie
     return Case(
-        name=f"`{cfg.model.get('name', model)}` {size[0]}×{size[1]} {policy}{', kept' if kept else ''}",
+        name=f"`{cfg.model.get('name', model)}` {size[0]}×{size[1]} {policy}{', cached' if cached else ''}",
         forward=forward / batch,
         flops=step.flops / batch,
         bytes=(before * first.bytes + step.bytes) / batch,
@@ -143,7 +144,7 @@ def case(model: str, size: list[int] | None, policy: str, kept: bool, batch: int
 
 
 def gather_rate(height: int, width: int, batch: int = BATCH) -> float:
-    """Bytes/s of `store.RowArray`, which serves packed pixels: batches of random rows of a file in the page cache, one core."""
+    """Bytes/s of `RowArray`, which serves packed pixels: batches of random rows of a file in the page cache, one core."""
     count = 2**28 // (height * width * 3)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.npy"
@@ -169,8 +170,8 @@ def table(header: str, lines: list[list[str]]) -> str:
     return markdown.table(header.split(" | "), lines, numbers=True)
 
 
-def work(c: Case, kept: bool) -> list[str]:
-    augmented = 0 if kept else c.first.bytes / BATCH
+def work(c: Case, cached: bool) -> list[str]:
+    augmented = 0 if cached else c.first.bytes / BATCH
     numbers = (
         c.forward / 1e9,
         c.flops / 1e9,
@@ -236,7 +237,7 @@ def tables() -> str:
     sizes = {"1 kB": (18, 19), "64×64": (64, 64), "178×218": (178, 218)}
     gathers = [f"{digits(gather_rate(*size) / 1e9, 2)} GB/s with rows of {name}" for name, size in sizes.items()]
     counts = (
-        "forward GFLOP | training GFLOP | memory traffic MB | of it augmentation and scaling | kept for backward MB"
+        "forward GFLOP | training GFLOP | memory traffic MB | of it augmentation and scaling | stored for backward MB"
     )
     limits = "of one core's copying | of PCIe | of NVMe | host at batch 32 | at 256 | at 1024 | device-bound from batch"
     return "\n\n".join(
@@ -251,10 +252,10 @@ def tables() -> str:
                 [rates(at[repr(k)], counted[repr(k)]) for k in CASES],
             ),
             celeba(at),
-            f"VGG16 at 178×218, `full`, batch {BATCH}: {digits(beside)} GB of weights, gradients, AdamW's state and kept "
+            f"VGG16 at 178×218, `full`, batch {BATCH}: {digits(beside)} GB of weights, gradients, AdamW's state and stored "
             f"activations; with CelebA's pixels beside them {digits(beside + packed)} GB. Pixels and block 4 at 178×218 "
             f"together: {digits(block + packed)} GB.",
-            f"Measured where this was written (one CPU core, page cache): `store.RowArray` gathers {', '.join(gathers)}.",
+            f"Measured where this was written (one CPU core, page cache): `RowArray` gathers {', '.join(gathers)}.",
         )
     )
 
