@@ -86,3 +86,10 @@ def test_a_disk_without_room_is_told_before_anything_is_made(monkeypatch):
     with pytest.raises(NoRoom, match=r"a: 0\.00 GB, and .* has room for 0\.00"):
         kept("a")
     assert not folder().exists()
+
+
+def test_get_or_create_counts_only_arrays_of_its_own_folder(tmp_path, monkeypatch):
+    elsewhere = kept("a")
+    monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "other"))
+    monkeypatch.setenv("FACEATTR_CACHE_GB", "1.5e-6")
+    assert len(kept("b")) == len(elsewhere)

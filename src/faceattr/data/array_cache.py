@@ -195,7 +195,8 @@ def _room() -> int:
 
 
 def _used() -> dict[Path, int]:
-    return {rows.file: rows.nbytes for rows in _in_use}
+    """Size of each array in the folder that this process has open."""
+    return {rows.file: rows.nbytes for rows in _in_use if rows.file.parent == folder()}
 
 
 def _limit() -> int:
