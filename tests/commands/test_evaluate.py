@@ -1,0 +1,63 @@
+"""evaluate.py takes the pixels that training decoded, whatever it evaluates."""
+
+import os
+from pathlib import Path
+
+import pytest
+from programs import TINY, Ended, quick
+
+from faceattr.data.array_cache import folder
+from faceattr.data.sources import sample
+
+CKPT = "ckpt=run/checkpoints/best.ckpt"
+
+
+def evaluate(*arguments: str, cwd: Path) -> Ended:
+    ended = quick("evaluate", *arguments, cwd=cwd)
+    assert ended.code == 0, ended.err
+    return ended
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run on 60 images, of which none can be decoded any more: their files have kept size and date only."""
+    place = tmp_path_factory.mktemp("evaluate")
+    root = sample.write("csv", place / "data", n=60, image_size=32)
+    given = ("data=csv", f"data.root={root}", *(key for key in TINY if not key.startswith("data.")))
+    ended = quick("train", *given, "trainer.max_epochs=1", "hydra.run.dir=run", cwd=place)
+    assert ended.code == 0, ended.err
+    for file in root.rglob("*.jpg"):
+        stat = file.stat()
+        file.write_bytes(bytes(stat.st_size))
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return place
+
+
+def pixel_arrays() -> set[str]:
+    return {file.name for file in folder().glob("pixels-*.npy")}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("split=val",),
+        ("split=train",),
+        ("split=all", "evaluate.leakage=true"),
+        ("split=test", "compare=run/checkpoints/last.ckpt"),
+        ("split=test", "evaluate.calibrate=true"),
+    ],
+    ids=["val", "train", "all", "compare", "calibrate"],
+)
+def test_evaluate_decodes_nothing_that_training_decoded(trained, arguments, tmp_path):
+    before = pixel_arrays()
+    evaluate(CKPT, *arguments, f"hydra.run.dir={tmp_path / 'out'}", cwd=trained)
+    assert pixel_arrays() == before
+    assert list((tmp_path / "out").glob("gallery_*.png"))
+    assert not (tmp_path / "out" / "bad_images.csv").exists()
+
+
+def test_evaluate_of_other_data_decodes_only_the_split(trained, tmp_path):
+    root = sample.write("folders", tmp_path / "other", n=60, image_size=32)
+    next((root / "Train").rglob("*.jpg")).write_text("no image")
+    given = ("data=folders", f"data.root={root}", "data.class_map={Female:female,Male:male}", "split=val")
+    evaluate(CKPT, *given, f"hydra.run.dir={tmp_path / 'out'}", cwd=trained)
