@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from composing import compose_config
 from PIL import Image
 
 import faceattr
 from faceattr.commands.launch import COMMANDS
+from faceattr.commands.settings import create_network
 from faceattr.data import table
 from faceattr.metrics import evaluation, registry
 from faceattr.models import conv_stacks
@@ -146,3 +148,15 @@ def test_extending_metric_example_has_a_value_and_an_interval(monkeypatch):
     metrics |= evaluation.intervals_of(metrics, task, scores, truth, None)
     assert metrics["specificity"] == pytest.approx(metrics["recall_no"])
     assert metrics["specificity_low"] < metrics["specificity"] < metrics["specificity_high"]
+
+
+def test_models_page_gives_the_parameters_of_each_network():
+    rows = re.findall(r"^\| `(\w+)` .*\| ([\d,]+) \| [^|]+ \|$", read("docs/models.md"), re.M)
+    task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
+    counts = {}
+    for model, _ in rows:
+        with torch.device("meta"):
+            network = create_network(compose_config(f"model={model}"), task)
+        counts[model] = f"{sum(parameter.numel() for parameter in network.parameters()):,}"
+    assert dict(rows) == counts
+    assert set(counts) == {file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
