@@ -60,28 +60,28 @@ def write_png(path: Path, header: tuple[int, int, int, int], rows: bytes) -> Pat
         ("png_called.jpg", {"format": "PNG"}),
     ],
 )
-def test_each_format_decodes_to_its_pixels(tmp_path, name, options):
+def test_decode_gives_the_pixels_of_each_format(tmp_path, name, options):
     found = pixels(saved(tmp_path / name, BLOCKS, **options))
     assert found.shape == BLOCKS.shape
     assert np.abs(found - BLOCKS).max() <= (8 if options.get("quality") else 0)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
-def test_greyscale_becomes_three_equal_channels(tmp_path, suffix):
+def test_decode_greyscale_gives_three_equal_channels(tmp_path, suffix):
     grey = np.kron(np.array([[0, 90], [180, 255]], np.uint8), np.ones((8, 8), np.uint8))
     found = pixels(saved(tmp_path / f"x.{suffix}", grey))
     assert (found == found[..., :1]).all()
     assert np.abs(found[..., 0] - grey).max() <= 2
 
 
-def test_one_bit_becomes_black_and_white(tmp_path):
+def test_decode_one_bit_gives_black_and_white(tmp_path):
     bits = np.array([[True, False, True], [False, False, True]])
     for suffix in ("png", "bmp"):
         found = pixels(saved(tmp_path / f"x.{suffix}", bits))
         assert (found == bits[..., None] * 255).all()
 
 
-def test_palette_gives_its_colours(tmp_path):
+def test_decode_palette_gives_its_colours(tmp_path):
     palette = Image.fromarray(BLOCKS).quantize(6)
     for suffix in ("png", "bmp"):
         palette.save(tmp_path / f"x.{suffix}")
@@ -90,7 +90,7 @@ def test_palette_gives_its_colours(tmp_path):
         assert (pixels(tmp_path / f"x.{suffix}") == np.asarray(palette.convert("RGB"))).all()
 
 
-def test_palette_transparency_is_white(tmp_path):
+def test_decode_palette_transparency_is_white(tmp_path):
     image = Image.new("P", (4, 1))
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     image.putdata([0, 1, 2, 1])
@@ -101,7 +101,7 @@ def test_palette_transparency_is_white(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("RGBA", "png"), ("RGBA", "webp"), ("LA", "png")])
-def test_alpha_is_blended_with_white(tmp_path, mode, suffix):
+def test_decode_blends_alpha_with_white(tmp_path, mode, suffix):
     alpha = np.array([[0, 51, 128, 255]], np.uint8)
     colour = np.array([[[200, 100, 0]]], np.uint8) if mode == "RGBA" else np.array([[[60, 60, 60]]], np.uint8)
     stored = np.concatenate([np.repeat(colour, 4, 1)[..., : len(mode) - 1], alpha[..., None]], 2)
@@ -112,41 +112,41 @@ def test_alpha_is_blended_with_white(tmp_path, mode, suffix):
     assert np.abs(found - expected).max() <= 1
 
 
-def test_a_transparent_colour_is_white(tmp_path):
+def test_decode_transparent_colour_is_white(tmp_path):
     rgb = np.array([[[1, 2, 3], [9, 8, 7]]], np.uint8)
     assert pixels(saved(tmp_path / "rgb.png", rgb, transparency=(1, 2, 3))).tolist() == [[WHITE, [9, 8, 7]]]
     grey = np.array([[5, 6]], np.uint8)
     assert pixels(saved(tmp_path / "grey.png", grey, transparency=5)).tolist() == [[WHITE, [6, 6, 6]]]
 
 
-def test_cmyk_jpeg_shows_its_colours(tmp_path):
+def test_decode_cmyk_gives_its_colours(tmp_path):
     path = saved(tmp_path / "x.jpg", BLOCKS, "CMYK", quality=95, subsampling=0)
     with Image.open(path) as stored:
         assert stored.mode == "CMYK"
     assert np.abs(pixels(path) - BLOCKS).max() <= 12
 
 
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
+def test_decode_scales_16_bit_grey(tmp_path):
     values = np.array([[0, 256, 257, 128 * 257, 255 * 257]], np.uint16)
     found = pixels(saved(tmp_path / "x.png", values))
     assert found[0, :, 0].tolist() == [0, 1, 1, 128, 255]
     assert (found == found[..., :1]).all()
 
 
-def test_16_bit_colour_is_scaled_not_clipped(tmp_path):
+def test_decode_scales_16_bit_colour(tmp_path):
     values = np.array([[[0, 128 * 257, 65535], [300, 40_000, 20_000]]], ">u2")
     path = write_png(tmp_path / "x.png", (2, 1, 16, 2), b"\0" + values.tobytes())
     assert np.abs(pixels(path) - values.astype(float) / 257).max() <= 1
 
 
-def test_float_pixels_are_clipped_to_the_range(tmp_path):
+def test_decode_clips_float_pixels(tmp_path):
     """None of the listed formats holds floats, but a TIFF under a listed suffix opens."""
     saved(tmp_path / "x.png", np.array([[-3.0, 0.6, 128.2, 255.0, 1e9]], np.float32), format="TIFF")
     assert pixels(tmp_path / "x.png")[0, :, 0].tolist() == [0, 1, 128, 255, 255]
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_every_exif_orientation_comes_out_upright(tmp_path, suffix):
+def test_decode_turns_every_exif_orientation_upright(tmp_path, suffix):
     across = BLOCKS.swapaxes(0, 1)
     stored = {  # EXIF 2.3, tag 0x112: where the stored row 0 and column 0 are in the upright picture
         1: BLOCKS,
@@ -172,7 +172,7 @@ def _exact(suffix: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(("typ", "count"), [(2, 1), (5, 1), (12, 1), (3, 40_000)])
-def test_odd_exif_does_not_lose_a_good_image(tmp_path, typ, count):
+def test_decode_accepts_unusual_exif(tmp_path, typ, count):
     """Orientation 6 beside an image width (tag 0x100) of a type or a length that no camera should write."""
     entries = struct.pack("<HHII", 0x100, typ, count, 50) + struct.pack("<HHIHH", 0x112, 3, 1, 6, 0)
     exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + bytes(64)
@@ -180,7 +180,7 @@ def test_odd_exif_does_not_lose_a_good_image(tmp_path, typ, count):
     assert decode(path).size == (16, 24)
 
 
-def test_exif_that_cannot_be_read_does_not_lose_a_good_image(tmp_path):
+def test_decode_accepts_unreadable_exif(tmp_path):
     info = PngInfo()
     info.add_text("Raw profile type exif", "\nexif\n    2\nno hex")
     path = saved(tmp_path / "x.png", BLOCKS, pnginfo=info)
@@ -189,14 +189,14 @@ def test_exif_that_cannot_be_read_does_not_lose_a_good_image(tmp_path):
     assert (pixels(path) == BLOCKS).all()
 
 
-def test_an_icc_profile_changes_nothing(tmp_path):
+def test_decode_ignores_icc_profiles(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert (pixels(saved(tmp_path / "x.png", NOISE, icc_profile=profile)) == NOISE).all()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
-def test_truncated_files_are_unreadable(tmp_path, suffix, share):
+def test_decode_refuses_truncated_files(tmp_path, suffix, share):
     path = saved(tmp_path / f"x.{suffix}", NOISE)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
@@ -204,7 +204,7 @@ def test_truncated_files_are_unreadable(tmp_path, suffix, share):
         decode(path)
 
 
-def test_what_is_no_image_is_unreadable_with_a_reason(tmp_path):
+def test_decode_gives_a_reason_for_what_is_no_image(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.png").write_text("path,label\n1.jpg,male\n")
     (tmp_path / "folder.jpg").mkdir()
@@ -222,7 +222,7 @@ def test_what_is_no_image_is_unreadable_with_a_reason(tmp_path):
             decode(tmp_path / name)
 
 
-def test_a_decompression_bomb_is_refused_unread(tmp_path):
+def test_decode_refuses_a_decompression_bomb_before_decoding(tmp_path):
     """A whole file of 50 kB that unpacks to 1.2 GB of RGB."""
     side = 20_000
     path = write_png(tmp_path / "bomb.png", (side, side, 1, 0), bytes((side // 8 + 1) * side))
@@ -234,7 +234,7 @@ def test_a_decompression_bomb_is_refused_unread(tmp_path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 20_000  # kB
 
 
-def test_read_gives_height_by_width_without_swapping(tmp_path):
+def test_read_gives_height_by_width(tmp_path):
     left_red = np.zeros((20, 20, 3), np.uint8)
     left_red[:, :10, 0] = 255
     found = read(saved(tmp_path / "x.png", left_red), InputSpec(6, 10, "bilinear", "unit"))
@@ -245,23 +245,23 @@ def test_read_gives_height_by_width_without_swapping(tmp_path):
 
 
 @pytest.mark.parametrize("mode", INTERPOLATIONS)
-def test_interpolation_is_pillows_of_that_name(tmp_path, mode):
+def test_read_interpolates_as_pillow_does(tmp_path, mode):
     path = saved(tmp_path / "x.png", NOISE)
     expected = Image.fromarray(NOISE).resize((10, 6), Image.Resampling[mode.upper()])
     assert (read(path, InputSpec(6, 10, mode, "unit")) == np.asarray(expected)).all()
 
 
-def test_interpolation_modes_differ(tmp_path):
+def test_read_interpolations_differ(tmp_path):
     path = saved(tmp_path / "x.png", NOISE)
     found = {read(path, InputSpec(6, 10, mode, "unit")).tobytes() for mode in INTERPOLATIONS}
     assert len(found) == len(INTERPOLATIONS)
 
 
-def test_an_image_of_the_right_size_is_not_resampled(tmp_path):
+def test_read_does_not_resample_an_image_of_the_right_size(tmp_path):
     assert (read(saved(tmp_path / "x.png", NOISE), InputSpec(40, 30, "bicubic", "unit")) == NOISE).all()
 
 
-def test_read_many_in_threads_equals_one_by_one_and_lists_the_bad(tmp_path):
+def test_read_many_equals_read_and_lists_unreadable_images(tmp_path):
     spec = InputSpec(5, 7, "bilinear", "unit")
     rng = np.random.default_rng(1)
     paths = [str(saved(tmp_path / f"{i}.png", rng.integers(0, 256, (9 + i, 14, 3), dtype=np.uint8))) for i in range(17)]

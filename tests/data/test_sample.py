@@ -29,7 +29,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(line, capture_output=True, text=True, timeout=120)
 
 
-def test_table_follows_the_contract(tmp_path: Path) -> None:
+def test_load_gives_the_columns_of_the_contract(tmp_path: Path) -> None:
     table = sample.load(str(tmp_path), n=60, image_size=SIZE)
     assert list(table.columns[:3]) == ["path", "label", "group"]
     assert table["path"].str.startswith(f"v{sample.VERSION}_n60_size{SIZE}_seed0/images/").all()
@@ -42,19 +42,19 @@ def test_table_follows_the_contract(tmp_path: Path) -> None:
         assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (SIZE, SIZE))
 
 
-def test_age_classes_are_ordered_and_fit_the_years(tmp_path: Path) -> None:
+def test_load_age_classes_are_ordered_and_fit_the_age(tmp_path: Path) -> None:
     table = sample.load(str(tmp_path), n=60, image_size=SIZE, attribute="age")
     assert table.attrs == {"classes": ["young", "middle", "old"], "ordinal": True}
     years = pd.cut(table["age"], [0, 30, 50, 200], right=False, labels=["young", "middle", "old"])
     assert (table["label"] == years).all()
 
 
-def test_users_classes_keep_their_order(tmp_path: Path) -> None:
+def test_load_keeps_the_order_of_classes(tmp_path: Path) -> None:
     table = sample.load(str(tmp_path), n=6, image_size=SIZE, classes=["male", "female"])
     assert table.attrs["classes"] == ["male", "female"]
 
 
-def test_identities_have_several_pictures_of_one_person(tmp_path: Path) -> None:
+def test_load_gives_several_pictures_per_identity(tmp_path: Path) -> None:
     table = sample.load(str(tmp_path), n=200, image_size=16)
     whole = table.groupby("group").size().drop(table["group"].iloc[-1])  # the last may be cut off by n
     assert whole.between(3, 6).all()
@@ -63,14 +63,14 @@ def test_identities_have_several_pictures_of_one_person(tmp_path: Path) -> None:
     assert len(set(contents(tmp_path, table))) == 200
 
 
-def test_a_picture_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+def test_load_pictures_do_not_depend_on_n(tmp_path: Path) -> None:
     few = sample.load(str(tmp_path), n=10, image_size=SIZE)
     many = sample.load(str(tmp_path), n=25, image_size=SIZE)
     assert contents(tmp_path, few) == contents(tmp_path, many)[:10]
     pd.testing.assert_frame_equal(few.drop(columns="path"), many.drop(columns="path")[:10])
 
 
-def test_seed_decides_the_pictures(tmp_path: Path) -> None:
+def test_load_pictures_depend_on_sample_seed(tmp_path: Path) -> None:
     one = sample.load(str(tmp_path / "a"), n=10, image_size=SIZE)
     again = sample.load(str(tmp_path / "b"), n=10, image_size=SIZE)
     other = sample.load(str(tmp_path / "b"), n=10, image_size=SIZE, sample_seed=1)
@@ -78,7 +78,7 @@ def test_seed_decides_the_pictures(tmp_path: Path) -> None:
     assert not set(contents(tmp_path / "a", one)) & set(contents(tmp_path / "b", other))
 
 
-def test_pool_draws_the_same_as_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draw_faces_gives_the_same_in_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = sample.load(str(tmp_path / "alone"), n=70, image_size=16)
     monkeypatch.setattr(sample, "POOL_FROM", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
@@ -86,7 +86,7 @@ def test_pool_draws_the_same_as_one_process(tmp_path: Path, monkeypatch: pytest.
     assert contents(tmp_path / "alone", alone) == contents(tmp_path / "pooled", pooled)
 
 
-def test_faces_are_drawn_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_load_draws_faces_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     table = sample.load(str(tmp_path), n=6, image_size=SIZE)
     drawn = {path: (tmp_path / path).stat().st_mtime_ns for path in table["path"]}
@@ -99,7 +99,7 @@ def test_faces_are_drawn_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     assert f"from {tmp_path}" in second
 
 
-def test_what_an_interrupted_drawing_left_is_not_used(tmp_path: Path) -> None:
+def test_load_ignores_an_incomplete_folder(tmp_path: Path) -> None:
     script = f"from faceattr.data.sources.sample import load; load({str(tmp_path)!r}, n=390, image_size=128)"
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         deadline = time.monotonic() + 60
@@ -113,7 +113,7 @@ def test_what_an_interrupted_drawing_left_is_not_used(tmp_path: Path) -> None:
     assert all((tmp_path / path).is_file() for path in table["path"])
 
 
-def test_a_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_leaves_no_files_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -123,7 +123,7 @@ def test_a_failed_drawing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(tmp_path.iterdir())
 
 
-def test_two_that_draw_at_once_do_not_clash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_twice_at_once_gives_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     draw_faces = sample.draw_faces
 
@@ -149,13 +149,13 @@ def test_two_that_draw_at_once_do_not_clash(tmp_path: Path, monkeypatch: pytest.
         ({"sample_seed": -1}, "sample_seed=-1"),
     ],
 )
-def test_bad_arguments_are_named(tmp_path: Path, arguments: dict, message: str) -> None:
+def test_load_refuses_invalid_arguments(tmp_path: Path, arguments: dict, message: str) -> None:
     with pytest.raises(FaceattrError, match=message):
         sample.load(str(tmp_path), **arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_features_overlap_between_the_genders() -> None:
+def test_imagine_features_overlap_between_the_genders() -> None:
     people = [imagine(identity, 0, 0) for identity in range(600)]
     for feature in ("jaw", "brow", "lips", "build"):
         women, men = (
@@ -168,7 +168,7 @@ def test_features_overlap_between_the_genders() -> None:
     assert any(one.hair_length == "short" for one in people if one.gender == "female")
 
 
-def test_csv_layout(tmp_path: Path) -> None:
+def test_write_csv_layout(tmp_path: Path) -> None:
     out = sample.write("csv", tmp_path / "out", n=20, image_size=SIZE)
     index = pd.read_csv(out / "results.csv")
     assert list(index.columns) == ["Filename", "Gender", "Age"]
@@ -180,7 +180,7 @@ def test_csv_layout(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == ["images", "results.csv"]
 
 
-def test_folders_layout(tmp_path: Path) -> None:
+def test_write_folders_layout(tmp_path: Path) -> None:
     out = sample.write("folders", tmp_path / "out", n=60, image_size=SIZE)
     files = sorted(out.rglob("*.jpg"), key=lambda file: file.name)
     assert len(files) == 60
@@ -192,7 +192,7 @@ def test_folders_layout(tmp_path: Path) -> None:
     assert (faces["gender"].groupby(split).nunique() == 2).all()
 
 
-def test_celeba_layout(tmp_path: Path) -> None:
+def test_write_celeba_layout(tmp_path: Path) -> None:
     out = sample.write("celeba", tmp_path / "out", n=60)
     names = [f"{i:06d}.jpg" for i in range(1, 61)]
     assert sorted(file.name for file in (out / "img_align_celeba").iterdir()) == names
@@ -213,7 +213,7 @@ def test_celeba_layout(tmp_path: Path) -> None:
     assert identity.nunique() == faces["group"].nunique()
 
 
-def test_imfdb_layout(tmp_path: Path) -> None:
+def test_write_imfdb_layout(tmp_path: Path) -> None:
     out = sample.write("imfdb", tmp_path / "out", n=40, image_size=SIZE)
     index = pd.read_csv(out / "train.csv")
     assert list(index.columns) == ["ID", "Class"]
@@ -221,19 +221,19 @@ def test_imfdb_layout(tmp_path: Path) -> None:
     assert sorted(file.name for file in (out / "Train").iterdir()) == index["ID"].tolist()
 
 
-def test_write_refuses_a_folder_with_something_in_it(tmp_path: Path) -> None:
+def test_write_refuses_a_folder_that_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(FaceattrError, match="not empty"):
         sample.write("csv", tmp_path, n=3, image_size=SIZE)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_write_takes_an_empty_folder(tmp_path: Path) -> None:
+def test_write_accepts_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert (sample.write("csv", tmp_path / "out", n=3, image_size=SIZE) / "results.csv").is_file()
 
 
-def test_command_line_writes_and_says_so(tmp_path: Path) -> None:
+def test_main_writes_a_layout(tmp_path: Path) -> None:
     done = command("layout=imfdb", "n=12", "image_size=32", f"out={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     assert "12 generated faces" in done.stdout
@@ -251,7 +251,7 @@ def test_command_line_writes_and_says_so(tmp_path: Path) -> None:
         (["layout=csv", "out=x", "n=many"], "many"),
     ],
 )
-def test_command_line_errors_are_one_line(arguments: list[str], message: str) -> None:
+def test_main_errors_are_one_line(arguments: list[str], message: str) -> None:
     done = command(*arguments)
     assert done.returncode == 1
     assert message in done.stderr
@@ -259,6 +259,6 @@ def test_command_line_errors_are_one_line(arguments: list[str], message: str) ->
     assert not Path("x").exists()
 
 
-def test_torch_is_not_imported() -> None:
+def test_sample_does_not_import_torch() -> None:
     script = "import sys, faceattr.data.sources.sample; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

@@ -48,7 +48,7 @@ def labels(table: pd.DataFrame) -> dict[str, str]:
         ("imfdb", imfdb.load, ["young", "middle", "old"]),
     ],
 )
-def test_layout_gives_a_table_of_all_images(written, layout, load, classes):
+def test_load_gives_a_table_of_all_images(written, layout, load, classes):
     root = written(layout)
     table = load(root)
     there = {path.relative_to(root).as_posix() for path in root.rglob("*.jpg")}
@@ -61,7 +61,7 @@ def test_layout_gives_a_table_of_all_images(written, layout, load, classes):
 
 @pytest.mark.parametrize("source", [csv, folders, celeba, imfdb])
 @pytest.mark.parametrize("root", ["nowhere", ""])
-def test_missing_root_names_the_key_and_the_layout(source, root, tmp_path):
+def test_load_refuses_a_missing_root_and_describes_the_layout(source, root, tmp_path):
     with pytest.raises(FaceattrError, match=r"data\.root is not .*Expected there: "):
         source.load(tmp_path / root if root else None)
 
@@ -69,7 +69,7 @@ def test_missing_root_names_the_key_and_the_layout(source, root, tmp_path):
 # csv ---------------------------------------------------------------------------------------------------------------
 
 
-def test_csv_gender_of_s0_is_named_without_a_map(tmp_path):
+def test_csv_load_names_the_genders_of_s0_without_a_map(tmp_path):
     make(tmp_path, "images/1.jpg", results__csv="Filename,Gender,Age\n1.jpg,0,31\n2.jpg,1,4\n")
     table = csv.load(tmp_path)
     assert labels(table) == {"images/1.jpg": "male", "images/2.jpg": "female"}
@@ -79,7 +79,7 @@ def test_csv_gender_of_s0_is_named_without_a_map(tmp_path):
 
 @pytest.mark.parametrize("raw", ["0", " 0 ", "0.0", '"0"', "00"])
 @pytest.mark.parametrize("key", [0, "0", 0.0])
-def test_csv_label_map_compares_values_as_text(tmp_path, raw, key):
+def test_csv_load_compares_label_map_as_text(tmp_path, raw, key):
     make(tmp_path, "images/1.jpg", results__csv=f"Filename,sex\n1.jpg,{raw}\n2.jpg,1\n3.jpg,\n")
     table = csv.load(tmp_path, label_column="sex", label_map={key: "man", 1: "woman"})
     same = raw != "00"
@@ -88,13 +88,13 @@ def test_csv_label_map_compares_values_as_text(tmp_path, raw, key):
     assert table.attrs["classes"] == ["man", "woman"]
 
 
-def test_csv_unknown_labels_stay_for_the_check_and_classes_are_sorted_without_a_map(tmp_path):
+def test_csv_load_keeps_unknown_labels_and_sorts_classes_without_a_map(tmp_path):
     make(tmp_path, "images/1.jpg", results__csv="Filename,kind\n1.jpg,b\n2.jpg,a\n3.jpg,None\n")
     assert csv.load(tmp_path, label_column="kind").attrs["classes"] == ["None", "a", "b"]
     assert csv.load(tmp_path, label_column="kind", label_map={"a": "x"})["label"].tolist() == ["b", "x", "None"]
 
 
-def test_csv_bins_are_right_open_ordered_and_keep_the_number(tmp_path):
+def test_csv_load_bins_are_right_open_and_keep_the_number(tmp_path):
     make(tmp_path, "images/1.jpg", results__csv="Filename,age\n1.jpg,29.9\n2.jpg,30\n3.jpg,49\n4.jpg,50\n5.jpg,\n")
     table = csv.load(tmp_path, label_column="age", bins=[30, 50], classes=["young", "middle", "old"])
     assert table["label"].tolist()[:4] == ["young", "middle", "middle", "old"]
@@ -103,9 +103,11 @@ def test_csv_bins_are_right_open_ordered_and_keep_the_number(tmp_path):
     assert table["age"].tolist()[:4] == [29.9, 30, 49, 50]
 
 
-def test_csv_bins_name_the_rows_that_are_no_numbers(tmp_path):
+def test_csv_load_bins_lists_cells_that_are_no_numbers(tmp_path):
     make(tmp_path, "images/1.jpg", results__csv="Filename,age\n1.jpg,29\n2.jpg,old\n3.jpg,nan\n")
-    with pytest.raises(FaceattrError, match=r"2 of column 'age' .*row 2 \(2\.jpg\): 'old'; row 3 \(3\.jpg\): 'nan'"):
+    with pytest.raises(
+        FaceattrError, match=r"2 cells of column 'age' .*row 2 \(2\.jpg\): 'old'; row 3 \(3\.jpg\): 'nan'"
+    ):
         csv.load(tmp_path, label_column="age", bins=[30], classes=["young", "old"])
 
 
@@ -114,7 +116,7 @@ def test_csv_bins_name_the_rows_that_are_no_numbers(tmp_path):
     [
         ({"bins": [30, 50]}, r"makes 3 classes; data\.classes names 0"),
         ({"bins": [30, 50], "classes": ["a", "b"]}, r"makes 3 classes; data\.classes names 2"),
-        ({"bins": [50, 30], "classes": ["a", "b", "c"]}, "numbers that rise"),
+        ({"bins": [50, 30], "classes": ["a", "b", "c"]}, "increasing numbers"),
         ({"bins": [30], "classes": ["a", "b"], "label_map": {0: "a"}}, "exclude each other"),
         ({"file": "other.csv"}, r"data\.file does not exist: .*other\.csv\. Tables there: results\.csv"),
         ({"image_column": "name"}, r"data\.image_column=name: .*Its columns: Filename, Gender"),
@@ -124,7 +126,7 @@ def test_csv_bins_name_the_rows_that_are_no_numbers(tmp_path):
         ({"image_dir": "pictures"}, r"data\.image_dir does not exist: .*pictures"),
     ],
 )
-def test_csv_settings_that_do_not_fit(tmp_path, keys, message):
+def test_csv_load_refuses_invalid_settings(tmp_path, keys, message):
     make(tmp_path, "images/1.jpg", results__csv="Filename,Gender\n1.jpg,0\n")
     with pytest.raises(FaceattrError, match=message) as error:
         csv.load(tmp_path, **keys)
@@ -133,7 +135,7 @@ def test_csv_settings_that_do_not_fit(tmp_path, keys, message):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
-def test_csv_separator_and_encoding_are_detected(tmp_path, separator, encoding):
+def test_csv_load_detects_separator_and_encoding(tmp_path, separator, encoding):
     rows = [["Filename", "Gender", "Name, full"], ["josé.jpg", "1", '"a, b; c"']]
     text = "\r\n".join(separator.join(f'"{c}"' if separator in c and '"' not in c else c for c in row) for row in rows)
     make(tmp_path, "images/josé.jpg", results__csv=text.encode(encoding))
@@ -143,18 +145,18 @@ def test_csv_separator_and_encoding_are_detected(tmp_path, separator, encoding):
 
 
 @pytest.mark.parametrize("text", ["", "Filename,Gender\n1.jpg,0\n2.jpg,1,2,3\n", 'Filename,Gender\n"1.jpg,0\n'])
-def test_csv_that_is_none_is_one_message(tmp_path, text):
+def test_csv_load_refuses_a_file_that_is_no_csv(tmp_path, text):
     make(tmp_path, "images/1.jpg", results__csv=text)
     with pytest.raises(FaceattrError, match="is not a readable CSV"):
         csv.load(tmp_path)
 
 
-def test_csv_without_rows_is_an_empty_table(tmp_path):
+def test_csv_load_without_rows_gives_an_empty_table(tmp_path):
     make(tmp_path, "images/1.jpg", results__csv="Filename,Gender,Age\n")
     assert csv.load(tmp_path).empty
 
 
-def test_csv_image_names_without_extension(tmp_path):
+def test_csv_load_completes_image_names_without_extension(tmp_path):
     files = ["images/001.jpg", "images/v1.2.PNG", "images/003", "images/notes.txt"]
     make(tmp_path, *files, results__csv="Filename,Gender\n001,0\nv1.2,1\n003,0\n004,1\nnotes,1\n,0\n")
     paths = csv.load(tmp_path)["path"].tolist()
@@ -162,19 +164,19 @@ def test_csv_image_names_without_extension(tmp_path):
     assert pd.isna(paths[5])
 
 
-def test_csv_image_name_that_could_be_two_files(tmp_path):
+def test_csv_load_refuses_an_ambiguous_image_name(tmp_path):
     make(tmp_path, "images/1.jpg", "images/1.png", results__csv="Filename,Gender\n1,0\n")
     with pytest.raises(FaceattrError, match=r"'images/1' may be images/1\.jpg or images/1\.png"):
         csv.load(tmp_path)
 
 
 @pytest.mark.parametrize("image_dir", [None, "", "."])
-def test_csv_paths_relative_to_root(tmp_path, image_dir):
+def test_csv_load_paths_are_relative_to_root(tmp_path, image_dir):
     make(tmp_path, "Train/1.jpg", results__csv="Filename,Gender\nTrain\\1.jpg,0\n")
     assert [Path(path) for path in csv.load(tmp_path, image_dir=image_dir)["path"]] == [Path("Train/1.jpg")]
 
 
-def test_csv_split_group_and_the_columns_that_are_not_asked_for(tmp_path, caplog):
+def test_csv_load_reads_split_and_group_and_keeps_other_columns(tmp_path, caplog):
     text = (
         "Filename,Gender,part,who,split\n1.jpg,0,Training,007,x\n2.jpg,1,VALID,7,y\n3.jpg,1,dev,,z\n4.jpg,1,later,7,\n"
     )
@@ -197,7 +199,7 @@ def test_csv_split_group_and_the_columns_that_are_not_asked_for(tmp_path, caplog
     ("names", "splits"),
     [(("Train", "Validation", "Test"), ["train", "val", "test"]), (("TRAINING", "valid", "testing"), None)],
 )
-def test_folders_split_names(tmp_path, names, splits):
+def test_folders_load_recognises_split_names(tmp_path, names, splits):
     make(tmp_path, *(f"{name}/{c}/{name}.jpg" for name in names for c in ("Female", "Male")))
     table = folders.load(tmp_path)
     assert dict(zip(table["path"].str.split("/").str[0], table["split"], strict=True)) == dict(
@@ -206,7 +208,7 @@ def test_folders_split_names(tmp_path, names, splits):
     assert table.attrs["classes"] == ["Female", "Male"]
 
 
-def test_folders_without_splits_recursive_and_only_images(tmp_path):
+def test_folders_load_without_splits_finds_images_at_any_depth(tmp_path):
     files = ["man/a/b/1.JPG", "man/2.webp", "man/notes.txt", "man/.hidden.jpg", "woman/3.bmp"]
     make(tmp_path, *files, "loose.jpg", "__MACOSX/man/1.jpg", ".cache/man/1.jpg")
     table = folders.load(tmp_path, class_map={"man": "male", "woman": "female"})
@@ -215,7 +217,7 @@ def test_folders_without_splits_recursive_and_only_images(tmp_path):
     assert table.attrs["classes"] == ["male", "female"]  # in the order of the folders' names
 
 
-def test_folders_all_of_s3_is_ignored_unless_named(tmp_path, caplog):
+def test_folders_load_ignores_other_folders_unless_in_split_map(tmp_path, caplog):
     make(tmp_path, *(f"{part}/{c}/1.jpg" for part in ("all", "train", "val") for c in ("man", "woman")))
     with caplog.at_level(logging.INFO):
         table = folders.load(tmp_path)
@@ -234,25 +236,25 @@ def test_folders_all_of_s3_is_ignored_unless_named(tmp_path, caplog):
         ({"identity_file": "train/man/1.jpg"}, r"1\.jpg has no identity of 2 images, e\.g\. train/man/1\.jpg"),
     ],
 )
-def test_folders_settings_that_do_not_fit(tmp_path, keys, message):
+def test_folders_load_refuses_invalid_settings(tmp_path, keys, message):
     make(tmp_path, "train/man/1.jpg", "train/woman/1.jpg")
     with pytest.raises(FaceattrError, match=message):
         folders.load(tmp_path, **keys)
 
 
-def test_folders_identities_from_a_file(tmp_path):
+def test_folders_load_reads_identities(tmp_path):
     make(tmp_path, "train/man/1.jpg", "val/man/2.jpg", "train/woman/3.jpg", identity__txt="1.jpg 7\n2.jpg 7\n3.jpg 8\n")
     table = folders.load(tmp_path, identity_file="identity.txt")
     assert dict(zip(table["path"].str[-5:], table["group"], strict=True)) == {"1.jpg": "7", "2.jpg": "7", "3.jpg": "8"}
 
 
-def test_folders_a_split_can_be_left_open(tmp_path):
+def test_folders_load_split_map_null_leaves_the_split_open(tmp_path):
     make(tmp_path, "train/man/1.jpg", "val/man/2.jpg")
     table = folders.load(tmp_path, split_map={"train": None, "val": "test"}).set_index("path")["split"]
     assert pd.isna(table["train/man/1.jpg"]) and table["val/man/2.jpg"] == "test"
 
 
-def test_folders_without_class_folders(tmp_path):
+def test_folders_load_refuses_a_root_without_class_folders(tmp_path):
     make(tmp_path, "1.jpg", "2.jpg")
     with pytest.raises(FaceattrError, match=r"no images in class folders\. Expected there: <split>/<class>"):
         folders.load(tmp_path)
@@ -278,7 +280,7 @@ def make_celeba(root: Path, images: str = "img_align_celeba", files: str = "") -
     ("images", "files"),
     [("img_align_celeba", ""), ("celeba/img_align_celeba", "celeba"), ("Img/img_align_celeba", "Anno")],
 )
-def test_celeba_text_files_flat_of_torchvision_and_of_the_archives(tmp_path, images, files):
+def test_celeba_load_reads_text_files_in_all_layouts(tmp_path, images, files):
     table = celeba.load(make_celeba(tmp_path, images, files))
     assert labels(table) == {f"{images}/1.jpg": "male", f"{images}/2.jpg": "female", f"{images}/3.jpg": "female"}
     assert table["split"].tolist() == ["train", "val", "test"]
@@ -288,7 +290,7 @@ def test_celeba_text_files_flat_of_torchvision_and_of_the_archives(tmp_path, ima
 
 
 @pytest.mark.parametrize("images", ["img_align_celeba", "img_align_celeba/img_align_celeba"])
-def test_celeba_csv_variant_of_kaggle(tmp_path, images):
+def test_celeba_load_reads_the_csv_files_of_kaggle(tmp_path, images):
     make(
         tmp_path,
         *(f"{images}/{i}.jpg" for i in (1, 2)),
@@ -314,7 +316,7 @@ def celeba_of(root: Path, male: str) -> Path:
     return root
 
 
-def test_celeba_first_and_last_rows_of_each_class(tmp_path):
+def test_celeba_load_first_and_last_rows_of_each_class(tmp_path):
     table = celeba.load(celeba_of(tmp_path, "+-++--+-+-"), first_per_class=2, last_per_class=1)
     table = table.assign(name=table["path"].str.rpartition("/")[2])
     assert table["name"][table["split"].isna()].tolist() == ["0.jpg", "1.jpg", "2.jpg", "4.jpg"]
@@ -326,12 +328,12 @@ def test_celeba_first_and_last_rows_of_each_class(tmp_path):
         celeba.load(tmp_path, last_per_class=1)
 
 
-def test_celeba_unknown_attribute_lists_those_there(tmp_path):
+def test_celeba_load_lists_the_attributes_for_an_unknown_one(tmp_path):
     with pytest.raises(FaceattrError, match=r"data\.attribute=Bald is not in .* Its attributes: Male, Smiling\."):
         celeba.load(make_celeba(tmp_path), attribute="Bald")
 
 
-def test_celeba_partial_set_counts_what_is_missing_unless_allowed(tmp_path, caplog):
+def test_celeba_load_refuses_missing_images_unless_allowed(tmp_path, caplog):
     root = make_celeba(tmp_path)
     (root / "img_align_celeba/2.jpg").unlink()
     with pytest.raises(FaceattrError, match=r"(?s)1 of the 3 images .*2\.jpg.*data\.allow_missing=true"):
@@ -344,7 +346,7 @@ def test_celeba_partial_set_counts_what_is_missing_unless_allowed(tmp_path, capl
     assert "1 of the 3 images" in caplog.text
 
 
-def test_celeba_without_files_or_images(tmp_path):
+def test_celeba_load_refuses_a_root_without_files_or_images(tmp_path):
     with pytest.raises(FaceattrError, match=r"no list_attr_celeba\.txt"):
         celeba.load(tmp_path)
     make(tmp_path, list_attr_celeba__txt=ATTRIBUTES)
@@ -355,14 +357,14 @@ def test_celeba_without_files_or_images(tmp_path):
         celeba.load(tmp_path, allow_missing=True)
 
 
-def test_celeba_file_that_is_foreign(tmp_path):
+def test_celeba_load_refuses_another_format(tmp_path):
     root = make_celeba(tmp_path)
     (root / "list_attr_celeba.txt").write_text("<html>\n<p>quota</p>\nnot it\n")
     with pytest.raises(FaceattrError, match=r"list_attr_celeba\.txt is not in CelebA's format"):
         celeba.load(root)
 
 
-def test_celeba_download_goes_through_torchvision(tmp_path, monkeypatch):
+def test_celeba_load_downloads_through_torchvision(tmp_path, monkeypatch):
     import torchvision.datasets  # type: ignore[import-untyped]
 
     def fetch(root, split, download):
@@ -389,7 +391,7 @@ def test_celeba_download_goes_through_torchvision(tmp_path, monkeypatch):
 # imfdb -------------------------------------------------------------------------------------------------------------
 
 
-def test_imfdb_labels_and_unknown_ones(tmp_path):
+def test_imfdb_load_gives_ordered_lower_case_classes(tmp_path):
     make(tmp_path, "Train/1.jpg", train__csv="ID,Class\n1.jpg,YOUNG\n2.jpg,Old\n3.jpg,BABY\n")
     table = imfdb.load(tmp_path)
     assert labels(table) == {"Train/1.jpg": "young", "Train/2.jpg": "old", "Train/3.jpg": "baby"}
@@ -402,13 +404,13 @@ def test_imfdb_labels_and_unknown_ones(tmp_path):
 # real data ---------------------------------------------------------------------------------------------------------
 
 
-def test_real_small_csv(shared):
+def test_csv_load_reads_real_small_csv(shared):
     table = csv.load(shared("data", "small_csv"))
     assert table["label"].value_counts().to_dict() == {"male": 100, "female": 100}
     assert table["Age"].dtype.kind == "i"
 
 
-def test_real_celeba(shared):
+def test_celeba_load_reads_real_celeba(shared):
     table = celeba.load(shared("data", "celeba"))
     assert len(table) == 692
     assert table["split"].value_counts()["train"] == 690
@@ -416,6 +418,6 @@ def test_real_celeba(shared):
     assert labels(table)["img_align_celeba/000003.jpg"] == "male"
 
 
-def test_real_faces(shared):
+def test_imfdb_load_reads_real_faces(shared):
     table = imfdb.load(shared("data", "faces"))
     assert table["label"].value_counts().to_dict() == {"young": 2400, "middle": 2400, "old": 2396}

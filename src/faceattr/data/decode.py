@@ -1,4 +1,4 @@
-"""From an image file to pixels: what a network's input looks like, and decoding to it (upright RGB, uint8)."""
+"""Decodes image files to pixels (upright RGB, uint8) of the size that a network takes; and the input scalings."""
 
 import os
 import warnings
@@ -15,20 +15,19 @@ from tqdm import tqdm
 from faceattr.config.schema import Model
 from faceattr.data.array_cache import RowArray
 
-Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, an error instead of Pillow's warning
+Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is an error; Pillow's is a warning
 MAX_PIXELS = 64_000_000
-"""A larger image is refused unread: a few kilobytes can unpack to gigabytes."""
+"""Larger images are refused before they are decoded: a few kilobytes can decompress to gigabytes."""
 
 SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
     "imagenet": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
     "caffe": ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),
 }
-"""(mean, std) per channel, RGB, on the scale 0–255. `caffe` is Keras's VGG16 input with the channels left in RGB order:
-weights stored for BGR have their first layer turned round, which is the same function."""
+"""(mean, std) of each channel, RGB, on the scale 0–255. `caffe` is the input of Keras's VGG16, but in RGB order: if weights
+are for BGR, reversing the input channels of their first conv gives the same function."""
 
-
-TURNS = {
+TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -37,12 +36,12 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation → what makes the picture upright."""
+"""EXIF orientation → the operation that makes the image upright."""
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network takes: it belongs to the model's config and travels in the checkpoint."""
+    """The input of a network: size in pixels, `interpolation` (a Pillow name) and `scaling` (a name in SCALINGS)."""
 
     height: int
     width: int
@@ -57,7 +56,7 @@ class InputSpec:
 
 
 class UnreadableImage(Exception):
-    """The file is no image that can be decoded whole; says why."""
+    """The image cannot be decoded completely; the message is the reason."""
 
 
 ImageLike = str | PathLike[str] | Image.Image | np.ndarray
@@ -65,14 +64,14 @@ ImageLike = str | PathLike[str] | Image.Image | np.ndarray
 
 
 def decode(source: ImageLike) -> Image.Image:
-    """The picture as upright 8-bit RGB: greyscale, palette, CMYK and 16-bit converted, transparency on white.
+    """The image as upright 8-bit RGB. Converts greyscale, palette, CMYK and 16-bit images; transparency becomes white.
 
-    Raises UnreadableImage for anything truncated, corrupt, not an image, or larger than `MAX_PIXELS`.
+    Raises UnreadableImage: a file that is truncated, corrupt or no image, or an image of more than `MAX_PIXELS`.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's notes about odd metadata
-            with _opened(source) as image:
+            warnings.simplefilter("ignore")  # Pillow warns about unusual metadata
+            with _open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImage(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
                 return _rgb(_upright(image))
@@ -83,7 +82,7 @@ def decode(source: ImageLike) -> Image.Image:
         raise UnreadableImage(reason or type(error).__name__) from error
 
 
-def _opened(source: ImageLike) -> AbstractContextManager[Image.Image]:
+def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
     if isinstance(source, str | PathLike):
         return Image.open(source)
     if isinstance(source, np.ndarray):
@@ -96,17 +95,18 @@ def _opened(source: ImageLike) -> AbstractContextManager[Image.Image]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """Turned as its EXIF says; Pillow's own `exif_transpose` writes EXIF anew too, and fails over odd tags in it."""
+    """The image turned according to its EXIF orientation. Pillow's `exif_transpose` fails on unusual EXIF tags."""
     image.load()
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # EXIF that cannot be read says nothing; the pixels are whole
+    except Exception:  # unreadable EXIF: the pixels are still valid
         return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    return image.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else image
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel (some PNG); Pillow's own conversion would clip at 255
+    """The image as 8-bit RGB on white."""
+    if image.mode.startswith("I"):  # 16 bits per pixel (some PNG); Pillow's own conversion clips at 255
         values = np.asarray(image).astype(np.float32)
         image = Image.fromarray((values / 257).clip(0, 255).round().astype(np.uint8))
     elif image.mode == "F":
@@ -118,7 +118,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def read(source: ImageLike, spec: InputSpec) -> np.ndarray:
-    """Pixels of an image at the network's size: uint8 [height, width, 3], RGB."""
+    """The pixels of an image at the network's input size: uint8 [height, width, 3], RGB."""
     image = decode(source)
     if image.size != (spec.width, spec.height):
         image = image.resize((spec.width, spec.height), Image.Resampling[spec.interpolation.upper()])
@@ -134,11 +134,15 @@ def read_many(
     label: str,
     block: int = 64,
 ) -> dict[int, str]:
-    """Decode all `images` in threads (Pillow lets go of the GIL) into `out`, uint8 [N, height, width, 3]; None only checks.
+    """Decodes `images` in threads (Pillow releases the GIL) into `out`, uint8 [N, height, width, 3]. None: checks them only.
 
-    Returns the position of each unreadable image and why; its row of `out` stays zero. Shows progress on a terminal under `label`.
+    workers: number of threads; None: one for each core.
+    label: title of the progress bar, which is shown on a terminal; "" for none.
+    block: images of a task, after which the bar advances.
+
+    Returns row → reason for the unreadable images; their rows of `out` are not written.
     """
-    bad: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     blocks = [range(start, min(start + block, len(images))) for start in range(0, len(images), block)]
 
     def decode_block(rows: range) -> int:
@@ -146,7 +150,7 @@ def read_many(
             try:
                 pixels = read(images[row], spec)
             except UnreadableImage as error:
-                bad[row] = str(error)
+                reasons[row] = str(error)
             else:
                 if out is not None:
                     out[row] = pixels
@@ -158,9 +162,9 @@ def read_many(
     ):
         for done in pool.map(decode_block, blocks):
             progress.update(done)
-    return dict(sorted(bad.items()))
+    return dict(sorted(reasons.items()))
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,5 +1,7 @@
-"""CelebA: any of its attributes as the label, or several at once, the official partition as split, the identity as group. Reads the
-official text files and Kaggle's CSV variant of them, in root or a folder of the archives' or torchvision's there."""
+"""Source `celeba`: one attribute of CelebA as label, or several; its partition as split, its identities as group.
+
+Reads the official text files or Kaggle's CSV files, in the folders of the archives or of torchvision.
+"""
 
 import logging
 from collections.abc import Sequence
@@ -38,66 +40,79 @@ def load(
         int | None, Key("With first_per_class: the last rows of each class are the test.", minimum=1)
     ] = None,
 ) -> pd.DataFrame:
-    """A row per line of the attribute file; the other attributes are bool columns. 0 in the file is not known.
+    """A row per line of the attribute file. Further attributes are bool columns. A 0 in the file means: not known.
 
-    Raises FaceattrError: root or a file missing, an unknown attribute, missing images, a download that failed.
+    Raises FaceattrError: root or a file missing, an unknown attribute, missing images, a failed download.
     """
     if download and root and not (_find(Path(root), "list_attr_celeba") and _image_folder(Path(root))):
         _download(Path(root))
     root = existing_root(root, LAYOUT)
     source, folder = _find(root, "list_attr_celeba"), _image_folder(root)
     if source is None or folder is None:
-        lacking = "no folder img_align_celeba" if source else "no list_attr_celeba.txt (or .csv)"
-        raise FaceattrError(f"data.root={root} has {lacking}. Expected there: {LAYOUT}.")
-    frame = _read(source)
-    wanted = listed_attributes(attributes, list(map(str, frame)), str(source))
-    if not wanted and attribute not in frame:
-        raise FaceattrError(
-            f"data.attribute={attribute} is not in {source}. Its attributes: {', '.join(map(str, frame))}."
-        )
+        missing = "no folder img_align_celeba" if source else "no list_attr_celeba.txt (or .csv)"
+        raise FaceattrError(f"data.root={root} has {missing}. Expected there: {LAYOUT}.")
+    values = _read(source)  # 1, -1 or 0; a row per image, a column per attribute
+    names = listed_attributes(attributes, list(map(str, values)), str(source))
+    if not names and attribute not in values:
+        choices = ", ".join(map(str, values))
+        raise FaceattrError(f"data.attribute={attribute} is not in {source}. Its attributes: {choices}.")
     if last_per_class and not first_per_class:
         raise FaceattrError(f"data.last_per_class={last_per_class} needs data.first_per_class too.")
-    if wanted and first_per_class:
+    if names and first_per_class:
         raise FaceattrError("data.first_per_class draws classes; data.attributes has none. Use data.max_images.")
-    there = frame.index.isin(list(file_names(folder)))
-    if not there.all():
-        missing = f"{(~there).sum():,} of the {len(frame):,} images of {source} are missing in {folder}"
-        if not allow_missing or not there.any():
-            example = f"e.g. {frame.index[~there][0]}"
-            raise FaceattrError(f"{missing}, {example}.\ndata.allow_missing=true goes on with those that are there.")
-        log.warning("data.allow_missing: %s: left out", missing)
-    frame = frame[there]
 
-    table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + frame.index}, index=frame.index)
-    if wanted:
-        names = wanted
-        table = table.join((frame[wanted] > 0).astype(float).where(frame[wanted] != 0))
+    values = _with_image(values, folder, source, allow_missing)
+    table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + values.index}, index=values.index)
+    if names:
+        table = table.join((values[names] > 0).astype(float).where(values[names] != 0))
+        table.attrs.update(classes=names, multilabel=True)
     else:
-        names = ["female", "male"] if attribute == "Male" else [f"not_{attribute.lower()}", attribute.lower()]
-        table["label"] = (frame[attribute] > 0).map({False: names[0], True: names[1]})
+        classes = ["female", "male"] if attribute == "Male" else [f"not_{attribute.lower()}", attribute.lower()]
+        table["label"] = (values[attribute] > 0).map({False: classes[0], True: classes[1]})
+        table.attrs.update(classes=classes, ordinal=False)
+    table = _with_split_and_group(table, root, first_per_class, last_per_class or 0)
+    attrs = table.attrs
+    table = table.join(values.drop(columns=names or attribute) > 0)
+    if first_per_class:
+        table = table[table["split"] != "left out"]
+    table = table.reset_index(drop=True)
+    table.attrs.update(attrs)
+    return table
+
+
+def _with_image(values: pd.DataFrame, folder: Path, source: Path, allow_missing: bool) -> pd.DataFrame:
+    """The rows whose image is in `folder`. Raises FaceattrError if images are missing, unless that is allowed."""
+    present = values.index.isin(list(file_names(folder)))
+    if present.all():
+        return values
+    message = f"{(~present).sum():,} of the {len(values):,} images of {source} are missing in {folder}"
+    if not allow_missing or not present.any():
+        example = f"e.g. {values.index[~present][0]}"
+        raise FaceattrError(f"{message}, {example}.\ndata.allow_missing=true continues without them.")
+    log.warning("data.allow_missing: %s: left out", message)
+    return values[present]
+
+
+def _with_split_and_group(table: pd.DataFrame, root: Path, first_per_class: int | None, last: int) -> pd.DataFrame:
+    """Adds the columns `split` and `group`, if there are files for them. `first_per_class` replaces the partition."""
     partition, identity = _find(root, "list_eval_partition"), _find(root, "identity_CelebA")
     if first_per_class:
-        table["split"] = _first_and_last(table["label"], first_per_class, last_per_class or 0)
+        table["split"] = _first_and_last(table["label"], first_per_class, last)
     elif partition:
         table["split"] = _read(partition).iloc[:, 0].map(dict(enumerate(SPLITS)))
     if identity:
         table["group"] = _read(identity).iloc[:, 0].astype(str)
-    table = table.join(frame.drop(columns=wanted or attribute) > 0)
-    if first_per_class:
-        table = table[table["split"] != "left out"]
-    table = table.reset_index(drop=True)
-    table.attrs.update(classes=names, **({"multilabel": True} if wanted else {"ordinal": False}))
     return table
 
 
 def _first_and_last(labels: pd.Series, first: int, last: int) -> pd.Series:
-    """None for the first rows of each class, test for the last ones, and `left out` for those between."""
+    """The split: None for the first rows of each class, `test` for the last ones, `left out` for the rows between."""
     by_class = labels.groupby(labels)
-    fewest = int(by_class.size().min())
-    if first + last > fewest:
+    smallest = int(by_class.size().min())
+    if first + last > smallest:
         raise FaceattrError(
             f"data.first_per_class={first} and data.last_per_class={last} ask for {first + last:,} rows of each class; "
-            f"one has {fewest:,}."
+            f"one has {smallest:,}."
         )
     split = pd.Series("left out", labels.index, dtype=object)
     split[by_class.cumcount() < first] = None
@@ -106,17 +121,20 @@ def _first_and_last(labels: pd.Series, first: int, last: int) -> pd.Series:
 
 
 def _find(root: Path, name: str, suffixes: Sequence[str] = (".txt", ".csv")) -> Path | None:
-    places = (root / folder / f"{name}{suffix}" for folder in FOLDERS for suffix in suffixes)
-    return next((place for place in places if place.exists()), None)
+    paths = (root / folder / f"{name}{suffix}" for folder in FOLDERS for suffix in suffixes)
+    return next((path for path in paths if path.exists()), None)
 
 
 def _image_folder(root: Path) -> Path | None:
-    return _find(root, "img_align_celeba", ("/img_align_celeba", ""))  # Kaggle's archive has it twice
+    return _find(root, "img_align_celeba", ("/img_align_celeba", ""))  # nested in Kaggle's archive
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Columns of numbers, indexed by the image's name. The official attribute file has a line with the count, then the
-    attributes' names without one for the image; the other official files have no header."""
+    """Columns of numbers, indexed by the name of the image.
+
+    The official attribute file starts with a line with the number of images, then a line with the attributes' names. The
+    other official files have no header.
+    """
     try:
         if path.suffix == ".csv":
             frame = pd.read_csv(path, index_col=0)
@@ -125,19 +143,19 @@ def _read(path: Path) -> pd.DataFrame:
         else:
             frame = pd.read_csv(path, sep=r"\s+", header=None, index_col=0)
         return frame.apply(pd.to_numeric)
-    except ValueError as error:  # the parser's errors, no number, no text
+    except ValueError as error:  # parser errors, cells that are no numbers, files that are no text
         raise FaceattrError(f"{path} is not in CelebA's format: {error}") from error
 
 
 def _download(root: Path) -> None:
-    from torchvision.datasets import CelebA  # slow, and rarely needed
+    from torchvision.datasets import CelebA  # a slow import that is rarely needed
 
     try:
         CelebA(root, split="all", download=True)
-    except Exception as error:  # whatever the network, Google Drive's quota or a missing gdown raise
+    except Exception as error:  # many kinds: connection, Google Drive's quota, gdown not installed
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise FaceattrError(
-            f"data.download: torchvision could not fetch CelebA: {reason}\n"
+            f"data.download: torchvision could not download CelebA: {reason}\n"
             f"Get img_align_celeba.zip, list_attr_celeba.txt, list_eval_partition.txt and identity_CelebA.txt from\n"
             f"{SITE} into {root / 'celeba'} and unpack the zip there (it makes img_align_celeba/)."
         ) from error

@@ -1,6 +1,8 @@
-"""Any CSV with a row per image: a column of image names, a column of labels (classes by name, by a map, or a number
-that is cut into classes) or several columns of attributes, optionally a split and a group. The defaults read S0's
-`results.csv` (Gender: 0 is male)."""
+"""Source `csv`: any CSV with a row per image.
+
+A column has image names; one column has labels (class names, values of a map, or numbers to bin), or several have
+attributes. Columns for split and group are optional. The defaults read `results.csv` of study S0 (Gender: 0 is male).
+"""
 
 import io
 import logging
@@ -54,76 +56,83 @@ def load(
         str | None, Key("The images' folder below data.root; null: image names are relative to data.root.")
     ] = "images",
 ) -> pd.DataFrame:
-    """A row per line of `root/file`; every column that is not used for path, label, split or group is kept by its name.
+    """A row per line of `root/file`. Columns that are not used for path, label, split or group keep their names.
 
-    Values are compared with `label_map` as text (0, "0" and 0.0 are the same); one that is not in it stays as it is, so
-    that the table's check can list it. A cell of `attributes` is 1, true or yes; 0, -1, false or no; or empty: not known.
-    `bins` of [30, 50] give x < 30, 30 ≤ x < 50 and 50 ≤ x. Classes are in the order of `classes`, else of `label_map`'s
-    values, else sorted.
+    Values are compared with `label_map` as text: 0, "0" and 0.0 are equal. Other values stay, and the check of the table
+    reports them. A cell of `attributes` is 1, true or yes; 0, -1, false or no; or empty: not known. `bins` of [30, 50] mean
+    x < 30, 30 ≤ x < 50 and 50 ≤ x. The order of classes is that of `classes`, else of `label_map`, else sorted.
 
-    Raises FaceattrError: root, file, image_dir or a column missing; bins that do not fit classes; a non-number to cut; an
-    attribute that is neither yes nor no.
+    Raises FaceattrError: root, file, image_dir or a column missing; bins that do not fit classes; a cell that is no number
+    with `bins`; an attribute that is neither yes nor no.
     """
     root = existing_root(root, f"{file} (data.file) and the images (data.image_dir)")
     path = root / file
     frame = read(path)
     others = [str(name) for name in frame if name not in (image_column, split_column, group_column)]
-    has = listed_attributes(attributes, others, str(path))
-    if reserved := [name for name in has if name in RESERVED]:
-        raise FaceattrError(
-            f"data.attributes: {path} has a column {reserved[0]!r}, a name with a meaning here: rename it."
-        )
-    wanted = {"image": image_column, "label": label_column, "split": split_column, "group": group_column}
-    for key, column in wanted.items():
-        if has and key == "label":
-            continue
-        if column and column not in frame:
-            columns = ", ".join(map(str, frame))
-            raise FaceattrError(f"data.{key}_column={column}: {path} has no such column. Its columns: {columns}.")
+    names = listed_attributes(attributes, others, str(path))
+    _check_attribute_names(names, path)
+    columns = {"image": image_column, "label": None if names else label_column}
+    _check_columns(frame, path, columns | {"split": split_column, "group": group_column})
     if bins and label_map:
         raise FaceattrError("data.bins and data.label_map exclude each other: set one of them to null.")
     if label_column == "Gender" and set(classes or ()) <= set(S0_LABELS.values()):
         label_map = label_map or S0_LABELS
-    names = {_plain(value): str(name) for value, name in (label_map or {}).items()}
+    class_of = {_plain(value): str(name) for value, name in (label_map or {}).items()}
 
     table = pd.DataFrame({"path": _paths(root, image_dir or "", frame[image_column])})
-    if has:
-        table = table.join(_yes_or_no(path, frame[[image_column, *has]]))
+    if names:
+        table = table.join(_yes_or_no(path, frame[[image_column, *names]]))
     else:
         values = frame[label_column]
         if bins:
-            labels = _cut(path, frame[image_column], values, bins, classes or [])
+            labels = _bin(path, frame[image_column], values, bins, classes or [])
         else:
-            labels = values.map(_plain).map(lambda value: names.get(value, value))
+            labels = values.map(_plain).map(lambda value: class_of.get(value, value))
         table["label"] = labels.mask(values == "")
     if split_column:
         split = frame[split_column].map(lambda name: SPLIT_ALIASES.get(name.lower(), name))
         table["split"] = split.mask(split == "")
     if group_column:
         table["group"] = frame[group_column].mask(frame[group_column] == "")
-    used = {image_column, split_column, group_column} | (set(has) or (set() if bins else {label_column}))
+    used = {image_column, split_column, group_column} | (set(names) or (set() if bins else {label_column}))
     table = table.join(_further(path, frame[[column for column in frame if column not in used]]))
-    found = has or list(dict.fromkeys(names.values())) or sorted(table["label"].dropna().unique())
-    kind = {"multilabel": True} if has else {"ordinal": bool(bins)}
-    table.attrs.update(classes=list(map(str, classes or found)), **kind)
+    defaults = names or list(dict.fromkeys(class_of.values())) or sorted(table["label"].dropna().unique())
+    kind = {"multilabel": True} if names else {"ordinal": bool(bins)}
+    table.attrs.update(classes=list(map(str, classes or defaults)), **kind)
     return table
 
 
+def _check_attribute_names(names: list[str], path: Path) -> None:
+    if reserved := [name for name in names if name in RESERVED]:
+        raise FaceattrError(
+            f"data.attributes: {path} has a column {reserved[0]!r}, a name with a meaning here: rename it."
+        )
+
+
+def _check_columns(frame: pd.DataFrame, path: Path, columns: dict[str, str | None]) -> None:
+    """Raises FaceattrError if a column that a config key names does not exist."""
+    for key, column in columns.items():
+        if column and column not in frame:
+            choices = ", ".join(map(str, frame))
+            raise FaceattrError(f"data.{key}_column={column}: {path} has no such column. Its columns: {choices}.")
+
+
 def _yes_or_no(path: Path, cells: pd.DataFrame) -> pd.DataFrame:
-    """1, 0 or nan for the columns after the first, the images' names."""
+    """1, 0 or nan for each cell of the attribute columns; the first column has the image names."""
     images, cells = cells.iloc[:, 0], cells.iloc[:, 1:]
     values = cells.map(lambda cell: YES_OR_NO.get(_plain(cell).lower()))
-    wrong = np.argwhere((values.isna() & (cells != "")).to_numpy())
-    if len(wrong):
-        shown = "; ".join(
-            f"row {row + 1} ({images.iloc[row]}): {cells.columns[c]}={cells.iat[row, c]!r}" for row, c in wrong[:5]
+    invalid = np.argwhere((values.isna() & (cells != "")).to_numpy())
+    if len(invalid):
+        examples = "; ".join(
+            f"row {row + 1} ({images.iloc[row]}): {cells.columns[c]}={cells.iat[row, c]!r}" for row, c in invalid[:5]
         )
-        raise FaceattrError(f"{path}: {len(wrong):,} cells of data.attributes are neither 1 nor 0 nor empty: {shown}")
+        count = f"{len(invalid):,} cells of data.attributes"
+        raise FaceattrError(f"{path}: {count} are neither 1 nor 0 nor empty: {examples}")
     return values.astype(float)
 
 
 def decoded(path: Path) -> str:
-    """A text file's contents, in UTF-8, UTF-16 with its mark, or else latin-1."""
+    """The contents of a text file in UTF-8, in UTF-16 with a byte order mark, or else in latin-1."""
     raw = path.read_bytes()
     try:
         return raw.decode("utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
@@ -133,7 +142,7 @@ def decoded(path: Path) -> str:
 
 
 def read(path: Path) -> pd.DataFrame:
-    """All cells as stripped text, so that an image "001" and a group "0007" stay what they are."""
+    """The table with all cells as stripped text, so that names such as "001" keep their zeros."""
     if not path.is_file():
         tables = ", ".join(sorted(file.name for file in path.parent.glob("*.csv")))
         raise FaceattrError(f"data.file does not exist: {path}. Tables there: {tables or 'none'}.")
@@ -141,50 +150,54 @@ def read(path: Path) -> pd.DataFrame:
     separator = max(",;\t|", key=text.partition("\n")[0].count)
     try:
         frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False, index_col=False)
-    except ValueError as error:  # pandas' parser errors and "no columns" are both ValueErrors
+    except ValueError as error:  # parser errors, and files without columns
         raise FaceattrError(f"{path} is not a readable CSV: {error}") from error
     frame.columns = frame.columns.str.strip()
     return frame.fillna("").apply(lambda column: column.str.strip())
 
 
 def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
-    """Paths below root. A name without extension becomes the image of that name, where there is one."""
+    """Paths relative to root. A name without extension becomes the path of the image with that name, if there is one.
+
+    Raises FaceattrError: no folder, or two images for a name without extension.
+    """
     if not (root / folder).is_dir():
         raise FaceattrError(f"data.image_dir does not exist: {root / folder}. Null: names relative to data.root.")
     paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
-    bare = {path for path in paths if path and not is_image(path)}
-    parents = {posixpath.dirname(path) for path in bare}
-    files = [posixpath.join(parent, name) for parent in parents for name in filter(is_image, file_names(root / parent))]
-    whole: dict[str, str] = {}
+    without_suffix = {path for path in paths if path and not is_image(path)}
+    folders = {posixpath.dirname(path) for path in without_suffix}
+    files = [posixpath.join(folder, name) for folder in folders for name in filter(is_image, file_names(root / folder))]
+    by_stem: dict[str, str] = {}
     for file in sorted(files):
         stem = posixpath.splitext(file)[0]
-        if whole.setdefault(stem, file) != file and stem in bare:
-            raise FaceattrError(f"{stem!r} may be {whole[stem]} or {file} in {root}: give names with extension.")
-    return [whole.get(path, path) if path in bare else path for path in paths]
+        if by_stem.setdefault(stem, file) != file and stem in without_suffix:
+            raise FaceattrError(f"{stem!r} may be {by_stem[stem]} or {file} in {root}: give names with extension.")
+    return [by_stem.get(path, path) if path in without_suffix else path for path in paths]
 
 
 def _plain(value: object) -> str:
-    """A raw label as text: 0, "0", 0.0 and " 0 " are the same."""
+    """A label as text. 0, "0", 0.0 and " 0 " give the same text."""
     return re.sub(r"^(-?\d+)\.0*$", r"\1", str(value).strip())
 
 
-def _cut(path: Path, images: pd.Series, values: pd.Series, bins: list, classes: list[str]) -> pd.Series:
-    """Numbers → classes; an empty cell stays for the caller, any other non-number is an error that names its row."""
+def _bin(path: Path, images: pd.Series, values: pd.Series, bins: list, classes: list[str]) -> pd.Series:
+    """The class of each number; the caller masks empty cells. Raises FaceattrError: bins that do not increase or do not fit
+    the number of classes, or other cells that are no numbers (the message gives their rows)."""
     if len(classes) != len(bins) + 1 or sorted(set(bins)) != bins:
         raise FaceattrError(
-            f"data.bins={bins} must be numbers that rise, and makes {len(bins) + 1} classes; data.classes names "
+            f"data.bins={bins} must be increasing numbers, and makes {len(bins) + 1} classes; data.classes names "
             f"{len(classes)}: {classes}. E.g. data.bins=[30,50] data.classes=[young,middle,old]."
         )
     numbers = pd.to_numeric(values, errors="coerce")
-    wrong = np.flatnonzero((values != "") & ~np.isfinite(numbers))
-    if len(wrong):
-        rows = "; ".join(f"row {row + 1} ({images.iloc[row]}): {values.iloc[row]!r}" for row in wrong[:5])
-        raise FaceattrError(f"{path}: {len(wrong):,} of column {values.name!r} are not numbers to cut: {rows}")
+    invalid = np.flatnonzero((values != "") & ~np.isfinite(numbers))
+    if len(invalid):
+        rows = "; ".join(f"row {row + 1} ({images.iloc[row]}): {values.iloc[row]!r}" for row in invalid[:5])
+        raise FaceattrError(f"{path}: {len(invalid):,} cells of column {values.name!r} are not numbers: {rows}")
     return pd.Series(np.array(classes, dtype=object)[np.digitize(numbers, bins)], index=values.index)
 
 
 def _further(path: Path, columns: pd.DataFrame) -> pd.DataFrame:
-    """The other columns, as numbers where all cells are; a name with a meaning in the table gets `csv_` before it."""
+    """The other columns, as numbers if all their cells are numbers. Names that the table reserves get the prefix `csv_`."""
     if reserved := [name for name in columns if name in RESERVED]:
         log.info("%s: not used, kept as csv_<name>: %s (data.split_column etc. say which to use)", path, reserved)
     numbers = columns.apply(pd.to_numeric, errors="coerce")

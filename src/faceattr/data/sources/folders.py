@@ -1,4 +1,4 @@
-"""Class folders: `root/<split>/<class>/…` or `root/<class>/…`, with split names in their usual spellings."""
+"""Source `folders`: images in class folders, `root/<split>/<class>/…` or `root/<class>/…`."""
 
 import logging
 from collections.abc import Collection, Mapping
@@ -34,13 +34,13 @@ def load(
         str | None, Key("A file below data.root with an image's name and its person a line, as identity_CelebA.txt.")
     ] = None,
 ) -> pd.DataFrame:
-    """A row per image anywhere below a class folder; other files are ignored. Classes in order of the folders' names.
+    """A row per image at any depth below a class folder; other files are ignored. Classes are in the order of folder names.
 
-    Folders named train, training, val, valid, validation, dev, test or testing, in any case, are splits, and those in
-    `split_map`; every other folder beside them is ignored (logged).
+    Split folders are those in `split_map` and those named train, training, val, valid, validation, dev, test or testing, in
+    upper or lower case. If there are split folders, all other folders beside them are ignored, with a message in the log.
 
-    Raises FaceattrError: root missing, no class folder there, a map that names a folder which is not there, an identity
-    file that is missing or lacks an image.
+    Raises FaceattrError: root missing, no class folders, a folder in a map that does not exist, an identity file that is
+    missing or lacks an image.
     """
     root = existing_root(root, LAYOUT)
     splits = _splits(root, split_map or {})
@@ -53,7 +53,7 @@ def load(
         raise FaceattrError(f"data.root={root} has no images in class folders. Expected there: {LAYOUT}.")
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
     folders = sorted(table["label"].unique())
-    names = dict(zip(folders, folders, strict=True)) | _checked("class_map", class_map or {}, folders)
+    names = dict(zip(folders, folders, strict=True)) | _checked_map("class_map", class_map or {}, folders)
     table["label"] = table["label"].map(names)
     if identity_file:
         table["group"] = _identities(root / identity_file, table["path"])
@@ -62,36 +62,37 @@ def load(
 
 
 def _identities(file: Path, paths: pd.Series) -> pd.Series:
+    """The identity of each path, from lines of an image name and an identity."""
     if not file.is_file():
         raise FaceattrError(f"data.identity_file does not exist: {file}")
     pairs = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    known = {pair[0]: pair[-1] for pair in pairs if len(pair) == 2}
-    found = paths.map(lambda path: known.get(path.rpartition("/")[2]))
-    if found.isna().any():
-        raise FaceattrError(
-            f"{file} has no identity of {found.isna().sum():,} images, e.g. {paths[found.isna()].iloc[0]}"
-        )
-    return found
+    by_name = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+    identities = paths.map(lambda path: by_name.get(path.rpartition("/")[2]))
+    missing = identities.isna()
+    if missing.any():
+        raise FaceattrError(f"{file} has no identity of {missing.sum():,} images, e.g. {paths[missing].iloc[0]}")
+    return identities
 
 
 def _splits(root: Path, split_map: Mapping) -> dict[str, str | None]:
-    """Split folder → split; empty where `root` holds the class folders themselves."""
-    there = _subfolders(root)
-    usual = {name: SPLIT_ALIASES[name.lower()] for name in there if name.lower() in SPLIT_ALIASES}
-    splits: dict[str, str | None] = {**usual, **_checked("split_map", split_map, there)}
+    """Split folder → split (None: to be split); empty if `root` contains the class folders."""
+    folders = _subfolders(root)
+    usual = {name: SPLIT_ALIASES[name.lower()] for name in folders if name.lower() in SPLIT_ALIASES}
+    splits: dict[str, str | None] = {**usual, **_checked_map("split_map", split_map, folders)}
     splits |= {str(name): None for name, split in split_map.items() if split is None}
-    ignored = [name for name in there if name not in splits]
+    ignored = [name for name in folders if name not in splits]
     if splits and ignored:
         log.info("%s: ignored beside the split folders: %s (data.split_map={%s: …} uses it)", root, ignored, ignored[0])
     return splits
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Names, sorted; without hidden ones and archive left-overs such as `__MACOSX`."""
+    """Names, sorted; without hidden folders and those that archives leave, such as `__MACOSX`."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
 
 
-def _checked(key: str, mapping: Mapping, folders: Collection[str]) -> dict[str, str]:
+def _checked_map(key: str, mapping: Mapping, folders: Collection[str]) -> dict[str, str]:
+    """The map with values as text. Raises FaceattrError: a name that is not among `folders`."""
     unknown = [str(name) for name in mapping if name not in folders]
     if unknown:
         raise FaceattrError(f"data.{key} names {', '.join(unknown)}; the folders there: {', '.join(sorted(folders))}.")

@@ -1,4 +1,4 @@
-"""IMFDB age classes, in the layout of the contest: `train.csv` with `ID,Class` and the frames in `Train/`."""
+"""Source `imfdb`: age classes of IMFDB in the layout of the contest, `train.csv` (ID, Class) and the images in `Train/`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -17,7 +17,7 @@ def load(
     file: Annotated[str, Key("The table below data.root, with the columns ID and Class.")] = "train.csv",
     image_dir: Annotated[str | None, Key("The images' folder below data.root.")] = "Train",
 ) -> pd.DataFrame:
-    """A row per line of `root/file`; YOUNG, MIDDLE and OLD become ordered classes in lower case. There is no split.
+    """A row per line of `root/file`; YOUNG, MIDDLE and OLD become ordered classes, in lower case. No split.
 
     Raises FaceattrError: root, file, image_dir or a column missing.
     """

@@ -1,4 +1,4 @@
-"""What the sources and the table agree on about files and names: image suffixes, split names, a root that is there."""
+"""Conventions shared by all sources: image suffixes, split names, the key `data.attributes`, the listing of folders."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ Attributes = Annotated[
 
 
 def existing_root(root: str | Path | None, layout: str) -> Path:
-    """`root` as a Path, or FaceattrError with the `layout` that a folder of this source has."""
+    """`root` as a Path. Raises FaceattrError if it is no folder; the message describes the expected `layout`."""
     if not root or not Path(root).is_dir():
         raise FaceattrError(
             f"data.root is not {'a folder: ' + str(root) if root else 'set'}. Expected there: {layout}."
@@ -27,23 +27,27 @@ def existing_root(root: str | Path | None, layout: str) -> Path:
     return Path(root)
 
 
-def listed_attributes(given: Any, there: list[str], where: str) -> list[str]:
-    """The names that `data.attributes` lists (null: none; all: every one of `there`); FaceattrError for another."""
-    if given is None:
+def listed_attributes(value: Any, available: list[str], where: str) -> list[str]:
+    """The names that `data.attributes` lists. None: no names; "all": the `available` ones.
+
+    Raises FaceattrError: no list of distinct names, or a name that is not available in `where`.
+    """
+    if value is None:
         return []
-    listed = [given] if isinstance(given, str) else given
+    listed = [value] if isinstance(value, str) else value
     if not isinstance(listed, list) or not listed or len(set(map(str, listed))) < len(listed):
         raise FaceattrError(
-            f"data.attributes={given}: a list of names, each once, such as [Male,Young]; or all, or null."
+            f"data.attributes={value}: a list of names, each once, such as [Male,Young]; or all, or null."
         )
-    wanted = there if given == "all" else [str(name) for name in listed]
-    if unknown := [name for name in wanted if name not in there]:
-        raise FaceattrError(f"data.attributes: {', '.join(unknown)} not in {where}. There: {', '.join(there)}, or all.")
-    return wanted
+    names = available if value == "all" else [str(name) for name in listed]
+    if unknown := [name for name in names if name not in available]:
+        choices = ", ".join(available)
+        raise FaceattrError(f"data.attributes: {', '.join(unknown)} not in {where}. There: {choices}, or all.")
+    return names
 
 
 def file_names(folder: Path) -> set[str]:
-    """The files directly in `folder` (none where it is not there), from one listing: a stat for each is slow."""
+    """Names of the files directly in `folder`; none if it does not exist. One listing is faster than a stat per file."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name for entry in entries if entry.is_file()}
@@ -52,4 +56,5 @@ def file_names(folder: Path) -> set[str]:
 
 
 def is_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (a Path for each of 200,000 is slow)
+    """Whether the name has the suffix of an image file."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (200,000 Path objects are slow)

@@ -1,7 +1,7 @@
-"""Sample faces, drawn by code: data to try everything on, with no download and nobody's likeness.
+"""Source `sample`: faces drawn by code, for first trials and tests. They need no download and show no real person.
 
-`load` draws them once and finds them again later. `write` puts the same faces into the true on-disk layouts of the
-other sources, at any size, for tests and benchmarks: `python -m faceattr.data.sources.sample layout=celeba n=20000 out=DIR`.
+`load` draws them at the first use. `write` writes the same faces in the on-disk layout of another source, for tests and
+benchmarks: `python -m faceattr.data.sources.sample layout=celeba n=20000 out=DIR`.
 """
 
 import logging
@@ -30,11 +30,11 @@ from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
 
-VERSION = 6  # of the drawing code: raise it whenever a picture changes, and old folders are not used again
+VERSION = 6  # of the drawing code: increase it when a picture changes, so that old folders are not used again
 CLASSES = {"gender": GENDERS, "age": list(AGES)}
 LAYOUTS = ["csv", "folders", "celeba", "imfdb"]
 SHOWN = ["group", "number", "gender", "age", "age_class", "skin_tone", "hair_length", "beard", "glasses", "smile"]
-POOL_FROM = 400  # pictures; fewer are drawn before a pool has started
+POOL_FROM = 400  # pictures; to draw fewer takes less time than to start a pool
 
 
 def load(
@@ -52,11 +52,11 @@ def load(
     ] = 0,
     classes: list[str] | None = None,
 ) -> pd.DataFrame:
-    """The table of `n` generated faces, `image_size` pixels square, drawn into a folder of `root` at first use.
+    """The table of `n` generated faces, drawn into a folder of `root` at the first use.
 
-    `attribute` is `gender` (female, male) or `age` (young < 30 <= middle < 50 <= old). Several pictures share a
-    person, who is their `group`. `attributes` asks for several at once (multilabel) of `attributes_of`, such as
-    [Male, Smiling], or all; they are named as CelebA's. The further columns say what was drawn, for slicing results.
+    `attribute` is the label: `gender` (female, male) or `age` (young < 30 <= middle < 50 <= old). `group` is the person; there
+    are several pictures of each. `attributes` gives several attributes (multilabel) of those in `attributes_of`, such as
+    [Male, Smiling], or all; the names are CelebA's. Further columns describe what was drawn, for slices.
     """
     key = f"v{VERSION}_n{n}_size{image_size}_seed{sample_seed}"
     folder = Path(root) / key
@@ -66,10 +66,10 @@ def load(
         _generate("sample", folder, n, image_size, sample_seed)
     table = pd.read_csv(folder / "faces.csv", dtype={"group": str}, keep_default_na=False)
     table.insert(0, "path", f"{key}/" + table.pop("path"))
-    has = attributes_of(table)
-    if wanted := listed_attributes(attributes, has.columns.tolist(), "the sample faces"):
-        table = table.join(has[wanted].astype(float))
-        table.attrs.update(classes=wanted, multilabel=True)
+    available = attributes_of(table)
+    if names := listed_attributes(attributes, available.columns.tolist(), "the sample faces"):
+        table = table.join(available[names].astype(float))
+        table.attrs.update(classes=names, multilabel=True)
         return table
     table.insert(1, "label", table["gender" if attribute == "gender" else "age_class"])
     table.attrs.update(classes=list(classes or CLASSES[attribute]), ordinal=attribute == "age")
@@ -77,21 +77,21 @@ def load(
 
 
 def attributes_of(faces: pd.DataFrame) -> pd.DataFrame:
-    """Which of some of CelebA's attributes each drawn face has, bool."""
-    has = {
+    """Some of CelebA's attributes (columns, bool) of each drawn face (rows)."""
+    attributes = {
         "Eyeglasses": faces["glasses"] != "none",
         "Male": faces["gender"] == "male",
         "No_Beard": faces["beard"] == "none",
         "Smiling": faces["smile"] > 0.35,
         "Young": faces["age"] < 40,
     }
-    return pd.DataFrame(has)
+    return pd.DataFrame(attributes)
 
 
 def write(layout: str, out: str | Path, n: int = 2000, image_size: int = 128, sample_seed: int = 0) -> Path:
-    """Writes `n` generated faces in another source's on-disk layout into the new or empty folder `out`.
+    """Writes `n` generated faces in the on-disk layout of another source into the new or empty folder `out`.
 
-    `layout` is one of csv, folders, celeba (its pictures are 178 wide and 218 high, whatever `image_size`), imfdb.
+    `layout` is csv, folders, celeba or imfdb. celeba's pictures are always 178 pixels wide and 218 high.
     """
     if layout not in LAYOUTS:
         raise FaceattrError(f"layout={layout!r} is unknown; choose one of: {', '.join(LAYOUTS)}")
@@ -103,19 +103,20 @@ def write(layout: str, out: str | Path, n: int = 2000, image_size: int = 128, sa
 
 
 def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> None:
-    """Fills a draft beside `folder` that becomes it, whole, at the end. Who ends second keeps what the first made."""
-    for name, value, least in (("n", n, 1), ("image_size", image_size, 16), ("sample_seed", seed, 0)):
-        if value < least:
-            raise FaceattrError(f"{name}={value} is too small for the sample source: at least {least}")
+    """Draws into a temporary folder, which is renamed to `folder` when complete. If another process was faster, its folder
+    is kept."""
+    for name, value, minimum in (("n", n, 1), ("image_size", image_size, 16), ("sample_seed", seed, 0)):
+        if value < minimum:
+            raise FaceattrError(f"{name}={value} is too small for the sample source: at least {minimum}")
     faces = pd.DataFrame([{name: getattr(face, name) for name in SHOWN} for face in islice(imagine_all(seed), n)])
     draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
     try:
         draft.mkdir(parents=True)
-        files = [draft / path for path in _lay_out(layout, faces.round(3), draft)]
+        files = [draft / path for path in _write_index(layout, faces.round(3), draft)]
         draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size, image_size), seed)
         if not folder.is_dir() or not any(folder.iterdir()):
             if folder.is_dir():
-                folder.rmdir()  # Windows replaces no folder, even an empty one
+                folder.rmdir()  # Windows cannot replace a folder, even an empty one
             draft.replace(folder)
     except OSError as error:
         raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
@@ -124,14 +125,15 @@ def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> 
 
 
 def draw_faces(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], seed: int) -> None:
-    """Draws every row of `faces` into its file, `size` = (width, height); in several processes where there are many.
+    """Draws each row of `faces` into its file; `size` is (width, height). Many faces are drawn in several processes.
 
-    Spawned ones, since a fork beside threads (torch, Lightning) can hang: scripts need `if __name__ == "__main__":`.
+    These are spawned, because a fork while threads run (torch, Lightning) can deadlock. So scripts that call this need
+    `if __name__ == "__main__":`.
     """
     for folder in {file.parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
     jobs = faces["group"].astype(int), faces["number"], files, repeat(size), repeat(seed)
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), get_context("spawn"), _leave_with_parent) as pool:
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), get_context("spawn"), _exit_with_parent) as pool:
         done = pool.map(_draw_file, *jobs, chunksize=32) if len(files) >= POOL_FROM else map(_draw_file, *jobs)
         for _ in tqdm(done, "drawing sample faces", len(files), unit="image", disable=None):
             pass
@@ -141,8 +143,8 @@ def _draw_file(identity: int, number: int, file: Path, size: tuple[int, int], se
     draw(imagine(identity, number, seed), *size).save(file, quality=92)
 
 
-def _leave_with_parent() -> None:
-    """A pool's processes outlive a killed parent; these do not."""
+def _exit_with_parent() -> None:
+    """Ends this process when its parent ends. Otherwise the processes of a pool outlive a killed parent."""
 
     def watch() -> None:
         if parent := parent_process():
@@ -152,8 +154,8 @@ def _leave_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _lay_out(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
-    """Writes the index files of a layout into `root` and returns where in it each picture belongs."""
+def _write_index(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
+    """Writes the index files of a layout into `root`. Returns the path of each picture in it."""
     name, identity = pd.Series([f"{i:06d}.jpg" for i in range(1, len(faces) + 1)]), faces["group"].astype(int)
     part = (identity // 2 % 7).map(lambda pair: pair if pair in (1, 2) else 0)  # 0 train, 1 val, 2 test; by identity
     if layout == "sample":
@@ -168,19 +170,21 @@ def _lay_out(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
     if layout == "imfdb":
         pd.DataFrame({"ID": name, "Class": faces["age_class"].str.upper()}).to_csv(root / "train.csv", index=False)
         return "Train/" + name
-    has = attributes_of(faces)
-    signs = has.map(lambda yes: " 1" if yes else "-1").agg(" ".join, axis=1)
-    for file, head, values in (
-        ("list_attr_celeba.txt", f"{len(faces)}\n{' '.join(map(str, has))}\n", signs),
+    attributes = attributes_of(faces)
+    signs = attributes.map(lambda yes: " 1" if yes else "-1").agg(" ".join, axis=1)
+    for file, header, values in (
+        ("list_attr_celeba.txt", f"{len(faces)}\n{' '.join(map(str, attributes))}\n", signs),
         ("list_eval_partition.txt", "", part.astype(str)),
         ("identity_CelebA.txt", "", (identity + 1).astype(str)),
     ):
-        (root / file).write_text(head + "\n".join(name + " " + values) + "\n", encoding="utf-8")
+        (root / file).write_text(header + "\n".join(name + " " + values) + "\n", encoding="utf-8")
     return "img_align_celeba/" + name
 
 
 @dataclass
 class Request:
+    """The arguments of the command line."""
+
     layout: str = MISSING
     out: str = MISSING
     n: int = 2000
@@ -189,7 +193,7 @@ class Request:
 
 
 def main(arguments: list[str]) -> int:
-    """`layout=… out=… [n=…] [image_size=…] [sample_seed=…]`: writes a layout; 1 and one line where it cannot."""
+    """`layout=… out=… [n=…] [image_size=…] [sample_seed=…]`: writes a layout. Returns 0, or 1 after a message of one line."""
     try:
         request = OmegaConf.merge(OmegaConf.structured(Request), OmegaConf.from_cli(arguments))
         out = write(**{str(key): value for key, value in request.items()})
