@@ -1,94 +1,22 @@
-"""Invented people, drawn by code: `imagine` says what a picture shows, `draw` paints it with Pillow and numpy alone.
+"""Draws the pictures of the sample faces with Pillow and numpy. `people` says what a picture shows.
 
-Gender and age change only how *likely* each feature is, and every feature overlaps between the classes, so that no
-single one decides. A picture comes from the seed, its identity and its number alone, never from how many others there
-are. Shapes are given in face coordinates: origin between the eyes, x right, y down, 1 = half a head's width.
+Shapes are given in face coordinates: origin between the eyes, x to the right, y down, 1 = half the width of the head.
 """
 
-from collections.abc import Iterator
-from functools import cache, lru_cache
-from itertools import count
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-GENDERS = ["female", "male"]
-AGES = {"young": (18, 30), "middle": (30, 50), "old": (50, 86)}  # years: from, and up to but not with
-SKIN_TONES = ["light", "medium", "dark"]
+from faceattr.data.sources.people import blend
 
-# fmt: off
-CHOICES: dict[str, dict[str, tuple[float, float]]] = {  # each option's probability for women and for men
-    "hair_length": {"none": (0.01, 0.13), "short": (0.22, 0.64), "medium": (0.34, 0.15), "long": (0.43, 0.08)},
-    "beard": {"none": (0.99, 0.42), "stubble": (0.01, 0.30), "full": (0.0, 0.28)},
-    "glasses": {"none": (0.74, 0.74), "thin": (0.13, 0.13), "bold": (0.13, 0.13)},
-}
-TRAITS = {  # mean for women, for men, what old age adds, spread; never below 0, near 1 where it is a size
-    "length": (0.98, 1.03, 0.00, 0.05), "jaw": (0.85, 1.13, 0.00, 0.08), "build": (0.86, 1.18, 0.00, 0.10),
-    "brow": (0.74, 1.43, -0.12, 0.22), "brow_height": (1.09, 0.89, 0.00, 0.08), "eye": (1.12, 1.00, -0.14, 0.07),
-    "nose": (0.93, 1.10, 0.08, 0.10), "lips": (1.18, 0.84, -0.20, 0.16), "lipstick": (0.30, -0.40, 0.00, 0.35),
-    "lash": (0.80, 0.12, 0.00, 0.20), "curl": (0.25, 0.25, 0.00, 0.30), "fringe": (0.42, 0.25, 0.00, 0.25),
-    "receding": (-0.10, 0.05, 0.35, 0.15), "wrinkles": (-0.25, -0.25, 1.50, 0.10), "grey": (-1.00, -0.80, 2.60, 0.25),
-}
-SHOT = {  # of a single picture: mean, spread; angles in radians, blur in 1/128 of the width, noise in grey levels
-    "yaw": (0.0, 0.17), "pitch": (0.0, 0.09), "tilt": (0.0, 0.10), "right": (0.0, 0.19), "down": (0.0, 0.15),
-    "zoom": (1.0, 0.10), "light": (0.0, 0.5), "exposure": (1.02, 0.13), "warmth": (0.0, 0.06),
-    "smile": (0.35, 0.4), "blur": (0.22, 0.42), "noise": (4.4, 3.0),
-}
-# fmt: on
-SKIN = np.array([[244, 208, 184], [228, 182, 148], [196, 144, 104], [146, 98, 68], [94, 62, 46]])
-HAIR = np.array([[32, 26, 24], [62, 42, 30], [104, 68, 42], [150, 78, 42], [176, 132, 78], [214, 178, 118]])
-IRIS = np.array([[58, 38, 26], [92, 62, 36], [88, 98, 58], [74, 108, 132]])
-SIDEWAYS, HEAD = np.array([1, -1]), np.array([1.02, 1.42])  # the head: half its width and height
-BLACK, STEEL, GREY, WHITE, RED = np.array([[28] * 3, [115] * 3, [194] * 3, [226] * 3, [172, 44, 62]])
-
-
-def imagine(identity: int, number: int, seed: int) -> SimpleNamespace:
-    """Picture `number` (from 0) of an identity: the person's features and those of this picture."""
-    rng = np.random.default_rng((seed, identity, number + 1))
-    background = rng.uniform(30, 230) + rng.normal(0, 18, 3) + rng.normal(0, 20, (3, 3, 1))
-    around = {"number": number, "background": background, "clothes": rng.uniform(20, 225) + rng.normal(0, 40, 3)}
-    return SimpleNamespace(**_person(identity, seed), **_vary(SHOT, rng), **around, rng=rng)  # rng: for hair and noise
-
-
-def imagine_all(seed: int) -> Iterator[SimpleNamespace]:
-    """Every picture there is, without end: identity after identity, 3 to 6 pictures of each."""
-    for identity in count():
-        for number in range(_person(identity, seed)["pictures"]):
-            yield imagine(identity, number, seed)
-
-
-@lru_cache(maxsize=16)  # an identity's pictures follow each other
-def _person(identity: int, seed: int) -> dict:
-    """Any six identities that follow each other hold every pair of gender and age class once."""
-    rng = np.random.default_rng((seed, identity))
-    male, age_class = identity % 2, list(AGES)[identity // 2 % 3]
-    age = int(rng.integers(*AGES[age_class]))
-    means = {name: (row[male] + row[2] * (age - 18) / 67, row[3]) for name, row in TRAITS.items()}
-    person: dict = {name: max(value, 0.0) for name, value in _vary(means, rng).items()}
-    person |= {name: str(rng.choice(list(odds), p=[p[male] for p in odds.values()])) for name, odds in CHOICES.items()}
-    tone, pictures = rng.random(), int(rng.integers(3, 7))
-    skin, hair = _blend(SKIN, tone) * rng.normal(1, 0.025, 3), _blend(HAIR, rng.random() ** (1 + 4 * tone))
-    person |= {"skin": skin, "hair": _blend([hair, GREY], person["grey"]), "pictures": pictures, "age": age}
-    person |= {"brows": _blend([hair * 0.85, GREY], 0.6 * person["grey"]), "skin_tone": SKIN_TONES[int(tone * 3)]}
-    person["lip_colour"] = _blend([skin * [0.86, 0.62, 0.62], RED], 0.7 * person["lipstick"])
-    person["iris"] = _blend(IRIS, rng.random() ** (1 + 4 * tone))
-    return person | {"group": str(identity), "gender": GENDERS[male], "age_class": age_class}
-
-
-def _vary(table: dict[str, tuple], rng: np.random.Generator) -> dict[str, float]:
-    mean, spread = np.array(list(table.values())).T
-    return dict(zip(table, (mean + spread * rng.standard_normal(len(mean)).clip(-2.2, 2.2)).tolist(), strict=True))
-
-
-def _blend(palette: list | np.ndarray, position: float) -> np.ndarray:
-    """The colour at `position` (0 … 1) along a palette."""
-    channels = np.transpose(palette)
-    return np.array([np.interp(position, np.linspace(0, 1, len(channel)), channel) for channel in channels])
+SIDEWAYS, HEAD = np.array([1, -1]), np.array([1.02, 1.42])  # HEAD: half the width and height of the head
+BLACK, STEEL, WHITE = np.array([[28] * 3, [115] * 3, [226] * 3])
 
 
 def draw(face: SimpleNamespace, width: int, height: int) -> Image.Image:
-    """The picture, RGB: painted at twice its size, from back to front, and scaled down."""
+    """The picture, RGB. It is drawn at twice its size, from back to front, and then reduced."""
     canvas = _image(face.background).resize((16, 16), Image.Resampling.BICUBIC)
     canvas = canvas.resize((2 * width, 2 * height), Image.Resampling.BILINEAR)
     body, head = Pen(canvas, face, 0), Pen(canvas, face, 1)
@@ -107,7 +35,10 @@ def draw(face: SimpleNamespace, width: int, height: int) -> Image.Image:
 
 
 class Pen:
-    """Paints smooth shapes where a pose puts them (tilted, zoomed, `turned` or not): plain ones, or cut from a picture."""
+    """Draws smooth shapes, given in face coordinates, in the pose of a face (moved, tilted, zoomed).
+
+    `turned` is 1 for shapes that turn with the head (yaw and pitch), 0 for the body.
+    """
 
     def __init__(self, canvas: Image.Image, face: SimpleNamespace, turned: int):
         self.canvas, self.colours = canvas, ImageDraw.Draw(canvas, "RGBA")
@@ -118,12 +49,12 @@ class Pen:
         self.across, self.deep = np.cos(turn)[:, None] * self.rotation, np.sin(turn) @ self.rotation
 
     def grid(self) -> np.ndarray:
-        """Face coordinates x and y (before the turn) of every fourth column and row: enough for what is soft."""
+        """Face coordinates x and y (without the turn) of every fourth column and row, enough for smooth shading."""
         placed = np.stack(np.meshgrid(*(np.arange(2, side + 2, 4) for side in self.canvas.size)), -1) - self.origin
         return (placed @ (self.rotation.T / self.unit**2)).transpose(2, 0, 1).astype(np.float32)
 
     def fill(self, points: list | np.ndarray, paint: np.ndarray | Image.Image, alpha: float = 1) -> None:
-        """A closed curve through `points`, filled with a colour, or with what a picture on the `grid` shows there."""
+        """Fills the closed curve through `points` with a colour, or with an image on the `grid`."""
         placed = self._place(_spline(len(points), True)[0] @ points)
         if not isinstance(paint, Image.Image):
             self._polygon(placed, paint, alpha)
@@ -139,23 +70,24 @@ class Pen:
     def stroke(
         self, points: list | np.ndarray, width: float, colour: np.ndarray, alpha: float = 1, taper: float = 0.7
     ) -> None:
-        """An open curve through `points`, as with a brush: thinner towards its ends."""
-        spline, slope, swell = _spline(len(points), False)
+        """Draws the open curve through `points`, like a brush: thinner towards the ends."""
+        spline, slope, thickness = _spline(len(points), False)
         path, along = spline @ points, slope @ points
-        half = along[:, ::-1] * SIDEWAYS * (width / 2 * swell**taper / np.hypot(along[:, 0], along[:, 1]))[:, None]
+        half = along[:, ::-1] * SIDEWAYS * (width / 2 * thickness**taper / np.hypot(along[:, 0], along[:, 1]))[:, None]
         self._polygon(self._place(np.concatenate([path + half, (path - half)[::-1]])), colour, alpha)
 
     def _polygon(self, placed: np.ndarray, colour: np.ndarray, alpha: float) -> None:
         self.colours.polygon(placed.ravel().tolist(), (*colour.astype(int).tolist(), int(255 * alpha)))
 
     def _place(self, points: np.ndarray) -> np.ndarray:
+        """Face coordinates [N, 2] → pixels [N, 2]."""
         depth = np.sqrt(np.maximum(1 - (points / HEAD) ** 2 @ (1, 1), 0))
         return points @ self.across + depth[:, None] * self.deep + self.origin
 
 
 @cache
 def _spline(count: int, closed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Catmull-Rom: matrices from control points to a smooth curve through them and to its slope; a swell along it."""
+    """Catmull-Rom: matrices from control points to a curve through them and to its slope; and the width along it."""
     t = np.linspace(0, 1, 6)
     weights = 0.5 * np.array([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2])
     order = np.arange(-1, count + 2) % count if closed else np.arange(-1, count + 1).clip(0, count - 1)
@@ -169,16 +101,19 @@ def _image(colours: np.ndarray) -> Image.Image:
 
 
 def _mirrored(half: list) -> list:
-    """A closed outline from its right half, top to bottom, whose ends lie on the middle line."""
+    """A closed, symmetric outline from its right half, which starts and ends on the middle line (top to bottom)."""
     return [*half, *[(-x, y) for x, y in half[-2:0:-1]]]
 
 
 def _lit_skin(face: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The skin's colour on the grid: a lit ellipsoid, with the soft shadows, lights and flush of a face."""
+    """The colour of the skin on the grid: a lit ellipsoid, with the shadows, lights and red cheeks of a face."""
     side, above = np.clip(x / 1.1, -0.9, 0.9), np.clip(y / 1.5, -0.85, 0.7)
     shade = 0.75 + 0.4 * (side * face.light - 0.45 * above + 0.75 * np.sqrt(1 - np.minimum(side**2 + above**2, 0.96)))
-    x, y = x - 0.9 * face.yaw * np.sqrt(np.maximum(1 - x**2, 0)), y - 0.9 * face.pitch  # the middle turns with the head
-    for dark, around, down, wide, high in (
+    x, y = (
+        x - 0.9 * face.yaw * np.sqrt(np.maximum(1 - x**2, 0)),
+        y - 0.9 * face.pitch,
+    )  # facial features turn with the head
+    for darkness, x_centre, y_centre, width, height in (
         (0.18, 0.42, -0.14, 0.26, 0.13),  # eye sockets
         (0.04 + 0.18 * face.wrinkles, 0.42, 0.13, 0.20, 0.07),  # bags
         (-0.08, 0.56, 0.24, 0.20, 0.16),  # cheekbones
@@ -186,15 +121,15 @@ def _lit_skin(face: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray
         (0.2, 0.0, 0.54, 0.24 * face.nose, 0.08),
         (0.40, 0.0, 1.55, 2.0, 0.2),  # neck
     ):
-        shade -= dark * np.exp(-(((abs(x) - around) / wide) ** 2) - ((y - down) / high) ** 2)
-    flush = np.exp(-(((abs(x) - 0.55) / 0.28) ** 2) - ((y - 0.35) / 0.22) ** 2)
-    return face.skin * shade[..., None] + flush[..., None] * np.array([10, -8, -6])
+        shade -= darkness * np.exp(-(((abs(x) - x_centre) / width) ** 2) - ((y - y_centre) / height) ** 2)
+    blush = np.exp(-(((abs(x) - 0.55) / 0.28) ** 2) - ((y - 0.35) / 0.22) ** 2)
+    return face.skin * shade[..., None] + blush[..., None] * np.array([10, -8, -6])
 
 
 def _strands(face: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How bright hair is on the grid: strands that run from the crown, or curls, and their shine."""
-    around = np.arctan2(x, np.maximum(y, -1.25) + 1.6)
-    strands = np.interp(around, np.linspace(-3.2, 3.2, 140), face.rng.normal(0, 1, 140))
+    """The brightness of hair on the grid: strands from the crown or curls, and their shine."""
+    angle = np.arctan2(x, np.maximum(y, -1.25) + 1.6)
+    strands = np.interp(angle, np.linspace(-3.2, 3.2, 140), face.rng.normal(0, 1, 140))
     curls = face.rng.standard_normal(x.shape, np.float32)
     shine = np.exp(-(((np.hypot(x, y * 0.9) - 1.12) / 0.16) ** 2)) * (y < 0) * (1 - 0.7 * face.curl)
     shade = 1 + 0.13 * ((1 - face.curl) * strands + face.curl * curls) + 0.3 * shine - 0.16 * np.clip(y - 0.3, 0, 1)
@@ -202,7 +137,7 @@ def _strands(face: SimpleNamespace, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _hair(pen: Pen, face: SimpleNamespace, hair: Image.Image, front: bool) -> None:
-    """What lies behind the head; in front of it the cap above the hairline, and curtains at the sides of longer hair."""
+    """The hair behind the head, or in front of it: above the hairline and, if long, at the sides."""
     if face.hair_length == "none":
         return
     v, top = 0.2 + 0.13 * face.curl, -1.32 * face.length
@@ -277,7 +212,7 @@ def _eye(pen: Pen, face: SimpleNamespace, side: int) -> None:
     for r, x, tint in ((0.09, 0.0, face.iris), (0.045, 0.0, BLACK), (0.02, -0.03, WHITE * 1.1)):
         pen.fill(at((x, -min(r, tall)), (x + r, 0), (x, min(r, 0.8 * tall)), (x - r, 0)), tint)
     tip = (wide * (1.05 + 0.25 * face.lash), -0.06 * face.lash)
-    pen.stroke(at(*lid, tip), 0.03 + 0.045 * face.lash, _blend([face.skin * 0.35, BLACK], face.lash))
+    pen.stroke(at(*lid, tip), 0.03 + 0.045 * face.lash, blend([face.skin * 0.35, BLACK], face.lash))
     pen.stroke(at((-wide * 0.9, -tall * 0.9), (0, -tall * 1.9), (wide, -tall * 0.9)), 0.03, face.skin * 0.68)
     y = -0.3 * face.brow_height
     pen.stroke(at((-0.27, y + 0.05), (0, y - 0.03), (0.17, y - 0.03), (0.34, y + 0.09)), 0.1 * face.brow, face.brows)
@@ -289,10 +224,10 @@ def _eye(pen: Pen, face: SimpleNamespace, side: int) -> None:
 
 
 def _photograph(picture: Image.Image, face: SimpleNamespace) -> Image.Image:
-    """The camera's share: blur, exposure, the colour of the light, noise."""
+    """The effects of the camera: blur, exposure, colour of the light, noise."""
     if face.blur > 0.3:
         picture = picture.filter(ImageFilter.GaussianBlur(face.blur * picture.width / 128))
     tint = np.outer([1 + face.warmth, 1, 1 - face.warmth], face.exposure * np.arange(256))
     pixels = np.asarray(picture.point(tint.clip(0, 255).astype(int).ravel().tolist()))
-    grain = face.rng.integers(-128, 128, pixels.shape, np.int8)  # even; its own deviation is 74
+    grain = face.rng.integers(-128, 128, pixels.shape, np.int8)  # uniform; its standard deviation is 74
     return _image(pixels + grain * np.float32(face.noise / 74))
