@@ -1,6 +1,6 @@
-"""Parity with Keras: the package itself, on torch, is given the same images, numbers and weights as ours.
+"""Parity with Keras (with its torch backend): the same results for the same images, random numbers and weights.
 
-The studies ran versions before 3. Where the present one differs from those, the test says so and shows which of them we are.
+The studies used versions before 3. Where Keras 3 differs from them, the test says so and shows which one faceattr equals.
 """
 
 import importlib
@@ -34,21 +34,21 @@ PRESETS["radians"] = PRESETS["keras_40"] | {"shear_unit": "radians"}
 
 @pytest.fixture(scope="module")
 def keras(tmp_path_factory) -> ModuleType:
-    """Imported by the first test that needs it; its settings go into a folder of the test's, not into ~/.keras."""
+    """Keras, imported when the first test needs it; its settings go to a temporary folder, not to ~/.keras."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KERAS_BACKEND", "torch")
         patch.setenv("KERAS_TORCH_DEVICE", "cpu")
         patch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
         if not os.environ.get("CI"):
             pytest.importorskip("keras", reason="parity is checked against Keras: pip install keras scipy")
-        found = importlib.import_module("keras")
-    assert found.backend.backend() == "torch"
-    return found
+        module = importlib.import_module("keras")
+    assert module.backend.backend() == "torch"
+    return module
 
 
 @pytest.fixture(autouse=True)
-def random_numbers_of_its_own():
-    """Fixed for each test; the process's generators (Keras draws from NumPy's) are left as they were."""
+def fixed_random_numbers():
+    """The same random numbers for each test (Keras uses NumPy's generator); restores the generators of the process."""
     state = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -104,7 +104,7 @@ def parameters(ranges: dict, count: int, height: int, width: int) -> dict[str, n
 
 
 def portrait(height: int, width: int) -> np.ndarray:
-    """Smooth shading and sharp edges, as in a photo of a face: uint8 [height, width, 3]."""
+    """An image with smooth shading and sharp edges, like a photo of a face: uint8 [height, width, 3]."""
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
     pixels = np.stack([110 + 60 * np.sin(2 * x + y), 90 + 70 * y, 120 + 80 * x * y], -1)
     pixels[(x / 0.6) ** 2 + (y / 0.8) ** 2 < 1] += (70, 40, 10)
@@ -129,7 +129,7 @@ def warped_by_keras(generator, image: np.ndarray, drawn: dict) -> np.ndarray:
 @pytest.mark.parametrize("by", [augment.warp_by_opencv, augment.warp_by_torch], ids=["opencv", "torch"])
 @pytest.mark.parametrize("size", [(48, 48), (64, 40), (40, 64)], ids=["square", "high", "wide"])
 @pytest.mark.parametrize("ranges", ["rotation 40", "shift 0.2", "shear 20", "zoom 0.2", "flip 1", *PRESETS])
-def test_pixels_are_kerass(keras, ranges, size, by):
+def test_augment_pixels_equal_keras(keras, ranges, size, by):
     """Keras's are floats and ours rounded, so half a level lies between them, and what float32 coordinates add."""
     one = ranges.split()
     ranges = {one[0]: float(one[1])} if len(one) == 2 else PRESETS[ranges]
@@ -144,7 +144,7 @@ def test_pixels_are_kerass(keras, ranges, size, by):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_drawn_parameters_are_distributed_as_kerass(keras, preset):
+def test_augment_parameters_are_distributed_as_in_keras(keras, preset):
     from scipy.stats import ks_2samp
 
     ours = parameters(PRESETS[preset], 4000, 64, 40)
@@ -163,7 +163,7 @@ def test_drawn_parameters_are_distributed_as_kerass(keras, preset):
 
 @pytest.mark.parametrize("size", [(30, 44), (64, 64), (109, 89), (150, 150), (178, 218)], ids=str)
 @pytest.mark.parametrize("form", ["png", "jpg"])
-def test_nearest_resize_is_load_imgs(keras, tmp_path, form, size):
+def test_read_nearest_equals_load_img(keras, tmp_path, form, size):
     path = tmp_path / f"photo.{form}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (109, 89, 3), np.uint8)).save(path)
     expected = np.asarray(keras.utils.load_img(path, target_size=size, interpolation="nearest"))
@@ -171,7 +171,7 @@ def test_nearest_resize_is_load_imgs(keras, tmp_path, form, size):
 
 
 @pytest.mark.parametrize("scaling", ["caffe", "imagenet", "unit"])
-def test_scaling_is_preprocess_inputs(keras, scaling):
+def test_scaling_equals_preprocess_input(keras, scaling):
     cfg = composed(f"model.scaling={scaling}", "model.image_size=[32,24]")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 24, 3), np.uint8)
     by_keras = {
@@ -193,7 +193,7 @@ def test_scaling_is_preprocess_inputs(keras, scaling):
     ("quirks", "kind", "axis"),
     [("as_published", HeightNorm, 1), ("corrected", nn.BatchNorm2d, -1), ("corrected", nn.BatchNorm1d, -1)],
 )
-def test_batch_norm_is_kerass(keras, quirks, kind, axis):
+def test_batch_norm_equals_keras(keras, quirks, kind, axis):
     """S4-B's. Of n values Keras 3 keeps the biased variance, n - 1 of n parts of torch's; Keras 2 kept what torch keeps."""
     network = network_of(composed("experiment=s4b", f"quirks={quirks}"))
     ours = next(layer for layer in network.modules() if type(layer) is kind)
@@ -218,7 +218,7 @@ def test_batch_norm_is_kerass(keras, quirks, kind, axis):
 
 
 @pytest.mark.parametrize("experiment", ["s3_celeba575_cnn7", "s4a"])
-def test_weights_start_as_kerass(keras, experiment):
+def test_initial_weights_are_distributed_as_in_keras(keras, experiment):
     from scipy.stats import ks_2samp
 
     network = network_of(composed(f"experiment={experiment}"))
@@ -261,13 +261,13 @@ def moved(keras: ModuleType, overrides: list[str], optimizer, gradients: Tensor)
 
 
 @pytest.mark.parametrize(("overrides", "name", "lr"), [(RMSPROP, "RMSprop", 1e-4), (ADAM, "Adam", 1e-3)])
-def test_optimizers_step_as_kerass(keras, gradients, overrides, name, lr):
+def test_optimizer_steps_equal_keras(keras, gradients, overrides, name, lr):
     """Epsilon's place is 5e-5 of the first step at a gradient of 0.1, and goes with the gradient's square (RMSprop)."""
     ours, theirs = moved(keras, overrides, getattr(keras.optimizers, name)(lr), gradients)
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=0)
 
 
-def test_rmsprops_epsilon_is_where_keras_2_had_it(keras, gradients):
+def test_rmsprop_epsilon_is_placed_as_in_keras_2(keras, gradients):
     """Outside of the root, as torch has it; Keras 3 has it inside, and barely moves where gradients are small."""
     ours, keras_3 = moved(keras, RMSPROP, keras.optimizers.RMSprop(1e-4), gradients * 1e-4)
     square, keras_2 = torch.zeros(1000), torch.zeros(1000)
@@ -278,7 +278,7 @@ def test_rmsprops_epsilon_is_where_keras_2_had_it(keras, gradients):
     assert (ours / keras_3 > 3).all()
 
 
-def test_adams_epsilon_counts_for_less_than_kerass(keras, gradients):
+def test_adam_epsilon_differs_from_keras_as_documented(keras, gradients):
     """Keras adds it to the uncorrected root ("epsilon hat"): that is torch's, at step t, divided by √(1 - .999^t)."""
     small = gradients[:1] * 1e-4
     ours, theirs = moved(keras, ADAM, keras.optimizers.Adam(1e-3), small)
@@ -358,7 +358,7 @@ def copy_weights(keras: ModuleType, model, network: Network) -> None:
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_the_studies_networks_compute_what_kerass_do(keras, study):
+def test_study_networks_equal_keras(keras, study):
     side, total, layers = STUDIES[study]
     model = keras.Sequential([keras.Input((side, side, 3)), *layers(keras.layers)])
     randomise(model)
@@ -374,7 +374,7 @@ def test_the_studies_networks_compute_what_kerass_do(keras, study):
 
 
 @pytest.mark.parametrize("loss", ["bce", "ce", "one_vs_rest"])
-def test_losses_are_kerass(keras, loss):
+def test_losses_equal_keras(keras, loss):
     task = Task.from_config(["a", "b", "c"] if loss == "ce" else ["a", "b"], ordinal=False, loss=loss)
     logits, truth = 2 * torch.randn(200, task.num_logits), torch.randint(len(task.classes), (200,))
     one_hot = nn.functional.one_hot(truth).float()

@@ -1,4 +1,4 @@
-"""Kinds of task: CORN is the published loss, and attributes are told one by one, those that are known."""
+"""Kinds of task: their losses, probabilities and correct predictions. CORN equals the published loss."""
 
 import math
 
@@ -20,17 +20,17 @@ def logits_of(task: Task, n: int = 40) -> torch.Tensor:
     return 2 * torch.randn(n, task.num_logits, generator=torch.Generator().manual_seed(0))
 
 
-def test_corn_is_the_published_sum_over_its_conditional_tasks():
+def test_losses_corn_equals_the_published_sum_over_conditional_tasks():
     logits, truth = logits_of(AGES), torch.arange(40) % 4
     expected = torch.zeros(40)
-    for task in range(3):  # task k: is the class above k, of those that are not below it
+    for task in range(3):  # task k: is the class above k, for images whose class is at least k
         inside = truth >= task
         above = (truth > task).float()
         expected += inside * binary_cross_entropy_with_logits(logits[:, task], above, reduction="none")
     assert torch.allclose(AGES.losses(logits, truth), expected, atol=1e-5)
 
 
-def test_corns_probabilities_are_products_of_its_steps_and_sum_to_one():
+def test_probabilities_corn_are_products_of_steps_and_sum_to_one():
     logits, step = logits_of(AGES), logits_of(AGES).sigmoid()
     probabilities = AGES.probabilities(logits)
     assert torch.allclose(probabilities.sum(1), torch.ones(40), atol=1e-6)
@@ -40,7 +40,7 @@ def test_corns_probabilities_are_products_of_its_steps_and_sum_to_one():
 
 
 @pytest.mark.parametrize("loss", ["bce", "ce", "corn"])
-def test_a_temperature_is_that_of_calibration(loss):
+def test_probabilities_with_temperature_equal_calibration(loss):
     task = AGES if loss == "corn" else Task.from_config(["woman", "man"], ordinal=False, loss=loss)
     logits = logits_of(task)
     expected = tempered(task.probabilities(logits).numpy(), 1.7)
@@ -48,19 +48,19 @@ def test_a_temperature_is_that_of_calibration(loss):
 
 
 @pytest.mark.parametrize("classes", [["a", "b", "c"], ["young", "old"]], ids=["unordered", "two"])
-def test_corn_needs_ordered_classes(classes):
+def test_from_config_corn_requires_ordered_classes(classes):
     with pytest.raises(FaceattrError, match=r"loss=corn needs three or more ordered classes"):
         Task.from_config(classes, ordinal=len(classes) == 2, loss="corn")
 
 
-def test_attributes_have_a_logit_each_and_no_other_loss():
+def test_from_config_multilabel_has_a_logit_per_attribute_and_bce():
     assert (SIGNS.kind, SIGNS.num_logits, SIGNS.loss) == ("multilabel", 3, "bce")
     assert Task.from_config(["Male"], ordinal=False, multilabel=True, loss="auto").num_logits == 1
     with pytest.raises(FaceattrError, match=r"data\.attributes has loss=bce"):
         Task.from_config(["Male", "Young"], ordinal=False, multilabel=True, loss="ce")
 
 
-def test_an_attributes_loss_is_over_what_is_known_of_an_image():
+def test_losses_multilabel_are_means_over_known_attributes():
     logits = logits_of(SIGNS, 3)
     each = binary_cross_entropy_with_logits(logits, KNOWN.nan_to_num(), reduction="none")
     expected = torch.stack((each[0].mean(), (each[1, 0] + each[1, 2]) / 2, each[2, 2]))
@@ -70,7 +70,7 @@ def test_an_attributes_loss_is_over_what_is_known_of_an_image():
     assert torch.equal(logits.grad == 0, KNOWN.isnan())
 
 
-def test_weights_multiply_an_attribute_and_its_absence():
+def test_losses_weights_are_factors_of_classes_and_attributes():
     logits, weights = logits_of(SIGNS, 3), torch.tensor([[1.0, 2, 3], [4, 5, 6]])
     each = binary_cross_entropy_with_logits(logits, KNOWN.nan_to_num(), reduction="none")
     expected = torch.stack(((4 * each[0, 0] + 2 * each[0, 1] + 6 * each[0, 2]) / 3, (each[1, 0] + 3 * each[1, 2]) / 2))
@@ -81,7 +81,7 @@ def test_weights_multiply_an_attribute_and_its_absence():
     )
 
 
-def test_what_is_right_and_what_was_decided():
+def test_correct_and_flatten_labels_ignore_unknown_attributes():
     probabilities = torch.tensor([[0.9, 0.8, 0.1], [0.2, 0.5, 0.7], [0.5, 0.5, 0.9]])
     assert SIGNS.correct(probabilities, KNOWN).tolist() == pytest.approx([1 / 3, 1 / 2, 1])
     scores, truth = SIGNS.flatten_labels(probabilities, KNOWN)
@@ -94,17 +94,17 @@ def test_what_is_right_and_what_was_decided():
 
 
 @pytest.mark.parametrize("task", [GENDER, AGES, SIGNS, Task.from_config(["a", "b", "c"], ordinal=False, loss="ce")])
-def test_evidence_for_a_class_rises_with_its_probability(task):
+def test_class_score_increases_with_the_probability(task):
     logits = logits_of(task).requires_grad_()
     for position in range(len(task.classes)):
-        evidence = task.class_score(logits, torch.full((40,), position))
-        (slope,) = torch.autograd.grad(evidence.sum(), logits)
+        score = task.class_score(logits, torch.full((40,), position))
+        (slope,) = torch.autograd.grad(score.sum(), logits)
         with torch.no_grad():
             before, after = (task.probabilities(x)[:, position] for x in (logits, logits + 1e-2 * slope))
         assert (after > before).all()
 
 
-def test_cross_entropy_is_what_it_was():
+def test_losses_auto_equals_cross_entropy():
     task = Task.from_config(["a", "b", "c"], ordinal=False, loss="auto")
     logits, truth = logits_of(task), torch.arange(40) % 3
     assert torch.equal(task.losses(logits, truth), cross_entropy(logits, truth, reduction="none"))

@@ -1,5 +1,7 @@
-"""Conv stacks as networks: small CNNs, VGG16, AlexNet. Builders take the plain keys of `conf/model/*.yaml`, `image_size` as
-[height, width] and `num_logits`. Layers are numbered as in torchvision's `features`, so that its weights fit by name.
+"""Conv stacks as networks: small CNNs, VGG16, AlexNet.
+
+The functions take the keys of `conf/model/*.yaml` and `num_logits`; `image_size` is [height, width]. Layers are numbered as
+in torchvision's `features`, so that its weights match by name.
 """
 
 from typing import Annotated, Any
@@ -94,7 +96,7 @@ def _conv(
     norm: str | None = None,
     rows: int | None = None,
 ) -> list[nn.Module]:
-    """Conv, ReLU and, where `norm` has it, batch norm: over channels, or over height where the output's `rows` are given."""
+    """Conv, ReLU and, with `norm`, batch norm: over channels, or over height if the output's `rows` are given."""
     conv, relu = nn.Conv2d(channels, width, kernel, stride, padding), nn.ReLU(inplace=True)
     if norm is None:
         return [conv, relu]
@@ -103,9 +105,9 @@ def _conv(
 
 
 def _stacked(blocks: list[list[nn.Module]], init: str, published: str | None = None, **keys: Any) -> Network:
-    """Blocks of layers → a network with stages block1, …; layers are numbered on through the blocks.
+    """A network of blocks of layers, with the stages block1, block2, …; layers are numbered across blocks.
 
-    Where ReLU meets max-pool the two change places: equal in value, a fraction of the work.
+    A ReLU before a max-pool is moved behind it: the values are the same, and ReLU has fewer values to compute.
     """
     for block in blocks:
         if isinstance(block[-1], nn.MaxPool2d) and isinstance(block[-2], nn.ReLU):

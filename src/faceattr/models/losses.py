@@ -1,8 +1,7 @@
-"""The losses that `loss=` names: which tasks may have them, how many logits they need, and the loss of each image.
+"""The losses of the key `loss`: the tasks that they fit, their number of logits, and the loss of each image, in float32.
 
-bce: one logit, for two classes, or one for each attribute. ce: one logit per class. one_vs_rest: one logit per class, each a
-sigmoid of its own. corn: for ordered classes, one logit for each step from one class to the next (CORN, Shi, Cao and Raschka
-2021). All are computed in float32.
+bce: one logit for two classes; one logit per attribute. ce: one logit per class, softmax. one_vs_rest: one logit per class,
+sigmoids. corn: for ordered classes, one logit per step from a class to the next (CORN, Shi, Cao and Raschka 2021).
 """
 
 import torch
@@ -13,9 +12,9 @@ from faceattr.errors import FaceattrError
 
 
 def choose_loss(loss: str, kind: str, classes: list[str]) -> str:
-    """The loss for a kind of task: `auto` is bce for two classes and for attributes, else ce.
+    """The loss for a kind of task. `auto` is bce for two classes and for attributes, else ce.
 
-    Raises FaceattrError where the loss does not fit the task.
+    Raises FaceattrError: a loss that does not fit the task.
     """
     if kind == "multilabel" and loss not in ("auto", "bce"):
         raise FaceattrError(f"loss={loss} is for classes; data.attributes has loss=bce, a logit for each attribute.")
@@ -29,17 +28,17 @@ def choose_loss(loss: str, kind: str, classes: list[str]) -> str:
 
 
 def num_logits(loss: str, kind: str, num_classes: int) -> int:
-    """Logits of an image."""
+    """Number of logits of an image."""
     one_less = (loss == "bce" and kind == "binary") or loss == "corn"
     return num_classes - one_less
 
 
 def class_logits(loss: str, kind: str, logits: Tensor) -> Tensor:
-    """Float32 [B, classes] from logits [B, num_logits]: their softmax (multilabel, one_vs_rest: their sigmoids) are the
-    probabilities. Where that of a class rises, the class becomes more probable.
+    """One logit per class, float32 [B, classes], from logits [B, num_logits].
 
-    corn: logit k says whether the class is above k, given that it is not below. The negative logarithm of the true class's
-    probability is the paper's loss, up to a factor of the batch.
+    Their softmax is the probabilities (multilabel, one_vs_rest: their sigmoids). A higher logit is a higher probability.
+    corn: logit k is for P(class > k | class ≥ k). The negative log-probability of the true class is the loss of the paper,
+    except for its normalisation over the batch.
     """
     logits = logits.float()
     if loss == "corn":
@@ -51,10 +50,10 @@ def class_logits(loss: str, kind: str, logits: Tensor) -> Tensor:
 
 
 def image_losses(loss: str, kind: str, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Loss of each image [B] from logits [B, num_logits] and class positions [B].
+    """The loss of each image [B] from logits [B, num_logits] and class indices [B].
 
-    Multilabel: targets [B, attributes] are 1, 0 or nan (not known); the loss is the mean over an image's known attributes.
-    `weights` are factors for each class [classes]; multilabel: for not having and for having each attribute [2, attributes].
+    Multilabel: targets [B, attributes] are 1, 0 or nan (not known). The loss is the mean over the known attributes.
+    weights: a factor per class [classes]; multilabel: factors for absent and present attributes [2, attributes].
     """
     if kind == "multilabel":
         return _attribute_losses(logits.float(), targets, weights)
@@ -66,15 +65,15 @@ def _class_losses(loss: str, kind: str, logits: Tensor, targets: Tensor) -> Tens
     if loss == "bce":
         return binary_cross_entropy_with_logits(logits[:, 0], targets.float(), reduction="none")
     if loss == "one_vs_rest":
-        each = one_hot(targets, logits.shape[1]).float()
-        return binary_cross_entropy_with_logits(logits, each, reduction="none").mean(1)
+        labels = one_hot(targets, logits.shape[1]).float()
+        return binary_cross_entropy_with_logits(logits, labels, reduction="none").mean(1)
     return cross_entropy(class_logits(loss, kind, logits), targets, reduction="none")
 
 
 def _attribute_losses(logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
     known = targets.isfinite()
     truth = targets.where(known, 0)
-    each = binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
+    losses = binary_cross_entropy_with_logits(logits, truth, reduction="none") * known
     if weights is not None:
-        each = each * torch.where(truth > 0.5, weights[1], weights[0])
-    return each.sum(1) / known.sum(1)
+        losses = losses * torch.where(truth > 0.5, weights[1], weights[0])
+    return losses.sum(1) / known.sum(1)

@@ -1,6 +1,6 @@
-"""Any timm backbone as a network of ours: stages by timm's own grouping, pooled features, our head.
+"""Any timm backbone as a network: its pooled features, then our head; stages are timm's parameter groups.
 
-timm itself is imported inside the functions: that takes seconds, and the other models do without.
+timm is imported inside the functions, because the import takes seconds and other models do not need it.
 """
 
 import re
@@ -21,16 +21,19 @@ def from_timm(
     num_logits: int,
     head: dict,
 ) -> Network:
-    """Any timm backbone by name: its pooled features, then our head; stages stem, stage1, … by timm's own grouping."""
+    """Any timm backbone by name: its pooled features, then our head. The stages stem, stage1, … are timm's groups.
+
+    Raises FaceattrError: an unknown name, or an image size that the backbone does not accept.
+    """
     try:
         backbone = timm_backbone(name, image_size)
-    except (RuntimeError, AssertionError) as error:  # no such model or weights; a size that it refuses
+    except (RuntimeError, AssertionError) as error:  # an unknown model or tag, or an invalid size
         raise FaceattrError(f"model.name={name} at model.image_size={list(image_size)}: {error}") from error
     return Network(backbone, _timm_stages(backbone), image_size, num_logits, head, f"timm/{name}")
 
 
 def timm_backbone(name: str, image_size: Sequence[int], pretrained: bool = False) -> nn.Module:
-    """A timm model without its classifier, built for `image_size` where its architecture depends on it."""
+    """A timm model without its classifier. It is built for `image_size` if its architecture depends on the size."""
     import timm
 
     config = timm.get_pretrained_cfg(name)
@@ -39,19 +42,19 @@ def timm_backbone(name: str, image_size: Sequence[int], pretrained: bool = False
 
 
 def _timm_stages(backbone: nn.Module) -> dict[str, str]:
-    """Names of parameters and modules → stage. A module without parameters goes with the one registered before it."""
+    """Name of a parameter or module → its stage. A module without parameters is in the stage of the module before it."""
     stages = {name: f"stage{i}" if i else "stem" for i, names in enumerate(_timm_groups(backbone)) for name in names}
     by_id = {id(parameter): stages[name] for name, parameter in backbone.named_parameters()}
-    modules, last = {}, "stem"
+    modules, previous = {}, "stem"
     for name, module in backbone.named_modules():
-        inside = {by_id[id(parameter)] for parameter in module.parameters()} or {last}
-        if len(inside) == 1:
-            modules[name] = last = inside.pop()
+        module_stages = {by_id[id(parameter)] for parameter in module.parameters()} or {previous}
+        if len(module_stages) == 1:
+            modules[name] = previous = module_stages.pop()
     return stages | modules
 
 
 def _timm_groups(backbone: nn.Module) -> list[list[str]]:
-    """Names of parameters, grouped by timm's own coarse order; by the backbone's children where timm has none."""
+    """Names of parameters in timm's coarse groups, in order; by the backbone's children if timm has no groups for it."""
     from timm.models import group_parameters
 
     try:
