@@ -61,24 +61,24 @@ def write_png(path: Path, header: tuple[int, int, int, int], rows: bytes) -> Pat
     ],
 )
 def test_decode_gives_the_pixels_of_each_format(tmp_path, name, options):
-    found = pixels(saved(tmp_path / name, BLOCKS, **options))
-    assert found.shape == BLOCKS.shape
-    assert np.abs(found - BLOCKS).max() <= (8 if options.get("quality") else 0)
+    decoded = pixels(saved(tmp_path / name, BLOCKS, **options))
+    assert decoded.shape == BLOCKS.shape
+    assert np.abs(decoded - BLOCKS).max() <= (8 if options.get("quality") else 0)
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
 def test_decode_greyscale_gives_three_equal_channels(tmp_path, suffix):
     grey = np.kron(np.array([[0, 90], [180, 255]], np.uint8), np.ones((8, 8), np.uint8))
-    found = pixels(saved(tmp_path / f"x.{suffix}", grey))
-    assert (found == found[..., :1]).all()
-    assert np.abs(found[..., 0] - grey).max() <= 2
+    decoded = pixels(saved(tmp_path / f"x.{suffix}", grey))
+    assert (decoded == decoded[..., :1]).all()
+    assert np.abs(decoded[..., 0] - grey).max() <= 2
 
 
 def test_decode_one_bit_gives_black_and_white(tmp_path):
     bits = np.array([[True, False, True], [False, False, True]])
     for suffix in ("png", "bmp"):
-        found = pixels(saved(tmp_path / f"x.{suffix}", bits))
-        assert (found == bits[..., None] * 255).all()
+        decoded = pixels(saved(tmp_path / f"x.{suffix}", bits))
+        assert (decoded == bits[..., None] * 255).all()
 
 
 def test_decode_palette_gives_its_colours(tmp_path):
@@ -106,10 +106,10 @@ def test_decode_blends_alpha_with_white(tmp_path, mode, suffix):
     colour = np.array([[[200, 100, 0]]], np.uint8) if mode == "RGBA" else np.array([[[60, 60, 60]]], np.uint8)
     stored = np.concatenate([np.repeat(colour, 4, 1)[..., : len(mode) - 1], alpha[..., None]], 2)
     options = {"lossless": True, "exact": True} if suffix == "webp" else {}
-    found = pixels(saved(tmp_path / f"x.{suffix}", stored, **options))
+    decoded = pixels(saved(tmp_path / f"x.{suffix}", stored, **options))
     expected = 255 + (colour.astype(float) - 255) * alpha[..., None] / 255
-    assert found[0, 0].tolist() == WHITE
-    assert np.abs(found - expected).max() <= 1
+    assert decoded[0, 0].tolist() == WHITE
+    assert np.abs(decoded - expected).max() <= 1
 
 
 def test_decode_transparent_colour_is_white(tmp_path):
@@ -128,9 +128,9 @@ def test_decode_cmyk_gives_its_colours(tmp_path):
 
 def test_decode_scales_16_bit_grey(tmp_path):
     values = np.array([[0, 256, 257, 128 * 257, 255 * 257]], np.uint16)
-    found = pixels(saved(tmp_path / "x.png", values))
-    assert found[0, :, 0].tolist() == [0, 1, 1, 128, 255]
-    assert (found == found[..., :1]).all()
+    decoded = pixels(saved(tmp_path / "x.png", values))
+    assert decoded[0, :, 0].tolist() == [0, 1, 1, 128, 255]
+    assert (decoded == decoded[..., :1]).all()
 
 
 def test_decode_scales_16_bit_colour(tmp_path):
@@ -162,9 +162,9 @@ def test_decode_turns_every_exif_orientation_upright(tmp_path, suffix):
         exif = Image.Exif()
         exif[0x112] = orientation
         path = saved(tmp_path / f"{orientation}.{suffix}", array, exif=exif, quality=95, **_exact(suffix))
-        found = pixels(path)
-        assert found.shape == BLOCKS.shape, orientation
-        assert np.abs(found - BLOCKS).max() <= (8 if suffix == "jpg" else 0), orientation
+        decoded = pixels(path)
+        assert decoded.shape == BLOCKS.shape, orientation
+        assert np.abs(decoded - BLOCKS).max() <= (8 if suffix == "jpg" else 0), orientation
 
 
 def _exact(suffix: str) -> dict[str, object]:
@@ -237,11 +237,11 @@ def test_decode_refuses_a_decompression_bomb_before_decoding(tmp_path):
 def test_read_gives_height_by_width(tmp_path):
     left_red = np.zeros((20, 20, 3), np.uint8)
     left_red[:, :10, 0] = 255
-    found = read(saved(tmp_path / "x.png", left_red), InputSpec(6, 10, "bilinear", "unit"))
-    assert found.shape == (6, 10, 3)
-    assert found.dtype == np.uint8
-    assert (found[:, :4, 0] == 255).all()
-    assert (found[:, 6:, 0] == 0).all()
+    decoded = read(saved(tmp_path / "x.png", left_red), InputSpec(6, 10, "bilinear", "unit"))
+    assert decoded.shape == (6, 10, 3)
+    assert decoded.dtype == np.uint8
+    assert (decoded[:, :4, 0] == 255).all()
+    assert (decoded[:, 6:, 0] == 0).all()
 
 
 @pytest.mark.parametrize("mode", INTERPOLATIONS)
@@ -253,8 +253,8 @@ def test_read_interpolates_as_pillow_does(tmp_path, mode):
 
 def test_read_interpolations_differ(tmp_path):
     path = saved(tmp_path / "x.png", NOISE)
-    found = {read(path, InputSpec(6, 10, mode, "unit")).tobytes() for mode in INTERPOLATIONS}
-    assert len(found) == len(INTERPOLATIONS)
+    results = {read(path, InputSpec(6, 10, mode, "unit")).tobytes() for mode in INTERPOLATIONS}
+    assert len(results) == len(INTERPOLATIONS)
 
 
 def test_read_does_not_resample_an_image_of_the_right_size(tmp_path):

@@ -143,9 +143,9 @@ def test_status_marks_copies_and_people_of_train(data, leakage):
     assert set(val) == {"copy in train", "clean"}
     people = rows.assign(identity=rows["person"])
     known = people["identity"].isin(people["identity"][people["split"] == "train"])
-    found = leaks.status(people, leakage)[people["split"] == "val"]
-    assert (found[val == "clean"] == np.where(known[val.index], "person in train", "clean")[val == "clean"]).all()
-    assert set(found) == {"copy in train", "person in train", "clean"}
+    statuses = leaks.status(people, leakage)[people["split"] == "val"]
+    assert (statuses[val == "clean"] == np.where(known[val.index], "person in train", "clean")[val == "clean"]).all()
+    assert set(statuses) == {"copy in train", "person in train", "clean"}
 
 
 def test_leaking_training_rows_are_all_that_leak(data, leakage):
@@ -174,14 +174,15 @@ def test_find_lists_identities_in_two_splits(root, data):
         group_column="person",
     )
     rows = table.prepare(frame, root, split="random")
-    found = leaks.find(data_of(root, rows)).identities
+    identities = leaks.find(data_of(root, rows)).identities
     splits = rows.groupby("identity")["split"].agg(set)
     expected = {who: s for who, s in splits.items() if len(s) > 1}
     assert (
         expected
-        and {who: set(s.split(", ")) for who, s in zip(found["identity"], found["splits"], strict=True)} == expected
+        and {who: set(s.split(", ")) for who, s in zip(identities["identity"], identities["splits"], strict=True)}
+        == expected
     )
-    assert found["images"].tolist() == rows.groupby("identity").size()[found["identity"]].tolist()
+    assert identities["images"].tolist() == rows.groupby("identity").size()[identities["identity"]].tolist()
 
 
 def test_summary_counts_and_describe_is_one_line(leakage):

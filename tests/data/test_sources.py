@@ -14,12 +14,12 @@ from faceattr.errors import FaceattrError
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A layout of 40 generated faces, written once."""
-    there: dict[str, Path] = {}
+    roots: dict[str, Path] = {}
 
     def write(layout: str) -> Path:
-        if layout not in there:
-            there[layout] = sample.write(layout, tmp_path_factory.mktemp(layout), n=40, image_size=16)
-        return there[layout]
+        if layout not in roots:
+            roots[layout] = sample.write(layout, tmp_path_factory.mktemp(layout), n=40, image_size=16)
+        return roots[layout]
 
     return write
 
@@ -51,9 +51,9 @@ def labels(table: pd.DataFrame) -> dict[str, str]:
 def test_load_gives_a_table_of_all_images(written, layout, load, classes):
     root = written(layout)
     table = load(root)
-    there = {path.relative_to(root).as_posix() for path in root.rglob("*.jpg")}
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*.jpg")}
     assert len(table) == 40
-    assert set(table["path"]) == there
+    assert set(table["path"]) == files
     assert table.attrs["classes"] == classes
     assert table.attrs["ordinal"] == (layout == "imfdb")
     assert set(table["label"]) <= set(classes)
@@ -379,7 +379,7 @@ def test_celeba_load_downloads_through_torchvision(tmp_path, monkeypatch):
         raise RuntimeError("quota exceeded\nmore")
 
     monkeypatch.setattr(torchvision.datasets, "CelebA", fail)
-    assert len(celeba.load(tmp_path / "new", download=True)) == 3  # it is there: nothing is fetched
+    assert len(celeba.load(tmp_path / "new", download=True)) == 3  # present: no download
     with pytest.raises(FaceattrError, match="quota exceeded") as error:
         celeba.load(tmp_path / "none", download=True)
     for name in ("img_align_celeba.zip", "list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt"):

@@ -232,8 +232,8 @@ def test_prepare_keeps_the_split_of_the_source_unless_identity(tmp_path):
     assert ready[table["path"]].tolist() == given
     with pytest.raises(FaceattrError, match="group in two splits"):
         prepare(table.assign(group=group), tmp_path)
-    ours = prepare(table.assign(group=group), tmp_path, split="identity")
-    assert ours.groupby("group")["split"].nunique().max() == 1
+    ready = prepare(table.assign(group=group), tmp_path, split="identity")
+    assert ready.groupby("group")["split"].nunique().max() == 1
 
 
 def test_prepare_max_images_does_not_change_splits(tmp_path):

@@ -85,7 +85,7 @@ def generator_of(keras: ModuleType, ranges: dict):
 
 
 def parameters(ranges: dict, count: int, height: int, width: int) -> dict[str, np.ndarray]:
-    """What `draw` drew, by Keras's names: each read off the matrix of its range alone, under the same seed."""
+    """The parameters that `draw` draws, by Keras's names: each from the matrix of its range alone, with the same seed."""
 
     def alone(name: str) -> np.ndarray:
         only = {name: ranges.get(name), "shear_unit": ranges.get("shear_unit")}
@@ -121,8 +121,8 @@ def warped_by_keras(generator, image: np.ndarray, drawn: dict) -> np.ndarray:
     down, across = ((side - size) // 2 for size in image.shape[:2])
     square = np.pad(image.astype(np.float32), ((down, down), (across, across), (0, 0)), mode="edge")
     turned = drawn | {"flip_horizontal": False, "flip_vertical": drawn["flip_horizontal"]}
-    found = generator.apply_transform(square.transpose(1, 0, 2), turned).transpose(1, 0, 2)
-    return found[down : side - down, across : side - across]
+    warped = generator.apply_transform(square.transpose(1, 0, 2), turned).transpose(1, 0, 2)
+    return warped[down : side - down, across : side - across]
 
 
 @pytest.mark.filterwarnings("ignore:Please import:DeprecationWarning")  # of a module of SciPy's that Keras uses
@@ -130,17 +130,17 @@ def warped_by_keras(generator, image: np.ndarray, drawn: dict) -> np.ndarray:
 @pytest.mark.parametrize("size", [(48, 48), (64, 40), (40, 64)], ids=["square", "high", "wide"])
 @pytest.mark.parametrize("ranges", ["rotation 40", "shift 0.2", "shear 20", "zoom 0.2", "flip 1", *PRESETS])
 def test_augment_pixels_equal_keras(keras, ranges, size, by):
-    """Keras's are floats and ours rounded, so half a level lies between them, and what float32 coordinates add."""
+    """Keras gives floats, faceattr rounds: they differ by half a level at most, and by the error of float32 coordinates."""
     one = ranges.split()
     ranges = {one[0]: float(one[1])} if len(one) == 2 else PRESETS[ranges]
     generator, drawn, image = generator_of(keras, ranges), parameters(ranges, 8, *size), portrait(*size)
     batch = torch.from_numpy(image).permute(2, 0, 1).expand(8, -1, -1, -1)
     matrices = Augmentation(ranges).draw(8, *size, torch.Generator().manual_seed(0))[0]
-    found = by(batch, matrices).permute(0, 2, 3, 1).numpy()
+    pixels = by(batch, matrices).permute(0, 2, 3, 1).numpy()
     each = [warped_by_keras(generator, image, {name: values[n] for name, values in drawn.items()}) for n in range(8)]
-    assert np.abs(found - np.stack(each)).max() < 0.51
-    assert (found != np.round(each)).mean() < 0.001
-    assert (found != image).any((1, 2, 3)).mean() > 0.3, "nothing was done"
+    assert np.abs(pixels - np.stack(each)).max() < 0.51
+    assert (pixels != np.round(each)).mean() < 0.001
+    assert (pixels != image).any((1, 2, 3)).mean() > 0.3, "the image did not change"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -175,15 +175,15 @@ def test_scaling_equals_preprocess_input(keras, scaling):
     cfg = composed(f"model.scaling={scaling}", "model.image_size=[32,24]")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 24, 3), np.uint8)
     by_keras = {
-        "caffe": lambda x: keras.applications.vgg16.preprocess_input(x)[..., ::-1],  # blue comes first there
+        "caffe": lambda x: keras.applications.vgg16.preprocess_input(x)[..., ::-1],  # blue is the first channel
         "imagenet": lambda x: keras.applications.imagenet_utils.preprocess_input(x, mode="torch"),
         "unit": keras.layers.Rescaling(1 / 255),
     }
     classifier = create_classifier(
         cfg, Task.from_config(["a", "b"], ordinal=False, loss="bce"), network=network_of(cfg)
     )
-    found = classifier.scaled(torch.from_numpy(pixels).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    assert np.allclose(found, by_keras[scaling](pixels.astype(np.float32)), rtol=0, atol=1e-6)
+    scaled = classifier.scaled(torch.from_numpy(pixels).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    assert np.allclose(scaled, by_keras[scaling](pixels.astype(np.float32)), rtol=0, atol=1e-6)
 
 
 # Layers
@@ -194,10 +194,10 @@ def test_scaling_equals_preprocess_input(keras, scaling):
     [("as_published", HeightNorm, 1), ("corrected", nn.BatchNorm2d, -1), ("corrected", nn.BatchNorm1d, -1)],
 )
 def test_batch_norm_equals_keras(keras, quirks, kind, axis):
-    """S4-B's. Of n values Keras 3 keeps the biased variance, n - 1 of n parts of torch's; Keras 2 kept what torch keeps."""
+    """The batch norm of S4-B. The running variance of n values is biased in Keras 3: (n - 1) / n of torch's and Keras 2's."""
     network = network_of(composed("experiment=s4b", f"quirks={quirks}"))
     ours = next(layer for layer in network.modules() if type(layer) is kind)
-    theirs = keras.layers.BatchNormalization(axis=axis)  # its own constants, which the preset must have
+    theirs = keras.layers.BatchNormalization(axis=axis)  # its default constants are those of the preset
     inner = (512,) if kind is nn.BatchNorm1d else (126, 4, 32)
     batches = 3 * torch.randn(4, 8, *inner) + 1
     n = batches[0].numel() // ours.num_features
@@ -242,12 +242,12 @@ RMSPROP, ADAM = ["optim=rmsprop"], ["experiment=s1_celeba_alexnet"]
 
 @pytest.fixture
 def gradients() -> Tensor:
-    """Of 1,000 weights at five steps: sizes from 0.1 to 1, each weight's of one sign, so that no movement cancels."""
+    """Gradients of 1,000 weights at five steps: from 0.1 to 1 in size; each weight has one sign, so no steps cancel out."""
     return (torch.rand(5, 1000) * 0.9 + 0.1) * torch.randn(1000).sign()
 
 
 def moved(keras: ModuleType, overrides: list[str], optimizer, gradients: Tensor) -> tuple[Tensor, Tensor]:
-    """Where weights are after each step [steps, weights] from 0: by the config's optimizer, by Keras's."""
+    """The weights after each step from 0 [steps, weights], with the config's optimizer and with Keras's."""
     ours, theirs = nn.Parameter(torch.zeros(1000)), keras.Variable(np.zeros(1000, np.float32))
     own = instantiate(composed(*overrides).optim, "optim", drop=("schedule", "warmup_epochs"), params=[ours])
     optimizer.build([theirs])
@@ -262,24 +262,24 @@ def moved(keras: ModuleType, overrides: list[str], optimizer, gradients: Tensor)
 
 @pytest.mark.parametrize(("overrides", "name", "lr"), [(RMSPROP, "RMSprop", 1e-4), (ADAM, "Adam", 1e-3)])
 def test_optimizer_steps_equal_keras(keras, gradients, overrides, name, lr):
-    """Epsilon's place is 5e-5 of the first step at a gradient of 0.1, and goes with the gradient's square (RMSprop)."""
+    """Where epsilon is added changes the first RMSprop step at a gradient of 0.1 by 5e-5, and less at larger gradients."""
     ours, theirs = moved(keras, overrides, getattr(keras.optimizers, name)(lr), gradients)
     assert torch.allclose(ours, theirs, rtol=1e-4, atol=0)
 
 
 def test_rmsprop_epsilon_is_placed_as_in_keras_2(keras, gradients):
-    """Outside of the root, as torch has it; Keras 3 has it inside, and barely moves where gradients are small."""
+    """Outside the square root, as in torch. Keras 3 adds it inside: steps are then tiny for small gradients."""
     ours, keras_3 = moved(keras, RMSPROP, keras.optimizers.RMSprop(1e-4), gradients * 1e-4)
     square, keras_2 = torch.zeros(1000), torch.zeros(1000)
-    for gradient, found in zip(gradients * 1e-4, ours, strict=True):
+    for gradient, position in zip(gradients * 1e-4, ours, strict=True):
         square = 0.9 * square + 0.1 * gradient**2
         keras_2 -= 1e-4 * gradient / (square.sqrt() + 1e-7)
-        assert torch.allclose(found, keras_2, rtol=1e-5, atol=0)
+        assert torch.allclose(position, keras_2, rtol=1e-5, atol=0)
     assert (ours / keras_3 > 3).all()
 
 
 def test_adam_epsilon_differs_from_keras_as_documented(keras, gradients):
-    """Keras adds it to the uncorrected root ("epsilon hat"): that is torch's, at step t, divided by √(1 - .999^t)."""
+    """Keras adds it to the uncorrected root ("epsilon hat"), which is torch's epsilon divided by √(1 - 0.999^t) at step t."""
     small = gradients[:1] * 1e-4
     ours, theirs = moved(keras, ADAM, keras.optimizers.Adam(1e-3), small)
     assert (ours / theirs > 1.02).all()
@@ -333,7 +333,7 @@ STUDIES = {  # image size, parameters and statistics, and the layers of the stud
 
 
 def randomise(model) -> None:
-    """Kernels that keep the signal's size through ReLUs; all else uniform about 0 (shifts) or 1 (factors)."""
+    """Random kernels that preserve the variance through ReLUs; other weights uniform around 0 (shifts) or 1 (factors)."""
     for variable in model.weights:
         shape = tuple(variable.shape)
         if variable.name == "kernel":
@@ -343,7 +343,7 @@ def randomise(model) -> None:
 
 
 def copy_weights(keras: ModuleType, model, network: Network) -> None:
-    """Kernels are [rows, columns, in, out] there and [out, in, rows, columns] here, the first one behind Flatten too."""
+    """Kernels are [rows, columns, in, out] in Keras and [out, in, rows, columns] in torch; also in the layer after Flatten."""
     ours = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear | _BatchNorm)]
     theirs = [layer for layer in model.layers if layer.weights]
     inputs = next(layer.input.shape[1:] for layer in model.layers if isinstance(layer, keras.layers.Flatten))
@@ -369,7 +369,7 @@ def test_study_networks_equal_keras(keras, study):
     pixels = torch.rand(4, side, side, 3) * torch.tensor([0.1, 0.4, 0.7, 1.0]).view(4, 1, 1, 1)
     with torch.no_grad():
         theirs, ours = model(pixels, training=False), network(pixels.permute(0, 3, 1, 2))
-    assert theirs.std(0).min() > 0.05, "the images do not matter"
+    assert theirs.std(0).min() > 0.05, "the output does not depend on the image"
     assert torch.allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
@@ -385,6 +385,6 @@ def test_losses_equal_keras(keras, loss):
         expected = keras.losses.BinaryCrossentropy(reduction=None)(units, logits.sigmoid())
     assert torch.allclose(task.losses(logits, truth), expected, rtol=0, atol=1e-4)
     if loss == "one_vs_rest":
-        found = evaluation.evaluate(task, task.probabilities(logits), truth)
+        metrics = evaluation.evaluate(task, task.probabilities(logits), truth)
         per_unit = keras.metrics.binary_accuracy(one_hot, logits.sigmoid()).mean()
-        assert found["accuracy_per_unit"] == pytest.approx(float(per_unit)) != found["accuracy"]
+        assert metrics["accuracy_per_unit"] == pytest.approx(float(per_unit)) != metrics["accuracy"]
