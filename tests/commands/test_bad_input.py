@@ -117,7 +117,7 @@ TRAIN = {
     "data=csv data.root=FILES/corrupt": ["3 of 40", "000003.jpg", "000007.jpg", "000009.jpg", "data.on_bad_image=skip"],
     # model and finetune
     "finetune.train_from=block9": ["finetune.train_from", "block9", "block1, block2, block3, block4, head"],
-    "finetune.train_from=[[1,head]]": ["finetune.train_from", "rising from 0"],
+    "finetune.train_from=[[1,head]]": ["finetune.train_from", "increase from 0"],
     "model=vgg16 model.pretrained=true": ["model.pretrained=true", "model.weights=FILE"],
     "model=timm model.pretrained=true": ["model.pretrained=true", "model.weights=FILE"],
     "model.pretrained=true": ["model.pretrained=true", "model.weights=FILE"],
