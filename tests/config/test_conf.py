@@ -6,9 +6,9 @@ import sys
 import pytest
 from programs import ROOT, TINY, quick
 
+from faceattr.config.allowed_targets import target_function
 from faceattr.config.key import REQUIRED, parameters
 from faceattr.config.schema import SHARED
-from faceattr.config.targets import target_function
 from faceattr.config.validate import GIVEN_BY_CODE, validate
 
 CONF = ROOT / "conf"

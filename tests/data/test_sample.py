@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from faceattr.data.sources import sample
-from faceattr.data.sources.people import imagine
+from faceattr.data.sources.sample_people import imagine
 from faceattr.errors import FaceattrError
 
 SIZE = 32  # pixels: the smallest that still shows a face

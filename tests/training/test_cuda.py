@@ -17,9 +17,9 @@ from faceattr.commands.settings import (
     trainer_settings,
 )
 from faceattr.data.batches import Batch
-from faceattr.data.device import free_memory
+from faceattr.data.device_batches import free_memory
 from faceattr.models.task import Task
-from faceattr.training.fast_step import fast_step
+from faceattr.training.compiled_step import compiled_step
 from faceattr.training.trainer import build_trainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -51,7 +51,7 @@ class Run:
         task = Task.from_config(table.attrs["classes"], ordinal=table.attrs["ordinal"], loss=cfg.loss)
         self.data = create_data(cfg, table)
         self.model = create_classifier(cfg, task)
-        self.model.run_step = fast_step(self.model, str(cfg.trainer.compile), cfg.data.batch_size)
+        self.model.run_step = compiled_step(self.model, str(cfg.trainer.compile), cfg.data.batch_size)
         self.losses, callbacks = Losses(), []
         if reason_without_feature_cache(cfg, self.model) is None:
             callbacks = [create_feature_cache(cfg, self.model, self.data)]

@@ -15,7 +15,7 @@ from faceattr.commands.settings import (
     reason_without_feature_cache,
     trainer_settings,
 )
-from faceattr.data.device import DeviceBatches
+from faceattr.data.device_batches import DeviceBatches
 from faceattr.models.task import Task
 from faceattr.training.trainer import build_trainer
 

@@ -8,7 +8,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from faceattr.config.command_line import typed
-from faceattr.config.stored import GROUPS, with_own_paths
+from faceattr.config.stored_config import GROUPS, with_own_paths
 from faceattr.errors import FaceattrError
 
 

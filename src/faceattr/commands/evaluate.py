@@ -11,9 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from faceattr.commands.leak_policy import audit_evaluation
-from faceattr.commands.settings import create_data, evaluation_settings, read_table, trainer_settings
-from faceattr.commands.split_evaluation import (
+from faceattr.commands.evaluate_split import (
     calibrate,
     check_evaluation,
     evaluate_split,
@@ -21,6 +19,8 @@ from faceattr.commands.split_evaluation import (
     people,
     write_split,
 )
+from faceattr.commands.leak_policy import audit_evaluation
+from faceattr.commands.settings import create_data, evaluation_settings, read_table, trainer_settings
 from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData

@@ -12,8 +12,9 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback, LearningRateMonitor
 
+from faceattr.commands.evaluate_run import RunResults, evaluate_run, log_results, write_curves, write_report
+from faceattr.commands.evaluate_split import check_evaluation
 from faceattr.commands.leak_policy import audit_training
-from faceattr.commands.run_evaluation import RunResults, evaluate_run, log_results, write_curves, write_report
 from faceattr.commands.settings import (
     create_classifier,
     create_data,
@@ -28,7 +29,6 @@ from faceattr.commands.settings import (
     reason_without_feature_cache,
     trainer_settings,
 )
-from faceattr.commands.split_evaluation import check_evaluation
 from faceattr.commands.start_weights import first_weights, resumed_weights
 from faceattr.config.instantiate import instantiate
 from faceattr.data import table
@@ -41,7 +41,7 @@ from faceattr.models.task import Task
 from faceattr.training import checkpoint
 from faceattr.training.callbacks import Checkpoints, History, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
-from faceattr.training.fast_step import fast_step
+from faceattr.training.compiled_step import compiled_step
 from faceattr.training.feature_cache import FeatureCache
 from faceattr.training.module import Classifier
 from faceattr.training.run_record import RunRecord, describe_machine
@@ -198,7 +198,7 @@ def _write_table(data: FaceData, folder: Path) -> None:
 
 
 def _fit(cfg: DictConfig, model: Classifier, data: FaceData, trainer: pl.Trainer) -> None:
-    model.run_step = fast_step(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
+    model.run_step = compiled_step(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
     except Exception as error:

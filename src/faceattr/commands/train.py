@@ -10,7 +10,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from faceattr.commands.run_evaluation import RunResults
+from faceattr.commands.evaluate_run import RunResults
 from faceattr.commands.run_training import run_training
 from faceattr.config.command_line import typed
 from faceattr.config.validate import validate

@@ -14,10 +14,10 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from faceattr.config.allowed_targets import target_function
 from faceattr.config.groups import config_folder, groups
 from faceattr.config.key import REQUIRED, Parameter, parameters
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
-from faceattr.config.targets import target_function
 from faceattr.config.validate import GIVEN_BY_CODE
 
 INTRODUCTION = """# Config reference

@@ -16,9 +16,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from faceattr.config.allowed_targets import target_function
 from faceattr.config.key import Key, Parameter, parameters, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
-from faceattr.config.targets import target_function
 from faceattr.errors import FaceattrError
 
 GIVEN_BY_CODE = {"model": {"num_logits"}, "optim": {"params"}}

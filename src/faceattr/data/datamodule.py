@@ -20,7 +20,7 @@ from faceattr.data import table
 from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_and_size
 from faceattr.data.decode import InputSpec, UnreadableImage, cores, read
-from faceattr.data.device import DeviceBatches, place
+from faceattr.data.device_batches import DeviceBatches, place
 from faceattr.data.pixel_cache import pack
 from faceattr.errors import FaceattrError
 

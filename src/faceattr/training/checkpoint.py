@@ -17,7 +17,7 @@ from faceattr import __version__
 from faceattr.config.command_line import typed
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Finetune, Model
-from faceattr.config.stored import check_stored_config
+from faceattr.config.stored_config import check_stored_config
 from faceattr.data.decode import InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.files import write_atomically

@@ -23,7 +23,7 @@ from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam
 from faceattr.models.network import Network
 from faceattr.models.task import Task
-from faceattr.training.fast_step import StepFunction
+from faceattr.training.compiled_step import StepFunction
 
 
 @dataclass(frozen=True)

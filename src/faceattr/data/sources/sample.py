@@ -25,8 +25,8 @@ from tqdm import tqdm
 from faceattr.config.key import Key
 from faceattr.config.schema import LARGEST_SEED
 from faceattr.data.sources.layout import Attributes, listed_attributes
-from faceattr.data.sources.people import AGES, GENDERS, imagine, imagine_all
-from faceattr.data.sources.portraits import draw
+from faceattr.data.sources.sample_people import AGES, GENDERS, imagine, imagine_all
+from faceattr.data.sources.sample_portraits import draw
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ import pytest
 from composing import compose_config
 from pictures import places
 
+from faceattr.commands.evaluate_split import evaluate_split, write_split
 from faceattr.commands.settings import create_classifier, create_data, evaluation_settings, read_table, trainer_settings
-from faceattr.commands.split_evaluation import evaluate_split, write_split
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
 from faceattr.models.task import Task

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from faceattr.config.targets import target_function
+from faceattr.config.allowed_targets import target_function
 from faceattr.errors import FaceattrError
 
 GROUPS = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")

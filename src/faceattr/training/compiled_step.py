@@ -20,7 +20,7 @@ StepFunction = Callable[[Tensor, Tensor, Tensor | None, int], tuple[Tensor, Tens
 """As `Classifier.step`: inputs, targets, the augmentation's parameters, layers applied → loss, sums."""
 
 
-def fast_step(model: "Classifier", how: str, batch_size: int) -> StepFunction:
+def compiled_step(model: "Classifier", how: str, batch_size: int) -> StepFunction:
     """`model.step` as `trainer.compile` says: `false`, `graph`, `true` or a mode of torch.compile."""
     if how == "false":
         return model.step

@@ -5,7 +5,7 @@ import torch
 from training.test_module import batch, build
 
 from faceattr.errors import FaceattrError
-from faceattr.training.fast_step import fast_step
+from faceattr.training.compiled_step import compiled_step
 
 
 def parts(size: int = 6) -> tuple:
@@ -13,17 +13,17 @@ def parts(size: int = 6) -> tuple:
     return made.inputs, made.targets, None, 0
 
 
-def test_fast_step_false_is_the_step_itself():
+def test_compiled_step_false_is_the_step_itself():
     model = build()
-    assert fast_step(model, "false", 6) == model.step
+    assert compiled_step(model, "false", 6) == model.step
 
 
-def test_fast_step_graph_needs_cuda():
+def test_compiled_step_graph_needs_cuda():
     with pytest.raises(FaceattrError, match=r"trainer\.compile=graph needs a CUDA device"):
-        fast_step(build(), "graph", 6)(*parts())
+        compiled_step(build(), "graph", 6)(*parts())
 
 
-def test_fast_step_leaves_a_smaller_last_batch_uncompiled(monkeypatch):
+def test_compiled_step_leaves_a_smaller_last_batch_uncompiled(monkeypatch):
     """torch.compile would compile again for each new size."""
     sizes: list[int] = []
 
@@ -38,7 +38,7 @@ def test_fast_step_leaves_a_smaller_last_batch_uncompiled(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compiler)
     model = build("model.head.input_dropout=0.0", "augment=none").train()
-    step = fast_step(model, "true", 6)
+    step = compiled_step(model, "true", 6)
     for size in (6, 4):
         assert torch.equal(step(*parts(size))[0], model.step(*parts(size))[0])
     assert sizes == [6]

@@ -12,8 +12,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
+from faceattr.commands.evaluate_split import calibrate, evaluate_split, explain_images, write_split
 from faceattr.commands.settings import evaluation_settings, trainer_settings
-from faceattr.commands.split_evaluation import calibrate, evaluate_split, explain_images, write_split
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.report import charts, page, sentences

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from faceattr.data.sources.people import blend
+from faceattr.data.sources.sample_people import blend
 
 SIDEWAYS, HEAD = np.array([1, -1]), np.array([1.02, 1.42])  # HEAD: half the width and height of the head
 BLACK, STEEL, WHITE = np.array([[28] * 3, [115] * 3, [226] * 3])

@@ -11,12 +11,12 @@ from data.test_datamodule import prepared
 from PIL import Image
 
 from faceattr.config import schema
-from faceattr.data import device
+from faceattr.data import device_batches
 from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
-from faceattr.data.device import DeviceBatches, gather, place
+from faceattr.data.device_batches import DeviceBatches, gather, place
 from faceattr.errors import FaceattrError
 
 CPU = torch.device("cpu")
@@ -97,7 +97,7 @@ def test_device_batches_follow_what_the_images_serve(tmp_path):
     images.serve(features(tmp_path), np.arange(30), np.arange(30)[::-1], 5)
     batch = next(iter(made))
     assert batch.layers_applied == 5
-    assert torch.equal(batch.inputs[0], device.from_numpy(features(tmp_path)[np.array([29])])[0])
+    assert torch.equal(batch.inputs[0], device_batches.from_numpy(features(tmp_path)[np.array([29])])[0])
 
 
 def test_read_ahead_raises_what_the_reading_thread_met(tmp_path):
@@ -110,21 +110,21 @@ def test_read_ahead_raises_what_the_reading_thread_met(tmp_path):
 
 def test_place_leaves_room_for_the_network(monkeypatch):
     array = pixels()
-    monkeypatch.setattr(device, "free_memory", lambda _: 3 * array.nbytes // 2)
+    monkeypatch.setattr(device_batches, "free_memory", lambda _: 3 * array.nbytes // 2)
     left, sentence = place(array, CPU, mode="auto", what="pixels")
     assert left is array and "at most 50%" in sentence
     assert isinstance(place(array, CPU, mode="device", what="pixels")[0], torch.Tensor)
     assert place(array, CPU, mode="disk", what="pixels")[0] is array
-    monkeypatch.setattr(device, "free_memory", lambda _: array.nbytes - 1)
+    monkeypatch.setattr(device_batches, "free_memory", lambda _: array.nbytes - 1)
     with pytest.raises(FaceattrError, match=r"data.pack=device: pixels need 0.00 GB .* Use data.pack=auto"):
         place(array, CPU, mode="device", what="pixels")
 
 
 def test_place_uploads_in_blocks(monkeypatch, tmp_path):
-    monkeypatch.setattr(device, "BLOCK", 100)
+    monkeypatch.setattr(device_batches, "BLOCK", 100)
     for array in (pixels(), features(tmp_path)):
         placed = place(array, CPU, mode="device", what="")[0]
-        assert torch.equal(placed, device.from_numpy(array[np.arange(30)]))
+        assert torch.equal(placed, device_batches.from_numpy(array[np.arange(30)]))
 
 
 @pytest.mark.parametrize("stored", ["pixels", "features"])
@@ -133,7 +133,7 @@ def test_gather_is_indexing(stored, pinned, tmp_path):
     array = pixels() if stored == "pixels" else features(tmp_path)
     at = np.array([5, 0, 29, 5])
     found = gather(array, at, pinned=pinned)
-    assert found.is_pinned() == pinned and torch.equal(found, device.from_numpy(array[at]))
+    assert found.is_pinned() == pinned and torch.equal(found, device_batches.from_numpy(array[at]))
 
 
 def faces(root: Path, pack: str) -> FaceData:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from programs import quick, tiny_run
 
-from faceattr.config.targets import target_function
+from faceattr.config.allowed_targets import target_function
 from faceattr.errors import FaceattrError
 
 
