@@ -80,6 +80,8 @@ ATTACKS: dict[str, Change] = {
     "a temperature below 0": field(temperature=-1.0),
     "a temperature that is text": field(temperature="1"),
     "no fingerprint": field(fingerprint=None),
+    "no loss": top(loss=None),
+    "a seed that is text": top(seed="0"),
     "no weights": lambda saved: saved.pop("state_dict"),
     "an epoch that is text": lambda saved: saved.update(epoch="3"),
 }
@@ -102,6 +104,14 @@ def test_load_refuses_weights_that_are_not_finite(content, tmp_path, value):
     broken["state_dict"][name][...] = value
     torch.save(broken, tmp_path / "x.ckpt")
     with pytest.raises(FaceattrError, match="not finite"):
+        load(str(tmp_path / "x.ckpt"))
+
+
+def test_load_refuses_a_network_that_is_larger_than_its_weights(content, tmp_path):
+    large = copy.deepcopy(content)
+    large["faceattr"]["config"]["model"] |= {"blocks": [[4096, 4096, 4096]], "max_parameters": 10**12}
+    torch.save(large, tmp_path / "x.ckpt")
+    with pytest.raises(FaceattrError, match=r"x\.ckpt: its network cannot be built"):
         load(str(tmp_path / "x.ckpt"))
 
 

@@ -15,7 +15,7 @@ from faceattr.training.checkpoint import AtomicCheckpointIO, read, read_descript
 DESCRIBED = {
     "format": checkpoint.FORMAT,
     "version": "1.0",
-    "config": {},
+    "config": {"loss": "bce", "seed": 0, "model": {}, "finetune": {}},
     "classes": ["woman", "man"],
     "fingerprint": "",
     "weights": "",

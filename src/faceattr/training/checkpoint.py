@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from torch import Tensor
 
 from faceattr import __version__
 from faceattr.config.command_line import typed
@@ -68,6 +69,8 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
 
 FIELDS: dict[str, tuple[type, ...]] = {"config": (dict,), "classes": (list,), "fingerprint": (str,), "weights": (str,)}
 """Fields that every description has, and their types."""
+CONFIG_FIELDS: dict[str, tuple[type, ...]] = {"loss": (str,), "seed": (int,), "model": (dict,), "finetune": (dict,)}
+"""What `load` needs of the config, and its types."""
 
 
 def _check_fields(description: dict[str, Any], content: dict[str, Any], source: str) -> dict[str, Any]:
@@ -75,6 +78,9 @@ def _check_fields(description: dict[str, Any], content: dict[str, Any], source: 
     for name, types in FIELDS.items():
         if not isinstance(description.get(name), types):
             raise FaceattrError(f"{source}: its field {name} is missing or damaged.")
+    for name, types in CONFIG_FIELDS.items():
+        if not isinstance(description["config"].get(name), types):
+            raise FaceattrError(f"{source}: the {name} of its config is missing or damaged.")
     classes = description["classes"]
     if not classes or not all(isinstance(name, str) and name for name in classes) or len(set(classes)) < len(classes):
         raise FaceattrError(f"{source}: its classes are damaged: {str(classes)[:80]}")
@@ -116,7 +122,11 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     config = description["config"]
     kind = {key: description.get(key, False) for key in ("ordinal", "multilabel")}
     task = Task.from_config(description["classes"], loss=config["loss"], **kind)
-    network = build_network(config["model"], task.num_logits)
+    stored = sum(tensor.numel() for tensor in content["state_dict"].values() if isinstance(tensor, Tensor))
+    try:  # a network larger than its weights is refused before memory is taken for it
+        network = build_network(config["model"] | {"max_parameters": max(1, stored)}, task.num_logits)
+    except FaceattrError as error:
+        raise FaceattrError(f"ckpt={path}: its network cannot be built: {error}") from error
     finetune = group_settings(config["finetune"], Finetune)
     policy = Policy.parse(finetune.train_from, finetune.lr_decay, network.stage_names)
     spec = InputSpec.from_config(group_settings(config["model"], Model))
