@@ -11,6 +11,7 @@ import pytest
 import torch
 from programs import quick, tiny_run
 
+from faceattr.config.stored_config import with_own_paths
 from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint
 from faceattr.training.checkpoint import load
@@ -81,6 +82,9 @@ ATTACKS: dict[str, Change] = {
     "a temperature that is text": field(temperature="1"),
     "no fingerprint": field(fingerprint=None),
     "no loss": top(loss=None),
+    "no name": top(name=None),
+    "no trainer": top(trainer=None),
+    "no optim": top(optim=None),
     "a seed that is text": top(seed="0"),
     "no weights": lambda saved: saved.pop("state_dict"),
     "an epoch that is text": lambda saved: saved.update(epoch="3"),
@@ -139,6 +143,11 @@ def test_commands_refuse_a_strangers_checkpoint_before_anything_is_written(conte
     assert ended.code == 1 and ended.err.startswith("Error: ") and "Traceback" not in ended.err, ended.err
     written = set(tmp_path.rglob("*")) - before
     assert not mark.exists() and all("outputs" in path.parts for path in written)
+
+
+def test_with_own_paths_downloads_nothing():
+    data = {"_target_": "faceattr.data.sources.celeba.load", "root": "/any", "download": True}
+    assert with_own_paths({"data": data})["data"] == data | {"download": False}
 
 
 def test_a_checkpoint_decides_no_path_that_is_written_to(content, tmp_path):

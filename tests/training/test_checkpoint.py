@@ -15,7 +15,8 @@ from faceattr.training.checkpoint import AtomicCheckpointIO, read, read_descript
 DESCRIBED = {
     "format": checkpoint.FORMAT,
     "version": "1.0",
-    "config": {"loss": "bce", "seed": 0, "model": {}, "finetune": {}},
+    "config": {"name": "x", "loss": "bce", "seed": 0}
+    | {key: {} for key in ("data", "model", "finetune", "augment", "optim", "trainer")},
     "classes": ["woman", "man"],
     "fingerprint": "",
     "weights": "",

@@ -119,7 +119,7 @@ def write_evaluation(evaluation: Evaluation, ckpt: str, folder: Path, command: s
         write_csv(folder / "bad_images.csv", data.bad_images)
     write_split(result, data, folder, title=config["name"])
     weights = description.get("weights", "")
-    if weights.startswith("random") and config["model"]["pretrained"] == "auto":
+    if weights.startswith("random") and config["model"].get("pretrained") == "auto":
         log.warning("This model started from random weights: %s", weights)
     if comparison:
         (folder / "compared").mkdir(exist_ok=True)

@@ -51,7 +51,7 @@ def check_resume(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprin
     finetune = before["finetune"] | {"cache": now["finetune"]["cache"]}  # changes no figure
     before = before | {"finetune": finetune}
     changed = [key for key in ("model", "finetune", "augment", "optim", "loss", "seed") if before[key] != now[key]]
-    changed += ["trainer.monitor"] if before["trainer"]["monitor"] != now["trainer"]["monitor"] else []
+    changed += ["trainer.monitor"] if before["trainer"].get("monitor") != now["trainer"]["monitor"] else []
     changed += ["classes"] if stored["classes"] != list(task.classes) else []
     changed += ["fingerprint"] if stored["fingerprint"] != fingerprint else []
     on_leak = {config["data"].get("on_leak", "warn") for config in (before, now)}

@@ -41,10 +41,13 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
 
 def with_own_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """`config` with the paths that a run writes to as conf/ has them, whatever the checkpoint says: `logger.save_dir` is the
-    run's folder, and the generated sample is drawn into the cache."""
+    run's folder, the generated sample is drawn into the cache, and nothing is downloaded."""
     own = dict(config)
-    if (own.get("data") or {}).get("_target_") == DRAWN_BY_CODE:
-        own["data"] = own["data"] | {"root": "${oc.env:FACEATTR_CACHE,'~/.cache/faceattr'}/sample"}
+    data = own.get("data") or {}
+    if data.get("_target_") == DRAWN_BY_CODE:
+        own["data"] = data | {"root": "${oc.env:FACEATTR_CACHE,'~/.cache/faceattr'}/sample"}
+    if data.get("download"):
+        own["data"] = data | {"download": False}
     if own.get("logger"):
         own["logger"] = own["logger"] | {"save_dir": "${hydra:runtime.output_dir}"}
     return own

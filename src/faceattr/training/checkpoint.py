@@ -69,8 +69,12 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
 
 FIELDS: dict[str, tuple[type, ...]] = {"config": (dict,), "classes": (list,), "fingerprint": (str,), "weights": (str,)}
 """Fields that every description has, and their types."""
-CONFIG_FIELDS: dict[str, tuple[type, ...]] = {"loss": (str,), "seed": (int,), "model": (dict,), "finetune": (dict,)}
-"""What `load` needs of the config, and its types."""
+CONFIG_FIELDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("name", "loss"), (str,)),
+    "seed": (int,),
+    **dict.fromkeys(("data", "model", "finetune", "augment", "optim", "trainer"), (dict,)),
+}
+"""What every stored config has, and its types."""
 
 
 def _check_fields(description: dict[str, Any], content: dict[str, Any], source: str) -> dict[str, Any]:
