@@ -42,7 +42,7 @@ from faceattr.training.module import Classifier
 __all__ = ["FaceattrError", "Predictor", "Run", "evaluate", "load", "train"]
 
 BATCH_SIZE = 64
-"""As in conf/predict.yaml: some kernels round differently for another size of batch."""
+"""The default of `Predict.batch_size` in config/schema.py: with another batch size, some kernels round differently."""
 
 
 class Predictor:
@@ -165,8 +165,8 @@ def load(path: str | PathLike[str], *, accelerator: str | None = None) -> Predic
 class Run:
     """A finished training run.
 
-    `folder` holds its files; `metrics` are those of each evaluated split (`val`, `test`), as in <split>_metrics.json;
-    `checkpoint` is the file that they belong to.
+    `folder` holds its files. `metrics` holds the metrics of each evaluated split (`val`, `test`), as in
+    <split>_metrics.json. `checkpoint` is the checkpoint that was evaluated.
     """
 
     folder: Path
@@ -184,7 +184,7 @@ def train(*overrides: str) -> Run:
 
     `overrides` are `key=value` as on a command line; `faceattr train --help` lists them. `ckpt=…/last.ckpt` goes on with a
     run. Progress is logged by the logger `faceattr`, and to stderr where the program has set up no logging.
-    A first use of `data=sample` starts processes: a script that calls this needs `if __name__ == "__main__":`.
+    A script that calls this needs `if __name__ == "__main__":`, because the first use of `data=sample` starts processes.
 
     Raises FaceattrError for anything that the user can mend.
 

@@ -314,7 +314,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     ended = quick(
         "train", "ckpt=halves/checkpoints/last.ckpt", "trainer.max_epochs=5", "finetune.cache=off", cwd=tmp_path
     )
-    assert ended.code == 0 and "not kept: finetune.cache=off" in ended.out + ended.err
+    assert ended.code == 0 and "not stored: finetune.cache=off" in ended.out + ended.err
 
 
 def test_the_second_job_of_a_sweep_finds_what_the_first_one_kept(tmp_path):

@@ -50,7 +50,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A checkpoint's `result` on a split of `data`; `audit` says what was found of leaks, in words as `text`."""
+    """A checkpoint's `result` on a split of `data`; `audit` holds the leaks that were found, as a sentence under `text`."""
 
     model: Classifier
     description: dict[str, Any]
@@ -63,7 +63,7 @@ class Evaluation:
 def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
     """What evaluate.py runs: the checkpoint on the images it was tested on, another split, or other data. Returns its metrics.
 
-    `command` is shown in the report as what to type for the same again; None is this process's command line.
+    `command`: the command that repeats this evaluation, for the report; None is this process's command line.
     """
     hydra = HydraConfig.get().runtime
     cfg = validate(cfg)
@@ -74,9 +74,9 @@ def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
 
 
 def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Evaluation:
-    """Evaluates `cfg.ckpt`; writes nothing but a fitted temperature into it. `own_data`: the group `data` is the checkpoint's.
+    """Evaluates `cfg.ckpt`. The only thing written is the temperature, into the checkpoint, with `evaluate.calibrate=true`.
 
-    `images`: some images are explained by Grad-CAM too.
+    `own_data`: `cfg.data` is the data of the checkpoint's own run. `images`: also explain some images with Grad-CAM.
     """
     model, description = checkpoint.load(cfg.ckpt)
     options = evaluation_settings(cfg)
@@ -94,7 +94,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     slices.check(prepared, options.slices)
     if own_data:
         _warn_of_changed_data(prepared, description)
-    elif split != "all":  # no run has decoded the rest
+    elif split != "all":  # decode only the images that are evaluated
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
     data = create_data(cfg, prepared, model.spec)
     trainer = trainer_settings(cfg)
@@ -144,9 +144,10 @@ def _warn_of_changed_data(prepared: pd.DataFrame, description: dict[str, Any]) -
     fingerprint = table.fingerprint(prepared)
     if fingerprint != description["fingerprint"]:
         log.warning(
-            "The data have changed since training (fingerprint %s, then %s): images of this split may have been trained on",
-            fingerprint,
+            "The data have changed since training (fingerprint was %s in training, is %s now): "
+            "images of this split may have been trained on",
             description["fingerprint"],
+            fingerprint,
         )
 
 
@@ -177,7 +178,7 @@ def _load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any])
 def _compare(
     cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, data: FaceData, first: SplitResult
 ) -> Comparison:
-    """Evaluate `rival` on the images of `first`, and how much more often the model of `first` is right."""
+    """Evaluate `rival` on the same images as `first`, and compare the accuracies of the two models."""
     same = create_data(cfg, table.with_classes(prepared, list(rival.task.classes)), rival.spec)
     same.leave_out(np.flatnonzero(~same.table["path"].isin(data.table["path"])))  # as `data` was audited
     if "in_train" in data.table:

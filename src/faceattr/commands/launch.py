@@ -59,7 +59,7 @@ COMMANDS = {
 }
 """The Hydra apps. Those with an `own_folder` take the keys of `train`, look at one configuration, and write into
 outputs/<command>/<own_folder>/<date_time>."""
-CACHE_SUMMARY = "list the decoded images and features kept between runs; cache clear removes them"
+CACHE_SUMMARY = "list the pixels, features and image hashes stored between runs; cache clear removes them"
 
 
 def main(command: str | None = None) -> None:

@@ -60,9 +60,9 @@ STORED = ("fingerprint", "classes", "weights")
 
 
 def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str | None = None) -> RunResults | None:
-    """Trains as a validated config says, and evaluates; needs nothing of Hydra. None in other processes than the first.
+    """Trains as a validated config says, and evaluates, without Hydra. Returns None in DDP worker processes.
 
-    `command` is stored as what to type for the same again; None is this process's command line.
+    `command`: the command that repeats this run, for run.json; None is this process's command line.
     """
     stored = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
     if stored:
@@ -132,7 +132,7 @@ def _feature_caches(cfg: DictConfig, model: Classifier, data: FaceData, record: 
     reason = reason_without_feature_cache(cfg, model)
     if reason is not None:
         record.about["kept_prefix"] = reason
-        log.info("The output of frozen stages is not kept: %s", reason)
+        log.info("The output of frozen stages is not stored: %s", reason)
         return []
     cache = create_feature_cache(cfg, model, data)
     record.about["kept_prefix"] = cache.about
@@ -183,9 +183,7 @@ def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: p
         log.info("%s", counts.to_string())
         log.info("%s, precision %s, seed %d", about["device"], about["precision"], cfg.seed)
         if about["deterministic"] is False:
-            log.info(
-                "A run may differ from its repeat in the last digits; trainer.deterministic=true: bit-equal, slower"
-            )
+            log.info("Not bit-reproducible on this device; trainer.deterministic=true is (slower)")
         for quirk in cfg.quirks:
             log.info("Quirk: %s", quirk)
     return about

@@ -1,4 +1,4 @@
-"""From a composed config to the typed values that the rooms below take: they never see `cfg`."""
+"""From a composed config to the typed values that the lower packages take: they never see `cfg`."""
 
 from functools import partial
 from typing import Any

@@ -36,9 +36,9 @@ def train(cfg: DictConfig) -> float:
 
 
 def start(cfg: DictConfig, command: str | None = None) -> RunResults | None:
-    """A run in the folder of Hydra's job. However it ends, its run.json says how. None in other processes than the first.
+    """A run in the folder of Hydra's job. However it ends, its run.json says how. Returns None in DDP worker processes.
 
-    `command` is stored as what to type for the same again; None is this process's command line.
+    `command`: the command that repeats this run, for run.json; None is this process's command line.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)

@@ -33,7 +33,7 @@ class Data:
         str,
         Key(
             "How images are split. auto: as the source does, else by fractions; identity: by fractions, no person in two "
-            "splits; random: what the source leaves open is split by fractions, persons ignored.",
+            "splits; random: images without a split are split by fractions, persons ignored.",
             choices=("auto", "identity", "random"),
         ),
     ] = "auto"
@@ -121,8 +121,8 @@ class Model:
     scaling: Annotated[
         str,
         Key(
-            "What the network gets. unit: 0 to 1; imagenet: unit, less ImageNet's mean, by its deviation; caffe: 0 to 255, "
-            "less ImageNet's mean.",
+            "Scale of the pixels. unit: 0 to 1; imagenet: unit minus ImageNet's mean, divided by its standard deviation; "
+            "caffe: 0 to 255 minus ImageNet's mean.",
             choices=("unit", "imagenet", "caffe"),
         ),
     ] = "unit"
@@ -156,7 +156,7 @@ class Model:
 
 @dataclass
 class Finetune:
-    """What is trained, and what the frozen part saves."""
+    """Which stages are trained, and what is stored of the frozen ones."""
 
     train_from: Annotated[
         Any,
@@ -285,8 +285,8 @@ class Trainer:
     deterministic: Annotated[
         str,
         Key(
-            "Kernels that repeat themselves to the last digit. true: an error where there is none; warn: a warning; auto: not "
-            "asked for on CUDA (CPU kernels do).",
+            "Only kernels that are repeatable to the last digit. true: an error for operations without one; warn: a warning; "
+            "auto: false on CUDA; CPU runs are always repeatable.",
             choices=("auto", "true", "warn", "false"),
         ),
     ] = "auto"

@@ -25,12 +25,13 @@ if TYPE_CHECKING:  # torch and torchmetrics are imported when something is compu
 
 @dataclass(frozen=True)
 class Metric:
-    """`label` names the metric in the report. `value` gives the figure that users read; nan where the images cannot say.
+    """`label` names the metric in the report. `value` computes it; nan if the images do not define it, such as a
+    recall without images of the class.
 
     `interval` gives the same figure [R] of R resamples, or is `wilson` for a share of the images, or None (no interval).
     `applies` says which tasks have the metric. `monitored`: logged each epoch as `val_<name>`, a choice of `trainer.monitor`.
-    `of_positive_class`: of two classes the last one's figure, else the mean over classes. `over_labels`: of attributes, over
-    all labels together; otherwise the mean of the attributes' figures.
+    `of_positive_class`: with two classes the value of the last class; with more, the mean over the classes. `over_labels`:
+    with attributes the value over all labels together; otherwise the mean of the values of the attributes.
     """
 
     name: str

@@ -38,11 +38,13 @@ def reason_disabled(
     if finetune.cache == "off":
         return "finetune.cache=off"
     if not any(network.num_constant_layers(start) for _, start in policy.steps):
-        return "nothing is frozen that could be run apart"
+        return "no stage is frozen, or this network cannot run its frozen stages separately"
     if augmented and not finetune.views:
-        return "images are augmented; augment=none keeps it, finetune.views=K keeps K augmented views of each image"
+        return (
+            "images are augmented; augment=none stores it, finetune.views=K stores K augmented versions of each image"
+        )
     if data.pack == "off":
-        return "data.pack=off keeps nothing"
+        return "data.pack=off stores nothing"
     if trainer.limit_batches:
         return "trainer.limit_batches leaves out most images"
     return None

@@ -76,7 +76,7 @@ class Classifier(pl.LightningModule):
         self.optimizer, self.seed = optimizer, seed
         self.augmentation = Augmentation(asdict(augment) if augment else {})
         for name, value in zip(("mean", "std"), SCALINGS[spec.scaling], strict=True):
-            # of an image's shape and layout: numbers to be repeated over pixels would take six times as long on a CPU
+            # expanded to the shape and memory layout of an image: broadcasting takes six times as long on a CPU
             channels = torch.tensor(value).view(1, 3, 1, 1).expand(1, 3, spec.height, spec.width)
             self.register_buffer(name, channels.contiguous(memory_format=torch.channels_last), persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
@@ -150,7 +150,7 @@ class Classifier(pl.LightningModule):
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
         found = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
         used = self._seen_rows + len(found)
-        if self._seen is None or used > len(self._seen):  # one tensor, not one per batch: see predictor.Collected
+        if self._seen is None or used > len(self._seen):  # one tensor, not one per batch: see training/inference.py
             room = found.new_empty(max(1024, 2 * used), found.shape[1])
             self._seen = room if self._seen is None else torch.cat((self._seen[: self._seen_rows], room))
         self._seen[self._seen_rows : used] = found
