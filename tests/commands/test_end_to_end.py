@@ -208,7 +208,7 @@ def test_a_run_fits_its_temperature_on_validation_and_judges_the_test_with_it(tm
 @pytest.mark.parametrize(
     ("wish", "said"),
     [
-        ("evaluate.precision=2", "evaluate.precision=2.0: a share"),
+        ("evaluate.precision=2", "evaluate.precision=2.0: must be above 0 and at most 1"),
         ("evaluate={precision: 0.5, recall: 0.5}", "exclude each other"),
         ("evaluate.calibrate=true loss=one_vs_rest", "needs probabilities that sum to 1"),
         ("evaluate.recall=0.9 data.attribute=age", "needs two classes; there are 3"),

@@ -141,10 +141,9 @@ def test_a_preset_without_augmentation_on_class_folders(folders, tmp_path):
     ],
 )
 def test_the_picture_says_whether_images_change(tmp_path, ranges, said):
-    cfg = OmegaConf.create({"augment": OmegaConf.structured(schema.Augment(**ranges)), "seed": 0})
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     with matplotlib.rc_context({"svg.fonttype": "none"}):
-        preview.write_augmented(image, cfg, "mine", tmp_path / "augmented.svg")
+        preview.write_augmented(image, schema.Augment(**ranges), 0, "mine", tmp_path / "augmented.svg")
     text = (tmp_path / "augmented.svg").read_text(encoding="utf-8")
     assert not [part for part in [*said, "original"] if f">{part}</text>" not in text]
 

@@ -62,7 +62,7 @@ def result(
     }
     table = slices.slices(cuts, task, torch.tensor(scores), torch.tensor(truth)) if n > 4 else pd.DataFrame()
     tiles = {"Wrong and certain": [tile(rng, more.get("side", 24), i) for i in range(more.get("images", 4))]}
-    return page.SplitResult(split, task, metrics | more.get("metrics", {}), scores, truth, table, tiles)
+    return page.SplitResult(split, task, metrics | more.get("metrics", {}), scores, truth, table, tiles=tiles)
 
 
 def tile(rng: np.random.Generator, side: int, i: int) -> Explained:

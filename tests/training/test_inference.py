@@ -37,10 +37,10 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
+from faceattr.commands.settings import create_classifier, trainer_settings
 from faceattr.config.validate import validate
 from faceattr.data.batches import Batch
 from faceattr.training.inference import probabilities
-from faceattr.training.module import Classifier
 from faceattr.models.task import Task
 
 
