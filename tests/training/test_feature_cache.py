@@ -278,9 +278,9 @@ def test_a_run_stores_what_was_kept_and_judges_as_evaluate_does(tmp_path):
     said = run(tmp_path, "trainer.max_epochs=3", "hydra.run.dir=kept")
     run(tmp_path, "trainer.max_epochs=3", "hydra.run.dir=whole", "finetune.cache=off")
     assert said.count("Output of the frozen stages for 60 images: kept") == 2
-    stored = json.loads((tmp_path / "kept" / "run.json").read_text())["kept_prefix"]
+    stored = json.loads((tmp_path / "kept" / "run.json").read_text())["feature_cache"]
     assert [entry["trained_from"] for entry in stored] == ["head", "block4"]
-    assert json.loads((tmp_path / "whole" / "run.json").read_text())["kept_prefix"] == "finetune.cache=off"
+    assert json.loads((tmp_path / "whole" / "run.json").read_text())["feature_cache"] == "finetune.cache=off"
     for name in ("test_metrics.json", "val_metrics.json"):
         found, expected = (json.loads((tmp_path / folder / name).read_text()) for folder in ("kept", "whole"))
         assert found["accuracy"] == expected["accuracy"]

@@ -131,11 +131,11 @@ def _feature_caches(cfg: DictConfig, model: Classifier, data: FaceData, record: 
     """The callback that serves the frozen stages' output, where this run has one; run.json says so, or why not."""
     reason = reason_without_feature_cache(cfg, model)
     if reason is not None:
-        record.about["kept_prefix"] = reason
+        record.about["feature_cache"] = reason
         log.info("The output of frozen stages is not stored: %s", reason)
         return []
     cache = create_feature_cache(cfg, model, data)
-    record.about["kept_prefix"] = cache.about
+    record.about["feature_cache"] = cache.about
     return [cache]
 
 
