@@ -4,7 +4,6 @@ Both are for batches of the full size; the smaller last one of an epoch runs as 
 """
 
 import inspect
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -14,13 +13,10 @@ from torch import Tensor, nn
 from faceattr.errors import FaceattrError
 
 if TYPE_CHECKING:
-    from faceattr.training.module import Classifier
-
-StepFunction = Callable[[Tensor, Tensor, Tensor | None, int], tuple[Tensor, Tensor]]
-"""As `Classifier.step`: inputs, targets, the augmentation's parameters, layers applied → loss, sums."""
+    from faceattr.training.module import Classifier, StepFunction
 
 
-def compiled_step(model: "Classifier", how: str, batch_size: int) -> StepFunction:
+def compiled_step(model: "Classifier", how: str, batch_size: int) -> "StepFunction":
     """`model.step` as `trainer.compile` says: `false`, `graph`, `true` or a mode of torch.compile."""
     if how == "false":
         return model.step

@@ -23,7 +23,6 @@ from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam
 from faceattr.models.network import Network
 from faceattr.models.task import Task
-from faceattr.training.compiled_step import StepFunction
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,10 @@ class OptimizerSettings:
             return 1.0
         share = (epoch - self.warmup_epochs) / max(1, self.max_epochs - self.warmup_epochs)
         return 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
+
+
+StepFunction = Callable[[Tensor, Tensor, Tensor | None, int], tuple[Tensor, Tensor]]
+"""As `Classifier.step`: inputs, targets, the augmentation's parameters, layers applied → loss, sums."""
 
 
 class Classifier(pl.LightningModule):
