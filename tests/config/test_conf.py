@@ -56,7 +56,7 @@ def test_groups_and_options_are_those_of_the_design():
     ("group", "text", "parts"),
     [
         ("data", "defaults: [sample, _self_]\nbach_size: 3\n", ["data.bach_size: no such key", "data.batch_size"]),
-        ("data", "defaults: [sample, _self_]\nbatch_size: many\n", ["data.batch_size", "many", "Integer"]),
+        ("data", "defaults: [sample, _self_]\nbatch_size: many\n", ["data.batch_size=many: must be a whole number."]),
         ("model", "defaults: [cnn, _self_]\nhead: {hiden: [3]}\n", ["hiden", "hidden"]),
         ("model", "defaults: [cnn, _self_]\nimage_size: 64\n", ["model.image_size"]),
         ("finetune", "train_form: head\n", ["train_form", "train_from"]),

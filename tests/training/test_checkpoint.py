@@ -127,7 +127,7 @@ def write(path: Path, what: str) -> None:
     ("what", "message"),
     [
         ("missing", "there is no such file"),
-        ("folder", "there is no such file"),
+        ("folder", r"this is a folder. Give a checkpoint in it: .*best\.ckpt"),
         ("empty", "truncated, or not a PyTorch checkpoint"),
         ("text", "truncated, or not a PyTorch checkpoint"),
         ("truncated", "truncated, or not a PyTorch checkpoint"),

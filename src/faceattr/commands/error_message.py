@@ -13,7 +13,7 @@ from faceattr.commands.hydra_app import own_hydra_state
 from faceattr.config import schema
 from faceattr.config.groups import config_folder
 from faceattr.config.schema import SCHEMAS
-from faceattr.config.validate import unknown_key
+from faceattr.config.validate import type_message, unknown_key
 from faceattr.errors import FaceattrError
 
 
@@ -36,6 +36,8 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
     if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
         closed = getattr(schema, field[2], None)  # a group that is a dataclass there
         return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])
+    if wrong := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)[\s\S]*full_key: (\S+)", text):
+        return f"{wrong[3]}={wrong[1]}: {type_message(text)}"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'writing'}: {error.strerror}"
     if isinstance(error, YAMLError):

@@ -69,7 +69,7 @@ def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
     cfg = validate(cfg)
     evaluation = evaluate_checkpoint(cfg, own_data=hydra.choices.data == "from_checkpoint", images=True)
     written = write_evaluation(evaluation, cfg.ckpt, Path(hydra.output_dir), command)
-    log.info("Results: %s", written)
+    log.info("Report: %s", written)
     return dict(evaluation.result.metrics)
 
 
@@ -120,7 +120,7 @@ def write_evaluation(evaluation: Evaluation, ckpt: str, folder: Path, command: s
     write_split(result, data, folder, title=config["name"])
     weights = description.get("weights", "")
     if weights.startswith("random") and config["model"].get("pretrained") == "auto":
-        log.warning("This model started from random weights: %s", weights)
+        log.warning("This model started with %s", weights)
     if comparison:
         (folder / "compared").mkdir(exist_ok=True)
         write_split(comparison.result, comparison.data, folder / "compared", title=config["name"])

@@ -40,7 +40,7 @@ def leaks(cfg: DictConfig) -> None:
     if len(leakage.pairs):
         draw(leakage, data, folder / "pairs.png", title=f"data={chosen.data}: images that have a copy")
     log.info("%s", describe(leakage))
-    log.info("Audit: %s", folder)
+    log.info("Results: %s", folder)
 
 
 def draw(leakage: Leakage, data: FaceData, path: Path, *, title: str) -> None:

@@ -7,6 +7,7 @@ function that its `_target_` names, so that a new data set or model needs no sch
 import difflib
 import functools
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass, make_dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def _typed(full: str, value: Any, annotation: Any) -> Any:
         return OmegaConf.to_container(OmegaConf.merge(schema, {"value": value}))["value"]  # type: ignore[index, call-overload]
     except OmegaConfBaseException as error:
         within = str(error.full_key or "").removeprefix("value")
-        raise FaceattrError(f"{full}{within}={value}: {str(error.msg or error).splitlines()[0]}") from error
+        raise FaceattrError(f"{full}{within}={value}: {type_message(str(error.msg or error))}") from error
 
 
 @functools.cache
@@ -137,6 +138,16 @@ def _check_study(cfg: DictConfig) -> None:
     for entry in cfg.get("published") or ():
         if not OmegaConf.is_dict(entry) or set(entry) != {"metric", "split", "value", "n", "source"}:
             raise FaceattrError(f"published: {entry} must have metric, split, value, n and source")
+
+
+TYPES = {"Integer": "a whole number", "Float": "a number", "Boolean": "true or false"}
+"""OmegaConf's names of types, as messages say them."""
+
+
+def type_message(text: str) -> str:
+    """What OmegaConf says of a value of another type, in plain words."""
+    wrong = re.search(r"could not be converted to (\w+)", text)
+    return f"must be {TYPES.get(wrong[1], wrong[1])}." if wrong else text.splitlines()[0]
 
 
 def unknown_key(key: str, known: list[str]) -> str:

@@ -42,6 +42,10 @@ MOVED = {
 def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
     """The whole checkpoint, tensors memory-mapped by default; anything but a checkpoint of ours is refused in one line."""
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise FaceattrError(
+            f"ckpt={path}: this is a folder. Give a checkpoint in it: {path / 'checkpoints' / 'best.ckpt'}"
+        )
     if not path.is_file():
         raise FaceattrError(f"ckpt={path}: there is no such file.")
     try:

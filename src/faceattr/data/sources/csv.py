@@ -162,7 +162,9 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
     Raises FaceattrError: no folder, or two images for a name without extension.
     """
     if not (root / folder).is_dir():
-        raise FaceattrError(f"data.image_dir does not exist: {root / folder}. Null: names relative to data.root.")
+        raise FaceattrError(
+            f"data.image_dir does not exist: {root / folder}. With data.image_dir=null, names are relative to data.root."
+        )
     paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
     without_suffix = {path for path in paths if path and not is_image(path)}
     folders = {posixpath.dirname(path) for path in without_suffix}
