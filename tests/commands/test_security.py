@@ -115,7 +115,7 @@ def test_load_refuses_a_network_that_is_larger_than_its_weights(content, tmp_pat
     large = copy.deepcopy(content)
     large["faceattr"]["config"]["model"] |= {"blocks": [[4096, 4096, 4096]], "max_parameters": 10**12}
     torch.save(large, tmp_path / "x.ckpt")
-    with pytest.raises(FaceattrError, match=r"x\.ckpt: its network cannot be built"):
+    with pytest.raises(FaceattrError, match=r"x\.ckpt: its weights do not fit its own config"):
         load(str(tmp_path / "x.ckpt"))
 
 

@@ -224,7 +224,7 @@ def test_where_there_is_no_room_it_says_so_and_trains_on(monkeypatch, caplog):
         (["finetune=frozen"], None),
         (["finetune=frozen", "augment=light", "finetune.views=2"], None),
         (["finetune=frozen", "augment=light"], "finetune.views=K"),
-        (["finetune=full"], "nothing is frozen"),
+        (["finetune=full"], "no stage is frozen"),
         (["finetune=frozen", "finetune.cache=off"], "finetune.cache=off"),
         (["finetune=frozen", "data.pack=off"], "data.pack=off"),
         (["finetune=frozen", "trainer.limit_batches=2"], "limit_batches"),

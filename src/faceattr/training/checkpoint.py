@@ -134,7 +134,8 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     try:  # a network larger than its weights is refused before memory is taken for it
         network = build_network(config["model"] | {"max_parameters": max(1, stored)}, task.num_logits)
     except FaceattrError as error:
-        raise FaceattrError(f"ckpt={path}: its network cannot be built: {error}") from error
+        reason = "its weights do not fit its own config; the file is damaged"
+        raise FaceattrError(f"ckpt={path}: {reason}. {error}") from error
     finetune = group_settings(config["finetune"], Finetune)
     policy = Policy.parse(finetune.train_from, finetune.lr_decay, network.stage_names)
     spec = InputSpec.from_config(group_settings(config["model"], Model))
