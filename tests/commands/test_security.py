@@ -148,6 +148,9 @@ def test_commands_refuse_a_strangers_checkpoint_before_anything_is_written(conte
 def test_with_own_paths_downloads_nothing():
     data = {"_target_": "faceattr.data.sources.celeba.load", "root": "/any", "download": True}
     assert with_own_paths({"data": data})["data"] == data | {"download": False}
+    drawn = {"_target_": "faceattr.data.sources.sample.load", "root": "/any", "download": True}
+    own = with_own_paths({"data": drawn})["data"]
+    assert own["root"] != "/any" and not own["download"], "one replacement must not undo the other"
 
 
 def test_a_checkpoint_decides_no_path_that_is_written_to(content, tmp_path):

@@ -44,10 +44,11 @@ def with_own_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     run's folder, the generated sample is drawn into the cache, and nothing is downloaded."""
     own = dict(config)
     data = own.get("data") or {}
+    replaced: dict[str, Any] = {"download": False} if "download" in data else {}
     if data.get("_target_") == DRAWN_BY_CODE:
-        own["data"] = data | {"root": "${oc.env:FACEATTR_CACHE,'~/.cache/faceattr'}/sample"}
-    if data.get("download"):
-        own["data"] = data | {"download": False}
+        replaced["root"] = "${oc.env:FACEATTR_CACHE,'~/.cache/faceattr'}/sample"
+    if data:
+        own["data"] = data | replaced
     if own.get("logger"):
         own["logger"] = own["logger"] | {"save_dir": "${hydra:runtime.output_dir}"}
     return own

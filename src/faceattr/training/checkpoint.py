@@ -130,12 +130,12 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     config = description["config"]
     kind = {key: description.get(key, False) for key in ("ordinal", "multilabel")}
     task = Task.from_config(description["classes"], loss=config["loss"], **kind)
+    misfit = f"ckpt={path}: its weights do not fit its own config; the file is damaged."
     stored = sum(tensor.numel() for tensor in content["state_dict"].values() if isinstance(tensor, Tensor))
     try:  # a network larger than its weights is refused before memory is taken for it
         network = build_network(config["model"] | {"max_parameters": max(1, stored)}, task.num_logits)
     except FaceattrError as error:
-        reason = "its weights do not fit its own config; the file is damaged"
-        raise FaceattrError(f"ckpt={path}: {reason}. {error}") from error
+        raise FaceattrError(f"{misfit} {error}") from error
     finetune = group_settings(config["finetune"], Finetune)
     policy = Policy.parse(finetune.train_from, finetune.lr_decay, network.stage_names)
     spec = InputSpec.from_config(group_settings(config["model"], Model))
@@ -143,7 +143,7 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     try:
         classifier.load_state_dict(content["state_dict"])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise FaceattrError(f"ckpt={path}: its weights do not fit its own config; the file is damaged.") from error
+        raise FaceattrError(misfit) from error
     broken = [name for name, tensor in content["state_dict"].items() if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise FaceattrError(
