@@ -1,75 +1,15 @@
 """Training on a CUDA device (marker gpu): the CPU's losses, the same run by every switch, exact resumes, no waiting in a step."""
 
-from pathlib import Path
-from typing import Any
-
 import pytest
-import pytorch_lightning as pl
 import torch
-from composing import compose_config
+from small_run import Run
 
-from faceattr.commands.settings import (
-    create_classifier,
-    create_data,
-    create_feature_cache,
-    read_table,
-    reason_without_feature_cache,
-    trainer_settings,
-)
 from faceattr.data.batches import Batch
 from faceattr.data.device_batches import free_memory
-from faceattr.models.task import Task
-from faceattr.training.compiled_step import compiled_step
-from faceattr.training.trainer import build_trainer
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
-CONF = Path(__file__).resolve().parents[2] / "conf"
-SMALL = ("name=test", "model=cnn", "model.image_size=[32,32]", "data.n=130", "data.image_size=32", "data.batch_size=16")
 EXACT = ("trainer=gpu", "trainer.precision=32", "trainer.deterministic=true")
 DROPOUT, NO_DROPOUT = "model.head.input_dropout=0.4", "model.head.input_dropout=0.0"
-
-
-class Losses(pl.Callback):
-    def __init__(self) -> None:
-        self.steps: list[float] = []
-        self.validation: list[float] = []
-
-    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
-        self.steps.append(float(outputs["loss"]))
-
-    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
-        self.validation.append(float(trainer.callback_metrics["val_loss"]))
-
-
-class Run:
-    """`epochs` of training, with everything that trainer.compile, data.pack and finetune.cache ask for."""
-
-    def __init__(self, *overrides: str, epochs: int = 2, ckpt: Path | None = None) -> None:
-        cfg = compose_config(*SMALL, *overrides)
-        pl.seed_everything(cfg.seed, verbose=False)
-        table = read_table(cfg)
-        task = Task.from_config(table.attrs["classes"], ordinal=table.attrs["ordinal"], loss=cfg.loss)
-        self.data = create_data(cfg, table)
-        self.model = create_classifier(cfg, task)
-        self.model.run_step = compiled_step(self.model, str(cfg.trainer.compile), cfg.data.batch_size)
-        self.losses, callbacks = Losses(), []
-        if reason_without_feature_cache(cfg, self.model) is None:
-            callbacks = [create_feature_cache(cfg, self.model, self.data)]
-        quiet = {
-            "logger": False,
-            "enable_checkpointing": False,
-            "enable_progress_bar": False,
-            "num_sanity_val_steps": 0,
-        }
-        clip = {"gradient_clip_val": cfg.trainer.gradient_clip}
-        self.trainer = build_trainer(
-            trainer_settings(cfg), callbacks=[self.losses, *callbacks], max_epochs=epochs, **quiet, **clip
-        )
-        self.trainer.fit(self.model, datamodule=self.data, ckpt_path=ckpt, weights_only=True)
-
-    @property
-    def state(self) -> dict[str, torch.Tensor]:
-        return {name: tensor.cpu() for name, tensor in self.model.state_dict().items()}
 
 
 def equal(one: Run, other: Run) -> None:
