@@ -155,6 +155,52 @@ class Model:
 
 
 @dataclass
+class Faces:
+    """How faces are found and cropped, in training and in use; a checkpoint stores it."""
+
+    mode: Annotated[
+        str,
+        Key(
+            "none: images are crops already; square: the detected box, grown by margin, not turned; align: the five points of the "
+            "face are brought to fixed places.",
+            choices=("none", "square", "align"),
+        ),
+    ] = "none"
+    margin: Annotated[
+        float,
+        Key(
+            "What is added on each side: a share of the box (square) or of the standard crop (align).",
+            above=-0.4,
+            maximum=3,
+        ),
+    ] = 0.0
+    pick: Annotated[
+        str,
+        Key(
+            "The face that stands for an image with several: the largest, the nearest to the centre, the one with the highest "
+            "score; all: each face, for prediction only.",
+            choices=("largest", "central", "certain", "all"),
+        ),
+    ] = "largest"
+    on_none: Annotated[
+        str,
+        Key(
+            "An image without a face, in training and evaluation. error: stop; skip: leave it out; whole: take the whole image.",
+            choices=("error", "skip", "whole"),
+        ),
+    ] = "error"
+    min_score: Annotated[float, Key("The least score of a face, from the detector.", minimum=0.1, maximum=1)] = 0.6
+    min_size: Annotated[float, Key("The least width and height of a face in pixels of the image.", minimum=0)] = 10.0
+    weights: Annotated[
+        str | None,
+        Key(
+            "The detector's file, face_detection_yunet_2023mar.onnx; null: from the cache, else downloaded once.",
+            is_path=True,
+        ),
+    ] = None
+
+
+@dataclass
 class Finetune:
     """Which stages are trained, and what is stored of the frozen ones."""
 

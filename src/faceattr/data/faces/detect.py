@@ -1,0 +1,134 @@
+"""Finds faces in an image with YuNet, the detector of OpenCV's `FaceDetectorYN` (Wu, Peng and Yu 2023)."""
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from faceattr.errors import FaceattrError
+
+SCALES = (320, 640, 160)
+"""Length of the image's longer side, in pixels, at which faces are looked for until one is found."""
+FURTHER_SCALES = (640, 1280, 2560)
+"""Then, where nothing is found or every face is wanted: larger ones for small faces, as far as the image has the pixels."""
+BORDERS = (0.0, 0.25, 0.5)
+"""Width of the border that is added where nothing is found, as a share of the image's sides: the detector misses faces
+that fill the image."""
+SAME_FACE = 0.3
+"""Two boxes show one face where their intersection is at least this share of their union."""
+MIN_SIDE = 16
+"""Pixels; a scaled image has at least so many on each side."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """A detected face, in pixels of the upright image. It may reach over the image's borders.
+
+    `x`, `y` is the top left corner of its box. `points` are both eyes, the tip of the nose and both corners of the mouth, in
+    each pair first the one that lies left in an upright face. `score` is from 0 to 1.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    points: tuple[tuple[float, float], ...]
+    score: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Of the box."""
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+class Detector:
+    """Finds faces with at least `min_score`. Threads may share one: each gets an OpenCV detector of its own."""
+
+    def __init__(self, file: Path, min_score: float) -> None:
+        self.file, self.min_score = file, min_score
+        self._of_thread = threading.local()
+
+    def find(self, image: np.ndarray, *, every: bool = False) -> list[Face]:
+        """The faces of an image, uint8 [height, width, 3] (RGB, upright), the largest first.
+
+        every: also look for small faces beside those that are found first. Those stay as they are: both ways agree on them.
+        """
+        height, width = image.shape[:2]
+        if max(image.shape) > FURTHER_SCALES[-1]:  # once, not for each scale
+            image = _scaled(image, FURTHER_SCALES[-1])
+        found = self._largest(image, (width, height))
+        if every or not found:
+            for scale in FURTHER_SCALES:
+                more = self._at_scale(image, scale, 0.0, (width, height)) if scale <= max(640, *image.shape) else []
+                found += [face for face in more if all(_overlap(face, other) < SAME_FACE for other in found)]
+        return sorted(found, key=lambda face: -face.width * face.height)
+
+    def _largest(self, image: np.ndarray, size: tuple[int, int]) -> list[Face]:
+        """Of the first border and scale with any face."""
+        for border in BORDERS:
+            for scale in SCALES:
+                if found := self._at_scale(image, scale, border, size):
+                    return found
+        return []
+
+    def _at_scale(self, image: np.ndarray, scale: int, border: float, size: tuple[int, int]) -> list[Face]:
+        """Of the image with its longer side of `scale` pixels, and a border that repeats its outermost pixels around it.
+
+        size: (width, height) of the original image, in whose pixels faces are given.
+        """
+        scaled = _scaled(image, scale)
+        pixels = np.array(size) / (scaled.shape[1], scaled.shape[0])  # of the original, for one of the scaled image
+        left, top = round(border * scaled.shape[1]), round(border * scaled.shape[0])
+        if border:
+            scaled = cv2.copyMakeBorder(scaled, top, top, left, left, cv2.BORDER_REPLICATE)
+        return [face for row in self._rows(scaled) if (face := _face(row, (left, top), pixels, size))]
+
+    def _rows(self, image: np.ndarray) -> Iterator[np.ndarray]:
+        """The detector's rows: x, y, width, height, five points, score."""
+        if not hasattr(self._of_thread, "detector"):
+            self._of_thread.detector = self._create()
+        detector = self._of_thread.detector
+        detector.setInputSize((image.shape[1], image.shape[0]))
+        yield from [] if (rows := detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]) is None else rows
+
+    def _create(self) -> cv2.FaceDetectorYN:
+        """With OpenCV's warnings off: its loader has one for each detector, of no meaning here."""
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            return cv2.FaceDetectorYN.create(str(self.file), "", (MIN_SIDE, MIN_SIDE), self.min_score)
+        except cv2.error as error:
+            raise FaceattrError(f"{self.file} is no face detector that OpenCV {cv2.__version__} can read.") from error
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+
+
+def _scaled(image: np.ndarray, longer: int) -> np.ndarray:
+    """The image with its longer side of so many pixels."""
+    height, width = image.shape[:2]
+    factor = longer / max(height, width)
+    size = max(MIN_SIDE, round(factor * width)), max(MIN_SIDE, round(factor * height))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+
+
+def _face(row: np.ndarray, border: tuple[int, int], pixels: np.ndarray, image_size: tuple[int, int]) -> Face | None:
+    """A detector's row in pixels of the image; None where its centre lies in the border, or a value is not finite."""
+    values = row.astype(float)
+    corner, side = (values[:2] - border) * pixels, values[2:4] * pixels
+    centre = corner + side / 2
+    if not np.isfinite(values).all() or (side <= 0).any() or (centre < 0).any() or (centre > image_size).any():
+        return None
+    points = (values[4:14].reshape(5, 2) - border) * pixels
+    box = (float(corner[0]), float(corner[1]), float(side[0]), float(side[1]))
+    return Face(*box, tuple((float(x), float(y)) for x, y in points), float(values[14]))
+
+
+def _overlap(face: Face, other: Face) -> float:
+    """Intersection over union of two boxes."""
+    across = min(face.x + face.width, other.x + other.width) - max(face.x, other.x)
+    down = min(face.y + face.height, other.y + other.height) - max(face.y, other.y)
+    shared = max(0.0, across) * max(0.0, down)
+    return shared / (face.width * face.height + other.width * other.height - shared)

@@ -1,0 +1,79 @@
+"""How faces become the images that a network gets: the recipe, which a checkpoint stores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from faceattr.config.schema import Faces
+from faceattr.data.faces.detect import Face
+from faceattr.data.faces.detector_file import SHA256
+from faceattr.errors import FaceattrError
+
+
+@dataclass(frozen=True)
+class FaceRecipe:
+    """The keys of the group `faces` that decide what a network sees; see `schema.Faces`.
+
+    `detector` is the SHA-256 of the detector's file; empty where no face is looked for.
+    """
+
+    mode: str = "none"
+    margin: float = 0.0
+    pick: str = "largest"
+    on_none: str = "error"
+    min_score: float = 0.6
+    min_size: float = 10.0
+    detector: str = ""
+
+    @classmethod
+    def from_config(cls, faces: Faces) -> "FaceRecipe":
+        """Of the group's keys; `faces=none` has one recipe, whatever its other keys are."""
+        if faces.mode == "none":
+            return cls()
+        return cls(
+            *(faces.mode, faces.margin, faces.pick, faces.on_none, faces.min_score, faces.min_size), detector=SHA256
+        )
+
+    @property
+    def active(self) -> bool:
+        """Whether faces are looked for at all."""
+        return self.mode != "none"
+
+    @property
+    def search(self) -> tuple[float, bool, str]:
+        """What decides which faces are found: another crop of the same faces needs no second detection."""
+        return self.min_score, self.pick != "largest", self.detector
+
+
+def large_enough(faces: Sequence[Face], recipe: FaceRecipe) -> list[Face]:
+    """The faces whose shorter side has at least `recipe.min_size` pixels."""
+    return [face for face in faces if min(face.width, face.height) >= recipe.min_size]
+
+
+def pick(faces: Sequence[Face], recipe: FaceRecipe, width: int, height: int) -> Face | None:
+    """The one face that stands for an image of width x height pixels: the largest, the most central, or the most certain.
+
+    None without a face of `recipe.min_size`. Raises FaceattrError for `pick=all`, which leaves no single one.
+    """
+    usable = large_enough(faces, recipe)
+    if recipe.pick == "all":
+        raise FaceattrError("faces.pick=all is for prediction; training and evaluation take one face of each image.")
+    if not usable:
+        return None
+    if recipe.pick == "central":
+        centre = np.array([width, height]) / 2
+        return min(usable, key=lambda face: float(np.hypot(*(np.array(face.centre) - centre))))
+    return max(usable, key=lambda face: face.score if recipe.pick == "certain" else face.width * face.height)
+
+
+def reading_order(faces: Sequence[Face]) -> list[Face]:
+    """Row by row from the top, each from left to right. Faces share a row where their centres lie within half a face."""
+    rows: list[list[Face]] = []
+    for face in sorted(faces, key=lambda face: face.centre[1]):
+        first = rows[-1][0] if rows else None
+        if first and face.centre[1] - first.centre[1] < min(first.height, face.height) / 2:
+            rows[-1].append(face)
+        else:
+            rows.append([face])
+    return [face for row in rows for face in sorted(row, key=lambda face: face.centre[0])]
