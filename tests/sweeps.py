@@ -8,7 +8,7 @@ from html_page import NASTY
 from faceattr.report import leaderboard
 
 
-def job(sweep: Path, number: int, overrides: list[str], accuracy: float | None = None, **run: object) -> Path:
+def job(sweep: Path, number: int | str, overrides: list[str], accuracy: float | None = None, **run: object) -> Path:
     """A job's folder: finished with `accuracy`, or ended as `run` says; with neither, killed before it wrote anything."""
     folder = sweep / str(number)
     (folder / ".hydra").mkdir(parents=True)
@@ -16,7 +16,7 @@ def job(sweep: Path, number: int, overrides: list[str], accuracy: float | None =
     seed = next((int(text[5:]) for text in overrides if text.startswith("seed=")), 0)
     record = {"overrides": overrides, "seed": seed, "weights": "imagenet", "parameters": {"total": 20, "trainable": 10}}
     if accuracy is not None:
-        run = {"status": "finished", "error": None, "seconds": 100 + number} | run
+        run = {"status": "finished", "error": None, "seconds": 100 + (number if isinstance(number, int) else 0)} | run
         metrics = {
             "accuracy": accuracy,
             "n": 400,

@@ -242,6 +242,30 @@ def test_folders_load_refuses_invalid_settings(tmp_path, keys, message):
         folders.load(tmp_path, **keys)
 
 
+def test_folders_load_leaves_out_what_systems_leave_and_says_it(tmp_path, caplog):
+    leftovers = (
+        "a/.ipynb_checkpoints/1-checkpoint.jpg",
+        "a/._1.jpg",
+        "__MACOSX/a/1.jpg",
+        "a/deep/@eaDir/1.jpg/thumb.jpg",
+    )
+    make(tmp_path, "a/1.jpg", "a/deep/2.JFIF", "b/3.tiff", "b/Thumbs.db", "b/4.tga", *leftovers)
+    (tmp_path / "b" / "folder.png").mkdir()
+    with caplog.at_level(logging.INFO):
+        table = folders.load(tmp_path)
+    assert labels(table) == {"a/1.jpg": "a", "a/deep/2.JFIF": "a", "b/3.tiff": "b"}
+    assert "left out: no images: 1 .tga; hidden or left by a system: 5" in caplog.text
+
+
+@pytest.mark.parametrize("classes", ["", "train/"])
+def test_folders_load_says_that_a_split_folder_is_flat(tmp_path, caplog, classes):
+    make(tmp_path, f"{classes}a/1.jpg", f"{classes}b/2.jpg", "test/3.jpg", "test/4.jpg", "5.jpg")
+    table = folders.load(tmp_path)
+    assert labels(table) == {f"{classes}a/1.jpg": "a", f"{classes}b/2.jpg": "b"}
+    assert "split" in table if classes else "split" not in table
+    assert f"left out: 2 in {tmp_path / 'test'}, 1 in {tmp_path}." in caplog.text
+
+
 def test_folders_load_reads_identities(tmp_path):
     make(tmp_path, "train/man/1.jpg", "val/man/2.jpg", "train/woman/3.jpg", identity__txt="1.jpg 7\n2.jpg 7\n3.jpg 8\n")
     table = folders.load(tmp_path, identity_file="identity.txt")

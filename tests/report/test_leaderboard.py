@@ -69,6 +69,20 @@ def test_read_jobs_sorts_by_number(tmp_path):
     assert [read["job"].name for read in read_jobs(tmp_path)] == ["0", "2", "10"]
 
 
+def test_read_jobs_finds_nested_folders_but_not_another_sweeps(tmp_path):
+    for name in ("model-cnn/seed-10", "model-cnn/seed-2", "model-vgg16/seed-2"):
+        job(tmp_path, name, [name.replace("-", "=").partition("/")[0], "seed=2"], 0.9)
+    job(tmp_path / "later", 0, ["model=cnn"], 0.5)
+    (tmp_path / "later" / "multirun.yaml").touch()
+    assert [read["name"] for read in read_jobs(tmp_path)] == [
+        "model-cnn/seed-2",
+        "model-cnn/seed-10",
+        "model-vgg16/seed-2",
+    ]
+    write(tmp_path)
+    assert 'href="model-cnn/seed-10/"' in (tmp_path / "report.html").read_text()
+
+
 def test_leaderboard_of_one_configuration_shows_its_keys(tmp_path):
     job(tmp_path, 0, ["model=cnn", "+note=x", "seed=3"], 0.9)
     board = leaderboard(tmp_path)
@@ -115,6 +129,8 @@ def test_leaderboard_counts_unreadable_results_as_failed(tmp_path):
 def test_leaderboard_reads_its_own_sweep_only(tmp_path):
     job(tmp_path / "a", 0, ["model=cnn", "seed=0"], 0.9)
     job(tmp_path / "b", 0, ["model=cnn", "seed=0"], 0.7)
+    for name in ("a", "b"):
+        (tmp_path / name / "multirun.yaml").touch()
     assert leaderboard(tmp_path / "a")["val_accuracy"].tolist() == pytest.approx([0.9])
     with pytest.raises(FaceattrError, match="no jobs"):
         leaderboard(tmp_path)

@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader
 
 from faceattr.commands.settings import trainer_settings
 from faceattr.config.validate import validate
+from faceattr.data.image_files import IMAGE_SUFFIXES, walk
 from faceattr.data.sources import csv
-from faceattr.data.sources.layout import IMAGE_SUFFIXES
 from faceattr.errors import FaceattrError
 from faceattr.files import write_csv
 from faceattr.training.checkpoint import load
@@ -32,7 +32,10 @@ def image_files(source: str) -> list[str]:
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        found = sorted(str(p) for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        listing = walk(path)
+        found = [str(path / file) for file in listing.files]
+        if left_out := listing.left_out():
+            log.info("%s: left out: %s", path, left_out)
     elif path.is_file() and path.suffix.lower() in (".txt", ".csv"):
         names = _listed(path)
         found = [str(p if (p := Path(name)).is_absolute() or p.exists() else path.parent / name) for name in names]

@@ -7,6 +7,7 @@ for a sweep that was killed: `python -m faceattr.report.leaderboard multirun/<da
 import json
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,30 @@ def leaderboard(folder: str | Path) -> pd.DataFrame:
 
 
 def read_jobs(folder: str | Path) -> list[dict[str, Any]]:
-    """The sweep's jobs in their order: `job` (its folder), `overrides`, its results, or why there are none (`error`)."""
-    folders = [path.parent for path in Path(folder).glob("*/.hydra")]
-    if not folders:
+    """The sweep's jobs in their order, however deep their folders lie (`hydra.sweep.subdir`): `job` (the folder), `name` (its
+    path below `folder`), `overrides`, the results, or why there are none (`error`).
+    """
+    folder = Path(folder)
+    names = [path.relative_to(folder) for path in _job_folders(folder)]
+    if not names:
         raise FaceattrError(f"{folder} holds no jobs. Give the folder of a sweep, such as multirun/<date_time>.")
-    return [_read_job(path) for path in sorted(folders, key=lambda path: (len(path.name), path.name))]
+    return [
+        _read_job(folder, name) for name in sorted(names, key=lambda name: [(len(part), part) for part in name.parts])
+    ]
 
 
-def _read_job(folder: Path) -> dict[str, Any]:
+def _job_folders(folder: Path) -> Iterator[Path]:
+    """Folders of jobs below a sweep's folder; not those of another sweep that lies in it."""
+    entries = folder.iterdir() if folder.is_dir() else ()
+    for inside in (path for path in entries if path.is_dir() and not path.is_symlink()):
+        if (inside / ".hydra").is_dir():
+            yield inside
+        elif not (inside / "multirun.yaml").exists():
+            yield from _job_folders(inside)
+
+
+def _read_job(sweep: Path, name: Path) -> dict[str, Any]:
+    folder = sweep / name
     run, val, test = (_read_json(folder / name) for name in ("run.json", "val_metrics.json", "test_metrics.json"))
     given = (str(text).partition("=") for text in OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
     error = run.get("error") or "no results: killed, interrupted, or still running"
@@ -62,6 +79,7 @@ def _read_job(folder: Path) -> dict[str, Any]:
         error = None if "accuracy" in val else "no readable val_metrics.json"
     return {
         "job": folder,
+        "name": name.as_posix(),
         "error": error,
         "overrides": {key.lstrip("+~"): value for key, _, value in given},
         "weights": run.get("weights") or "",
@@ -127,7 +145,7 @@ def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
         **_mean_of_ours(finished),
         "weights": "; ".join(sorted({job["weights"] for job in finished} - {""})),
         "failed": sum(job["error"] is not None for job in jobs),
-        "jobs": " ".join(job["job"].name for job in jobs),
+        "jobs": " ".join(job["name"] for job in jobs),
     }
 
 
@@ -196,7 +214,7 @@ class Leaderboard(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Refuses a folder with the jobs of another sweep, whose job numbers are the same."""
         folder = Path(config.hydra.sweep.dir)
-        if any(folder.glob("*/.hydra")):
+        if any(_job_folders(folder)):
             sys.exit(
                 f"Error: hydra.sweep.dir={folder} holds the jobs of an earlier sweep. Give another, or move it away."
             )

@@ -21,7 +21,7 @@ MARKS = "os^Dv"
 def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) -> Path:
     """Writes the report; `board` and `jobs` are what leaderboard.leaderboard and read_jobs return."""
     keys = list(board.loc[:, :"seeds"].columns[:-1])
-    accuracy = {job["job"].name: job["val_accuracy"] for job in jobs if not job["error"]}
+    accuracy = {job["name"]: job["val_accuracy"] for job in jobs if not job["error"]}
     rows = [_row(of, keys, accuracy) for of in board.head(MOST_ROWS).to_dict("records")]
     return render.render(
         "sweep.jinja2",
@@ -35,7 +35,7 @@ def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) 
         jobs=[
             {
                 **job,
-                "link": link(folder, job["job"].name),
+                "link": link(folder, job["name"]),
                 "overrides_text": " ".join(f"{k}={v}" for k, v in job["overrides"].items()),
             }
             for job in jobs

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from faceattr.config.key import Key
+from faceattr.data.image_files import is_image, is_leftover
 from faceattr.data.sources.layout import (
     SPLIT_ALIASES,
     Attributes,
     existing_root,
     file_names,
-    is_image,
     listed_attributes,
 )
 from faceattr.errors import FaceattrError
@@ -168,7 +168,8 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
     paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
     without_suffix = {path for path in paths if path and not is_image(path)}
     folders = {posixpath.dirname(path) for path in without_suffix}
-    files = [posixpath.join(folder, name) for folder in folders for name in filter(is_image, file_names(root / folder))]
+    listed = ((folder, name) for folder in folders for name in file_names(root / folder))
+    files = [posixpath.join(folder, name) for folder, name in listed if is_image(name) and not is_leftover(name)]
     by_stem: dict[str, str] = {}
     for file in sorted(files):
         stem = posixpath.splitext(file)[0]

@@ -1,14 +1,16 @@
 """Source `folders`: images in class folders, `root/<split>/<class>/…` or `root/<class>/…`."""
 
 import logging
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
 
 from faceattr.config.key import Key
-from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root, is_image
+from faceattr.data.image_files import walk
+from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
@@ -34,21 +36,27 @@ def load(
         str | None, Key("A file below data.root with an image's name and its person a line, as identity_CelebA.txt.")
     ] = None,
 ) -> pd.DataFrame:
-    """A row per image at any depth below a class folder; other files are ignored. Classes are in the order of folder names.
+    """A row per image at any depth below a class folder. Classes are in the order of folder names.
 
-    Split folders are those in `split_map` and those named train, training, val, valid, validation, dev, test or testing, in
-    upper or lower case. If there are split folders, all other folders beside them are ignored, with a message in the log.
+    Split folders are those in `split_map` and those with class folders named train, training, val, valid, validation, dev,
+    test or testing, in upper or lower case. If there are split folders, all other folders beside them are ignored. What is
+    left out is in the log, with counts.
 
     Raises FaceattrError: root missing, no class folders, a folder in a map that does not exist, an identity file that is
     missing or lacks an image.
     """
     root = existing_root(root, LAYOUT)
-    splits = _splits(root, split_map or {})
+    listing = walk(root)
+    if left_out := listing.left_out():
+        log.info("%s: left out: %s", root, left_out)
+    places = [path.split("/") for path in listing.files]
+    splits = _splits(root, split_map or {}, places)
     rows = []
-    for top, split in (splits or {"": None}).items():
-        for folder in _subfolders(root / top):
-            files = [path for path in (root / top / folder).rglob("*") if is_image(path.name) and path.name[0] != "."]
-            rows += [(file.relative_to(root).as_posix(), folder, split) for file in files]
+    for place in places:
+        in_class = place[1:] if splits else place
+        if len(in_class) > 1 and (place[0] in splits if splits else place[0].lower() not in SPLIT_ALIASES):
+            rows.append(("/".join(place), in_class[0], splits.get(place[0])))
+    _warn_of_images_without_class(root, places, splits)
     if not rows:
         raise FaceattrError(f"data.root={root} has no images in class folders. Expected there: {LAYOUT}.")
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
@@ -74,21 +82,33 @@ def _identities(file: Path, paths: pd.Series) -> pd.Series:
     return identities
 
 
-def _splits(root: Path, split_map: Mapping) -> dict[str, str | None]:
-    """Split folder → split (None: to be split); empty if `root` contains the class folders."""
-    folders = _subfolders(root)
+def _splits(root: Path, split_map: Mapping, places: Sequence[Sequence[str]]) -> dict[str, str | None]:
+    """Split folder → split (None: to be split); empty if `root` contains the class folders. `places` are the images' paths.
+
+    A folder that is named like a split but holds images without class folders is none.
+    """
+    folders = sorted({place[0] for place in places if len(place) > 1})
+    with_classes = {place[0] for place in places if len(place) > 2}
     usual = {name: SPLIT_ALIASES[name.lower()] for name in folders if name.lower() in SPLIT_ALIASES}
-    splits: dict[str, str | None] = {**usual, **_checked_map("split_map", split_map, folders)}
+    splits: dict[str, str | None] = {name: split for name, split in usual.items() if name in with_classes}
+    splits |= _checked_map("split_map", split_map, folders)
     splits |= {str(name): None for name, split in split_map.items() if split is None}
-    ignored = [name for name in folders if name not in splits]
+    ignored = [name for name in folders if name not in splits and name not in usual]
     if splits and ignored:
         log.info("%s: ignored beside the split folders: %s (data.split_map={%s: …} uses it)", root, ignored, ignored[0])
     return splits
 
 
-def _subfolders(folder: Path) -> list[str]:
-    """Names, sorted; without hidden folders and those that archives leave, such as `__MACOSX`."""
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
+def _warn_of_images_without_class(root: Path, places: Sequence[Sequence[str]], splits: Mapping) -> None:
+    """Says in which folders images lie that have no class folder: beside the folders, or directly in one named like a split."""
+    flat = Counter(
+        place[0] if len(place) > 1 else "."
+        for place in places
+        if len(place) == 1 or (len(place) == 2 and (place[0] in splits or place[0].lower() in SPLIT_ALIASES))
+    )
+    if flat:
+        shown = ", ".join(f"{count:,} in {root / folder}" for folder, count in flat.most_common())
+        log.warning("Images in no class folder are left out: %s. Expected there: %s", shown, LAYOUT)
 
 
 def _checked_map(key: str, mapping: Mapping, folders: Collection[str]) -> dict[str, str]:

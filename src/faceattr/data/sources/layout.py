@@ -1,4 +1,4 @@
-"""Conventions shared by all sources: image suffixes, split names, the key `data.attributes`, the listing of folders."""
+"""Conventions shared by all sources: split names, the key `data.attributes`, the names in one folder."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from faceattr.config.key import Key
 from faceattr.errors import FaceattrError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
 SPLIT_ALIASES |= {split: split for split in SPLITS}
@@ -53,8 +52,3 @@ def file_names(folder: Path) -> set[str]:
             return {entry.name for entry in entries if entry.is_file()}
     except (FileNotFoundError, NotADirectoryError):
         return set()
-
-
-def is_image(name: str) -> bool:
-    """Whether the name has the suffix of an image file."""
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 (200,000 Path objects are slow)
