@@ -43,6 +43,7 @@ def test_groups_and_options_are_those_of_the_design():
         *[f"data/{name}" for name in ("sample", "csv", "folders", "celeba", "imfdb")],
         *[f"model/{name}" for name in ("cnn", "cnn7", "cnn_age", "cnn_age_bn", "vgg16", "vgg16_half", "timm")],
         *[f"model/{name}" for name in ("alexnet", "alexnet_imagenet")],
+        *[f"faces/{name}" for name in ("none", "square", "align")],
         *[f"finetune/{name}" for name in ("frozen", "last_block", "full", "gradual")],
         *[f"augment/{name}" for name in ("none", "light", "keras_20", "keras_40", "keras_shear_zoom", "randaugment")],
         *[f"optim/{name}" for name in ("adam", "adamw", "rmsprop", "sgd")],

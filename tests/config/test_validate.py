@@ -8,7 +8,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.config.key import Key, parameters
-from faceattr.config.schema import OPEN_GROUPS, SHARED, Augment, Evaluation, Finetune, Head, Train, Trainer
+from faceattr.config.schema import OPEN_GROUPS, SHARED, Augment, Evaluation, Faces, Finetune, Head, Train, Trainer
 from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
 
@@ -16,6 +16,7 @@ GROUPS = {
     **{group: SHARED[group] for group in OPEN_GROUPS if group in SHARED},
     "": Train,
     "model.head": Head,
+    "faces": Faces,
     "finetune": Finetune,
     "augment": Augment,
     "trainer": Trainer,

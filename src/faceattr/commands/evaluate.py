@@ -1,7 +1,7 @@
 """Evaluating a checkpoint, alone or compared with another one."""
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from faceattr.commands.evaluate_split import (
     write_split,
 )
 from faceattr.commands.leak_policy import audit_evaluation
-from faceattr.commands.settings import create_data, evaluation_settings, read_table, trainer_settings
+from faceattr.commands.settings import create_data, evaluation_settings, faces_settings, read_table, trainer_settings
 from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
+from faceattr.data.decode import InputSpec
+from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.load import ModelClasses
 from faceattr.errors import FaceattrError
 from faceattr.files import write_csv, write_json
@@ -96,7 +98,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
         _warn_of_changed_data(prepared, description)
     elif split != "all":  # decode only the images that are evaluated
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
-    data = create_data(cfg, prepared, model.spec)
+    data = create_data(cfg, prepared, _input_spec(cfg, model.spec))
     trainer = trainer_settings(cfg)
     if options.calibrate:
         rows = data.table.iloc[data.rows("val")]
@@ -117,6 +119,8 @@ def write_evaluation(evaluation: Evaluation, ckpt: str, folder: Path, command: s
     config, comparison = description["config"], evaluation.comparison
     if len(data.bad_images):
         write_csv(folder / "bad_images.csv", data.bad_images)
+    if data.found_faces:
+        write_csv(folder / "faces.csv", data.found_faces.table())
     write_split(result, data, folder, title=config["name"])
     weights = description.get("weights", "")
     if weights.startswith("random") and config["model"].get("pretrained") == "auto":
@@ -128,6 +132,7 @@ def write_evaluation(evaluation: Evaluation, ckpt: str, folder: Path, command: s
         write_csv(folder / "disagreements.csv", comparison.disagreements)
     known = {key: description.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
     about = {"name": config["name"], "ckpt": ckpt, **describe_machine(command), **known, "leakage": evaluation.audit}
+    about |= {"faces": data.found_faces.counts} if data.found_faces else {}
     return page.write(
         folder,
         title=f"{config['name']}, evaluated",
@@ -138,6 +143,22 @@ def write_evaluation(evaluation: Evaluation, ckpt: str, folder: Path, command: s
         audit=evaluation.audit or None,
         comparison=comparison.about if comparison else None,
     )
+
+
+def _input_spec(cfg: DictConfig, spec: InputSpec) -> InputSpec:
+    """The checkpoint's input, its faces cropped as the command line says. Logs where that is not as in training."""
+    faces = FaceRecipe.from_config(faces_settings(cfg))
+    if faces != spec.faces:
+        names = [key for key, value in asdict(faces).items() if value != asdict(spec.faces)[key] and key != "detector"]
+        pairs = ", ".join(
+            f"{_key(key)}={getattr(faces, key)} ({getattr(spec.faces, key)} in training)" for key in names
+        )
+        log.warning("Faces are cropped as the command line says, not as in training: %s", pairs)
+    return replace(spec, faces=faces)
+
+
+def _key(name: str) -> str:
+    return "faces" if name == "mode" else f"faces.{name}"
 
 
 def _warn_of_changed_data(prepared: pd.DataFrame, description: dict[str, Any]) -> None:

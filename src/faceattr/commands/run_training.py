@@ -84,7 +84,9 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     truth = table.targets(data.table)[data.rows("train")]
     model = create_classifier(cfg, task, network=network, class_weights=class_weights(truth, task, data.settings))
     caches = _feature_caches(cfg, model, data, record)
-    description = checkpoint.describe(plain(cfg), task, fingerprint=fingerprint, weights=weights.source)
+    description = checkpoint.describe(
+        plain(cfg), task, fingerprint=fingerprint, weights=weights.source, detector=data.spec.faces.detector
+    )
     history = History(folder / "metrics.csv")
     checkpoints = Checkpoints(folder / "checkpoints", cfg.trainer.monitor)
     trainer = _create_trainer(cfg, description, history, checkpoints, *caches)
@@ -177,6 +179,7 @@ def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: p
         **{key: plain(cfg[key]) for key in ("quirks", "published") if cfg[key]},
         "images": {str(split): len(data.rows(str(split))) for split in counts.index},
         "bad_images": len(data.bad_images),
+        **({"faces": data.found_faces.counts} if data.found_faces else {}),
         "parameters": freezing.count_parameters(model.network),
     }
     if trainer.is_global_zero:
@@ -193,6 +196,8 @@ def _write_table(data: FaceData, folder: Path) -> None:
     write_csv(folder / "table.csv", data.table)
     if len(data.bad_images):
         write_csv(folder / "bad_images.csv", data.bad_images)
+    if data.found_faces:
+        write_csv(folder / "faces.csv", data.found_faces.table())
 
 
 def _fit(cfg: DictConfig, model: Classifier, data: FaceData, trainer: pl.Trainer) -> None:

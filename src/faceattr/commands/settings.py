@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.config.instantiate import group_settings, instantiate
-from faceattr.config.schema import Augment, Data, Evaluation, Finetune, Model, Optim, Trainer
+from faceattr.config.schema import Augment, Data, Evaluation, Faces, Finetune, Model, Optim, Trainer
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
 from faceattr.data.load import ModelClasses, load_table
@@ -30,6 +30,10 @@ def data_settings(cfg: DictConfig) -> Data:
     return group_settings(cfg.data, Data)
 
 
+def faces_settings(cfg: DictConfig) -> Faces:
+    return group_settings(cfg.faces, Faces)
+
+
 def finetune_settings(cfg: DictConfig) -> Finetune:
     return group_settings(cfg.finetune, Finetune)
 
@@ -43,7 +47,8 @@ def evaluation_settings(cfg: DictConfig) -> Evaluation:
 
 
 def input_spec(cfg: DictConfig) -> InputSpec:
-    return InputSpec.from_config(group_settings(cfg.model, Model))
+    """Of a training run."""
+    return InputSpec.from_config(group_settings(cfg.model, Model), faces_settings(cfg))
 
 
 def read_table(cfg: DictConfig, *, model_classes: ModelClasses | None = None, splits: bool = True) -> pd.DataFrame:
@@ -52,8 +57,8 @@ def read_table(cfg: DictConfig, *, model_classes: ModelClasses | None = None, sp
 
 
 def create_data(cfg: DictConfig, table: pd.DataFrame, spec: InputSpec | None = None) -> FaceData:
-    """The data module of a table; `spec` is a checkpoint's, by default that of the group `model`."""
-    return FaceData(table, data_settings(cfg), spec or input_spec(cfg), cfg.seed)
+    """The data module of a table; `spec` is a checkpoint's, by default that of the groups `model` and `faces`."""
+    return FaceData(table, data_settings(cfg), spec or input_spec(cfg), cfg.seed, cfg.faces.weights)
 
 
 def create_task(cfg: DictConfig, table: pd.DataFrame) -> Task:

@@ -2,13 +2,14 @@
 
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from faceattr.commands.settings import plain
+from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
 from faceattr.models.network import Network
 from faceattr.models.pretrained import load_weights
@@ -51,6 +52,8 @@ def check_resume(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprin
     finetune = before["finetune"] | {"cache": now["finetune"]["cache"]}  # changes no figure
     before = before | {"finetune": finetune}
     changed = [key for key in ("model", "finetune", "augment", "optim", "loss", "seed") if before[key] != now[key]]
+    faces = [{**asdict(Faces()), **config.get("faces", {}), "weights": None} for config in (before, now)]
+    changed += ["faces"] if faces[0] != faces[1] else []
     changed += ["trainer.monitor"] if before["trainer"].get("monitor") != now["trainer"]["monitor"] else []
     changed += ["classes"] if stored["classes"] != list(task.classes) else []
     changed += ["fingerprint"] if stored["fingerprint"] != fingerprint else []

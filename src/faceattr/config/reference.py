@@ -49,7 +49,9 @@ def reference() -> str:
             parts += [f"### {group}", _table(rows(group, parameters(parameter.type)))]
     for command in ("evaluate", "predict"):
         parts += [f"## Keys of `{command}`", _table(rows("", parameters(SCHEMAS[command])))]
-    parts.append("`evaluate` takes the groups `data`, `trainer` and `evaluate` too, `predict` takes `trainer`.")
+    parts.append(
+        "`evaluate` takes the groups `data`, `faces`, `trainer` and `evaluate` too, `predict` takes `faces` and `trainer`."
+    )
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 

@@ -1,8 +1,8 @@
 """The schema: every key of the config with its type, default, choices, bounds and meaning; `docs/config.md` is made from it.
 
-Closed groups (`finetune`, `augment`, `trainer`, `evaluate`) are dataclasses. The options of an open group (`data`, `model`,
-`optim`, `logger`) name a function by `_target_`: here stand the keys that all options of the group share, and an option's
-own keys are the parameters of its function.
+Closed groups (`faces`, `finetune`, `augment`, `trainer`, `evaluate`) are dataclasses. The options of an open group (`data`,
+`model`, `optim`, `logger`) name a function by `_target_`: here stand the keys that all options of the group share, and an
+option's own keys are the parameters of its function.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -389,6 +389,7 @@ class Train:
     ] = field(default_factory=list)
     evaluate: Evaluation = field(default_factory=Evaluation)
     data: Any = None
+    faces: Faces = field(default_factory=Faces)
     model: Any = None
     finetune: Finetune = field(default_factory=Finetune)
     augment: Augment = field(default_factory=Augment)
@@ -416,6 +417,7 @@ class Evaluate:
     ] = "auto"
     evaluate: Evaluation = field(default_factory=Evaluation)
     data: Any = None
+    faces: Faces = field(default_factory=Faces)
     trainer: Trainer = field(default_factory=Trainer)
 
 
@@ -428,6 +430,7 @@ class Predict:
         None
     )
     batch_size: Annotated[int, Key("Images in a batch.", minimum=1, maximum=LARGEST_BATCH)] = 64
+    faces: Faces = field(default_factory=Faces)
     trainer: Trainer = field(default_factory=Trainer)
 
 

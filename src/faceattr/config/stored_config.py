@@ -11,7 +11,7 @@ from typing import Any
 from faceattr.config.allowed_targets import target_function
 from faceattr.errors import FaceattrError
 
-GROUPS = ("data", "model", "finetune", "augment", "optim", "trainer", "logger")
+GROUPS = ("data", "faces", "model", "finetune", "augment", "optim", "trainer", "logger")
 WITH_TARGET = ("data", "model", "optim", "logger")
 """Groups whose `_target_` names the function that they are built by."""
 REFUSED_KEYS = ("defaults", "hydra")
@@ -41,7 +41,7 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
 
 def with_own_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """`config` with the paths that a run writes to as conf/ has them, whatever the checkpoint says: `logger.save_dir` is the
-    run's folder, the generated sample is drawn into the cache, and nothing is downloaded."""
+    run's folder, the generated sample is drawn into the cache, no data are downloaded, and the face detector is the cache's."""
     own = dict(config)
     data = own.get("data") or {}
     replaced: dict[str, Any] = {"download": False} if "download" in data else {}
@@ -49,6 +49,8 @@ def with_own_paths(config: Mapping[str, Any]) -> dict[str, Any]:
         replaced["root"] = "${oc.env:FACEATTR_CACHE,'~/.cache/faceattr'}/sample"
     if data:
         own["data"] = data | replaced
+    if own.get("faces"):
+        own["faces"] = own["faces"] | {"weights": None}
     if own.get("logger"):
         own["logger"] = own["logger"] | {"save_dir": "${hydra:runtime.output_dir}"}
     return own

@@ -51,6 +51,11 @@ def validate_group(node: Mapping[str, Any], group: str) -> dict[str, Any]:
     return target | _checked_node(plain, group, keys, others=takes_any_key(function))
 
 
+def validate_settings(node: Mapping[str, Any], group: str, schema: type) -> dict[str, Any]:
+    """A closed group's keys, checked as `validate` does."""
+    return _checked_node(node, group, parameters(schema))
+
+
 def group_keys(function: Any, group: str) -> dict[str, Parameter]:
     """Every key that an option of an open group takes: those its function has, and those that the group shares."""
     own = {k: p for k, p in parameters(function).items() if k not in GIVEN_BY_CODE.get(group, ())}

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, Sampler
 
 from faceattr.data.array_cache import RowArray
 from faceattr.data.decode import InputSpec, read
+from faceattr.data.faces.detections import FaceRows
 
 Rows = RowArray | np.ndarray | Tensor
 """An array whose first axis is gathered from: in a file, in memory, or on a device."""
@@ -34,7 +35,8 @@ class Batch(NamedTuple):
 class ImageSet(Dataset[Batch]):
     """Rows of a table as batches: indexed with a list of positions, it returns a whole `Batch`.
 
-    `paths`, `targets` and `packed` (where in `pixels` an image lies) have an entry for each row of the table.
+    `paths`, `targets`, `packed` (where in `pixels` an image lies) and `faces` (what is cropped of it) have an entry for each row of
+    the table.
     """
 
     def __init__(
@@ -45,8 +47,9 @@ class ImageSet(Dataset[Batch]):
         pixels: Rows | None,
         packed: np.ndarray,
         rows: np.ndarray,
+        faces: FaceRows | None = None,
     ) -> None:
-        self.paths, self.targets, self.spec, self.rows = paths, targets, spec, rows
+        self.paths, self.targets, self.spec, self.rows, self.faces = paths, targets, spec, rows, faces
         self._pixels, self._packed = pixels, packed
         self.serve_pixels()
 
@@ -77,8 +80,11 @@ class ImageSet(Dataset[Batch]):
         elif self.inputs is not None:
             inputs = from_numpy(self.inputs[self.at(rows)])
         else:
-            inputs = torch.from_numpy(np.stack([read(self.paths[row], self.spec) for row in rows]))
+            inputs = torch.from_numpy(np.stack([self._read(row) for row in rows]))
         return self.batch(inputs, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows))
+
+    def _read(self, row: int) -> np.ndarray:
+        return read(self.paths[row], self.spec, self.faces[row] if self.faces is not None else None)
 
 
 def as_numpy(tensor: Tensor) -> np.ndarray:

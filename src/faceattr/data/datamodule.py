@@ -21,6 +21,8 @@ from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_and_size
 from faceattr.data.decode import InputSpec, UnreadableImage, cores, read
 from faceattr.data.device_batches import DeviceBatches, place
+from faceattr.data.faces.detections import FaceRows
+from faceattr.data.faces.found import FoundFaces, find_faces
 from faceattr.data.pixel_cache import pack
 from faceattr.errors import FaceattrError
 
@@ -31,24 +33,38 @@ class FaceData(pl.LightningDataModule):
     """Packs a prepared table and serves its splits.
 
     `bad_images` lists what could not be decoded (columns path, reason); those rows are gone from `table` where
-    `data.on_bad_image=skip`, and an error otherwise.
+    `data.on_bad_image=skip`, and an error otherwise. `found_faces` says what was found in which image, None where faces are not
+    looked for; images without one are gone from `table` where `faces.on_none=skip`.
     """
 
-    def __init__(self, prepared: pd.DataFrame, settings: Data, spec: InputSpec, seed: int = 0) -> None:
+    def __init__(
+        self, prepared: pd.DataFrame, settings: Data, spec: InputSpec, seed: int = 0, detector: str | None = None
+    ) -> None:
+        """`detector` is `faces.weights`."""
         super().__init__()
         self.settings, self.spec, self.seed = settings, spec, seed
         paths = [str(Path(settings.root) / path) for path in prepared["path"]]
-        pixels, bad = pack(paths, spec, mode=settings.pack, workers=settings.workers)
+        names, rows, bad = prepared["path"].tolist(), np.arange(len(prepared)), dict[int, str]()
+        self.found_faces: FoundFaces | None = None
+        self.faces: FaceRows | None = None
+        if spec.faces.active:
+            self.found_faces, bad = find_faces(paths, names, spec.faces, weights=detector, workers=settings.workers)
+            rows = np.setdiff1d(self.found_faces.usable, list(bad))
+            self.faces = self.found_faces.chosen[rows]
+        selected = [paths[row] for row in rows]
+        pixels, unreadable = pack(selected, spec, mode=settings.pack, workers=settings.workers, faces=self.faces)
+        bad |= {int(rows[place]): reason for place, reason in unreadable.items()}
         self.bad_images = pd.DataFrame({"path": prepared["path"].iloc[list(bad)], "reason": list(bad.values())})
         if bad and settings.on_bad_image == "error":
             raise FaceattrError(_list_bad(self.bad_images, len(prepared)))
         if bad:
             log.warning("Left out %d unreadable images (data.on_bad_image=skip); see bad_images.csv", len(bad))
-        kept = np.setdiff1d(np.arange(len(prepared)), list(bad))
-        self.table = prepared.iloc[kept].reset_index(drop=True)
+        packed = np.setdiff1d(np.arange(len(rows)), list(unreadable))
+        self.table = prepared.iloc[rows[packed]].reset_index(drop=True)
         self.table.attrs = prepared.attrs
         self._pixels: Rows | None = pixels
-        self.paths, self._packed = [paths[row] for row in kept], kept
+        self.paths, self._packed = [selected[place] for place in packed], packed
+        self.faces = self.faces[packed] if self.faces is not None else None
         self._targets = table.targets(self.table)
         self._images: dict[str, ImageSet] = {}
         self.device: torch.device | None = None  # where batches are made; None: in host memory
@@ -86,6 +102,7 @@ class FaceData(pl.LightningDataModule):
             self._packed[kept],
             self._targets[kept],
         )
+        self.faces = self.faces[kept] if self.faces is not None else None
         self._images = {}
 
     def rows(self, split: str) -> np.ndarray:
@@ -134,13 +151,13 @@ class FaceData(pl.LightningDataModule):
             return found
         for row in map(int, rows):
             try:
-                found[row] = read(self.paths[row], self.spec)
+                found[row] = read(self.paths[row], self.spec, self.faces[row] if self.faces is not None else None)
             except UnreadableImage as error:
                 log.warning("%s cannot be read: %s", self.table["path"].iloc[row], error)
         return found
 
     def _image_set(self, rows: np.ndarray) -> ImageSet:
-        return ImageSet(self.paths, self._targets, self.spec, self._pixels, self._packed, rows)
+        return ImageSet(self.paths, self._targets, self.spec, self._pixels, self._packed, rows, self.faces)
 
     def _loader(self, images: ImageSet, sampler: Any, drop_last: bool = False) -> Iterable[Batch]:
         if self.device is None or images.inputs is None:

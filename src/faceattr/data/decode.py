@@ -12,8 +12,11 @@ import numpy as np
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from faceattr.config.schema import Model
+from faceattr.config.schema import Faces, Model
 from faceattr.data.array_cache import RowArray
+from faceattr.data.faces.crop import crop
+from faceattr.data.faces.detect import Face
+from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is an error; Pillow's is a warning
 MAX_PIXELS = 64_000_000
@@ -41,18 +44,20 @@ TRANSPOSES = {
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a network: size in pixels, `interpolation` (a Pillow name) and `scaling` (a name in SCALINGS)."""
+    """The input of a network: size in pixels, `interpolation` (a Pillow name), `scaling` (a name in SCALINGS), and how faces are
+    cropped."""
 
     height: int
     width: int
     interpolation: str
     scaling: str
+    faces: FaceRecipe = WHOLE_IMAGE
 
     @classmethod
-    def from_config(cls, model: Model) -> "InputSpec":
-        """Of the keys that every model shares."""
+    def from_config(cls, model: Model, faces: Faces) -> "InputSpec":
+        """Of the keys that every model shares, and the group `faces`."""
         height, width = model.image_size
-        return cls(height, width, model.interpolation, model.scaling)
+        return cls(height, width, model.interpolation, model.scaling, FaceRecipe.from_config(faces))
 
 
 class UnreadableImage(Exception):
@@ -117,9 +122,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read(source: ImageLike, spec: InputSpec) -> np.ndarray:
-    """The pixels of an image at the network's input size: uint8 [height, width, 3], RGB."""
+def read(source: ImageLike, spec: InputSpec, face: Face | None = None) -> np.ndarray:
+    """The pixels of an image at the network's input size: uint8 [height, width, 3], RGB. Of its `face` only, where one is given."""
     image = decode(source)
+    if face is not None:
+        return crop(np.asarray(image), face, spec.faces, (spec.height, spec.width), interpolation=spec.interpolation)
     if image.size != (spec.width, spec.height):
         image = image.resize((spec.width, spec.height), Image.Resampling[spec.interpolation.upper()])
     return np.asarray(image)
@@ -133,12 +140,14 @@ def read_many(
     workers: int | None,
     label: str,
     block: int = 64,
+    faces: Sequence[Face | None] | None = None,
 ) -> dict[int, str]:
     """Decodes `images` in threads (Pillow releases the GIL) into `out`, uint8 [N, height, width, 3]. None: checks them only.
 
     workers: number of threads; None: one for each core.
     label: title of the progress bar, which is shown on a terminal; "" for none.
     block: images of a task, after which the bar advances.
+    faces: what is cropped of each image; None: images are taken whole.
 
     Returns row → reason for the unreadable images; their rows of `out` are not written.
     """
@@ -148,7 +157,7 @@ def read_many(
     def decode_block(rows: range) -> int:
         for row in rows:
             try:
-                pixels = read(images[row], spec)
+                pixels = read(images[row], spec, faces[row] if faces is not None else None)
             except UnreadableImage as error:
                 reasons[row] = str(error)
             else:

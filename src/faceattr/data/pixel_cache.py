@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from faceattr.data import array_cache
 from faceattr.data.array_cache import RowArray
 from faceattr.data.decode import InputSpec, read_many
+from faceattr.data.faces.detect import Face
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
@@ -18,12 +21,19 @@ FORMAT = 1
 
 
 def pack(
-    paths: list[str], spec: InputSpec, *, mode: str, workers: int | None
+    paths: list[str],
+    spec: InputSpec,
+    *,
+    mode: str,
+    workers: int | None,
+    faces: Sequence[Face | None] | None = None,
 ) -> tuple[RowArray | np.ndarray | None, dict[int, str]]:
     """Pixels of all `paths`, uint8 [N, height, width, 3], and why which rows are unreadable (those stay zero).
 
     `mode`: `disk` keeps them in a file, `ram` decodes into memory, `off` only checks (None is returned: decode later),
     `auto` is `disk` where there is room for it, else `off`; `device`, from which they go on to it, `disk` or else `ram`.
+    `faces`: what is cropped of each image, by `spec.faces`; None: images are taken whole.
+
     What was decided is logged.
     """
     shape = (len(paths), spec.height, spec.width, 3)
@@ -33,7 +43,7 @@ def pack(
                 f"pixels-{key(paths, spec)}",
                 shape,
                 np.uint8,
-                lambda rows: {"bad": read_many(paths, spec, rows, workers=workers, label="Packing")},
+                lambda rows: {"bad": read_many(paths, spec, rows, workers=workers, label="Packing", faces=faces)},
                 what=f"Pixels of {len(paths)} images",
             )
             return pixels, {int(row): reason for row, reason in about["bad"].items()}
@@ -44,14 +54,19 @@ def pack(
             log.warning("data.pack=%s: %s Images are decoded %s", mode, none, how)
     if mode in ("ram", "device"):
         decoded = np.zeros(shape, np.uint8)
-        return decoded, read_many(paths, spec, decoded, workers=workers, label="Decoding")
+        return decoded, read_many(paths, spec, decoded, workers=workers, label="Decoding", faces=faces)
     return None, read_many(paths, spec, None, workers=workers, label="Checking images")
 
 
 def key(paths: list[str], spec: InputSpec) -> str:
-    """Changes with the input spec, the order of the images, and the size or date of any file."""
-    digest = hashlib.sha256(json.dumps([FORMAT, spec.height, spec.width, spec.interpolation]).encode())
-    for path in paths:
-        stat = Path(path).stat()
-        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    """Changes with the input spec, how faces are cropped, the order of the images, and the size or date of any file."""
+    recipe = [asdict(spec.faces)] if spec.faces.active else []
+    digest = hashlib.sha256(json.dumps([FORMAT, spec.height, spec.width, spec.interpolation, *recipe]).encode())
+    digest.update(file_identities(paths))
     return digest.hexdigest()[:24]
+
+
+def file_identities(paths: Sequence[str]) -> bytes:
+    """Changes with the order of the files, and the size or date of any."""
+    stats = [(path, Path(path).stat()) for path in paths]
+    return "".join(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for path, stat in stats).encode()

@@ -3,7 +3,7 @@
 A checkpoint is Lightning's, with a description under `KEY`: plain containers only, so that loading it runs no code
 (`weights_only=True`). The description has `format` (see `FORMAT`), `version` (of faceattr), `config` (the run's, its
 interpolations resolved), `classes`, `ordinal`, `multilabel`, `fingerprint` (of the data), `weights` (where training started
-from) and, once fitted, `temperature`.
+from), `detector` (the SHA-256 of the face detector, empty without one) and, once fitted, `temperature`.
 """
 
 import math
@@ -17,9 +17,11 @@ from torch import Tensor
 from faceattr import __version__
 from faceattr.config.command_line import typed
 from faceattr.config.instantiate import group_settings
-from faceattr.config.schema import Finetune, Model
+from faceattr.config.schema import Faces, Finetune, Model
 from faceattr.config.stored_config import check_stored_config
+from faceattr.config.validate import validate_settings
 from faceattr.data.decode import InputSpec
+from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError
 from faceattr.files import write_atomically
 from faceattr.models.freezing import Policy
@@ -27,7 +29,7 @@ from faceattr.models.network import build_network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
 
-FORMAT = 2
+FORMAT = 3
 """Rises when the description changes so that older code would read it wrong. `upgrade` reads the formats before it."""
 
 KEY = "faceattr"
@@ -106,6 +108,8 @@ def upgrade(description: dict[str, Any]) -> dict[str, Any]:
         config = description.get("config")
         config = {key: _moved_target(group) for key, group in config.items()} if isinstance(config, dict) else config
         description = {**description, "format": 2, "config": config}
+    if description["format"] == 2:  # it knew whole images only
+        description = {**description, "format": 3, "detector": ""}
     return description
 
 
@@ -138,7 +142,7 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
         raise FaceattrError(f"{misfit} {error}") from error
     finetune = group_settings(config["finetune"], Finetune)
     policy = Policy.parse(finetune.train_from, finetune.lr_decay, network.stage_names)
-    spec = InputSpec.from_config(group_settings(config["model"], Model))
+    spec = InputSpec.from_config(group_settings(config["model"], Model), _faces(description, f"ckpt={path}"))
     classifier = Classifier(network, task, spec, policy, seed=config["seed"])
     try:
         classifier.load_state_dict(content["state_dict"])
@@ -154,6 +158,20 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     return classifier.eval(), description
 
 
+def _faces(description: dict[str, Any], source: str) -> Faces:
+    """The group `faces` of the stored config. Raises FaceattrError: no valid one, or faces found by a detector that is not ours."""
+    try:
+        faces = Faces(**validate_settings(description["config"].get("faces") or {}, "faces", Faces))
+    except FaceattrError as error:
+        raise FaceattrError(f"{source}: {error}") from error
+    ours, stored = FaceRecipe.from_config(faces).detector, description.get("detector", "")
+    if stored != ours:
+        raise FaceattrError(
+            f"{source}: its faces were found by a detector with SHA-256 {str(stored)[:64] or 'unknown'}; this version has {ours}."
+        )
+    return faces
+
+
 def add_to_description(path: str | Path, **more: Any) -> None:
     """Write the checkpoint anew, its description with `more` in it."""
     content = read(path, mmap=False)  # Windows replaces no file that is mapped
@@ -161,8 +179,11 @@ def add_to_description(path: str | Path, **more: Any) -> None:
     AtomicCheckpointIO().save_checkpoint(content, path)
 
 
-def describe(config: dict[str, Any], task: Task, *, fingerprint: str, weights: str) -> dict[str, Any]:
-    """The description of a run's checkpoints: `config` in plain containers, `weights` says where training started from."""
+def describe(
+    config: dict[str, Any], task: Task, *, fingerprint: str, weights: str, detector: str = ""
+) -> dict[str, Any]:
+    """The description of a run's checkpoints: `config` in plain containers, `weights` says where training started from, `detector`
+    is the sum in its face recipe."""
     return {
         "format": FORMAT,
         "version": __version__,
@@ -172,6 +193,7 @@ def describe(config: dict[str, Any], task: Task, *, fingerprint: str, weights: s
         "multilabel": task.multilabel,
         "fingerprint": fingerprint,
         "weights": weights,
+        "detector": detector,
     }
 
 

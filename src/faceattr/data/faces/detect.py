@@ -19,6 +19,8 @@ BORDERS = (0.0, 0.25, 0.5)
 that fill the image."""
 SAME_FACE = 0.3
 """Two boxes show one face where their intersection is at least this share of their union."""
+SUBPIXELS = 256
+"""Positions are rounded to this fraction of a pixel: stored as float32 or as text, they stay exactly what they are."""
 MIN_SIDE = 16
 """Pixels; a scaled image has at least so many on each side."""
 
@@ -122,8 +124,9 @@ def _face(row: np.ndarray, border: tuple[int, int], pixels: np.ndarray, image_si
     if not np.isfinite(values).all() or (side <= 0).any() or (centre < 0).any() or (centre > image_size).any():
         return None
     points = (values[4:14].reshape(5, 2) - border) * pixels
-    box = (float(corner[0]), float(corner[1]), float(side[0]), float(side[1]))
-    return Face(*box, tuple((float(x), float(y)) for x, y in points), float(values[14]))
+    rounded = (np.round(np.concatenate([corner, side, points.ravel()]) * SUBPIXELS) / SUBPIXELS).tolist()
+    x, y, box_width, box_height = rounded[:4]
+    return Face(x, y, box_width, box_height, tuple(zip(rounded[4::2], rounded[5::2], strict=True)), float(values[14]))
 
 
 def _overlap(face: Face, other: Face) -> float:

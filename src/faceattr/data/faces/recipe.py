@@ -8,7 +8,6 @@ import numpy as np
 from faceattr.config.schema import Faces
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.detector_file import SHA256
-from faceattr.errors import FaceattrError
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,10 @@ class FaceRecipe:
         return self.min_score, self.pick != "largest", self.detector
 
 
+WHOLE_IMAGE = FaceRecipe()
+"""`faces=none`: no face is looked for."""
+
+
 def large_enough(faces: Sequence[Face], recipe: FaceRecipe) -> list[Face]:
     """The faces whose shorter side has at least `recipe.min_size` pixels."""
     return [face for face in faces if min(face.width, face.height) >= recipe.min_size]
@@ -54,11 +57,9 @@ def large_enough(faces: Sequence[Face], recipe: FaceRecipe) -> list[Face]:
 def pick(faces: Sequence[Face], recipe: FaceRecipe, width: int, height: int) -> Face | None:
     """The one face that stands for an image of width x height pixels: the largest, the most central, or the most certain.
 
-    None without a face of `recipe.min_size`. Raises FaceattrError for `pick=all`, which leaves no single one.
+    None without a face of `recipe.min_size`.
     """
     usable = large_enough(faces, recipe)
-    if recipe.pick == "all":
-        raise FaceattrError("faces.pick=all is for prediction; training and evaluation take one face of each image.")
     if not usable:
         return None
     if recipe.pick == "central":

@@ -1,0 +1,157 @@
+"""The faces of many images: found once in threads, stored between runs, and one chosen for each image."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from faceattr.data import array_cache
+from faceattr.data.decode import UnreadableImage, cores, decode
+from faceattr.data.faces.detect import Detector, Face
+from faceattr.data.faces.detector_file import detector_file
+from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick
+from faceattr.data.pixel_cache import file_identities
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of the stored detections: increase it with every change that finds other faces
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+"""Names of `Face.points` in faces.csv; left and right as the picture shows them."""
+COLUMNS = ["x", "y", "width", "height", *(f"{name}_{axis}" for name in POINTS for axis in "xy"), "score"]
+"""A face as a row of numbers."""
+
+
+class FaceRows(Sequence[Face | None]):
+    """A face, or none, for each image: as an array, float32 [N, 15], of a few bytes where a list would take a kilobyte each."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
+
+    @classmethod
+    def of(cls, faces: Sequence[Face | None]) -> "FaceRows":
+        """From a list."""
+        none = [np.nan] * len(COLUMNS)
+        values = [none if face is None else as_row(face) for face in faces]
+        return cls(np.array(values, np.float32).reshape(-1, len(COLUMNS)))
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, row: Any) -> Any:
+        """The face at a position; for an array of positions, those rows."""
+        if not isinstance(row, int | np.integer):
+            return FaceRows(self.values[row])
+        return None if np.isnan(self.values[row, 0]) else from_row(self.values[row].tolist())
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The faces of N images.
+
+    sizes: (width, height) of each upright image, int [N, 2]; 0 where it is unreadable.
+    owner: the image of each face, int [F], ascending. values: the faces, float32 [F, 15]; see `COLUMNS`.
+    bad: image → why it is unreadable.
+    """
+
+    sizes: np.ndarray
+    owner: np.ndarray
+    values: np.ndarray
+    bad: dict[int, str]
+
+    def of(self, image: int) -> list[Face]:
+        """The faces of an image, the largest first."""
+        first, last = np.searchsorted(self.owner, [image, image + 1])
+        return [from_row(row) for row in self.values[first:last].tolist()]
+
+    def chosen(self, recipe: FaceRecipe) -> FaceRows:
+        """The face of each image that the recipe picks."""
+        return FaceRows.of([pick(self.of(image), recipe, *size) for image, size in enumerate(self.sizes.tolist())])
+
+    def counts(self, recipe: FaceRecipe) -> np.ndarray:
+        """Number of faces of the recipe's least size in each image, int [N]."""
+        return np.array([len(large_enough(self.of(image), recipe)) for image in range(len(self.sizes))], int)
+
+    def table(self, names: Sequence[str], recipe: FaceRecipe) -> pd.DataFrame:
+        """faces.csv: a row for each face, and one without values for each image without a face.
+
+        Columns: path, face (0 for the largest; empty without one), chosen (whether the recipe picks it), `COLUMNS`.
+        """
+        rows: list[list[Any]] = []
+        for image, name in enumerate(names):
+            faces = self.of(image)
+            picked = pick(faces, recipe, *self.sizes[image].tolist())
+            rows += [[name, place, face is picked, *as_row(face)] for place, face in enumerate(faces)]
+            rows += [] if faces else [[name, None, False, *[None] * len(COLUMNS)]]
+        table = pd.DataFrame(rows, columns=["path", "face", "chosen", *COLUMNS])
+        return table.astype({"face": "Int64", **dict.fromkeys(COLUMNS, float)}).round(dict.fromkeys(COLUMNS, 3))
+
+
+def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, workers: int | None) -> Detections:
+    """The faces of all `paths` as `recipe.search` says, in threads; stored for later runs on the same files.
+
+    `weights` is `faces.weights`; the detector's file is needed only where something is to be found. `workers`: None is one
+    thread for each core.
+    """
+
+    def compute(rows: array_cache.RowArray | np.ndarray) -> dict[str, Any]:
+        detector = Detector(detector_file(weights), recipe.min_score)
+        owner: list[int] = []
+        values: list[list[float]] = []
+        bad: dict[int, str] = {}
+        for image, (size, faces, reason) in enumerate(_find_each(paths, detector, recipe, workers)):
+            rows[image] = np.array(size)
+            owner += [image] * len(faces)
+            values += map(as_row, faces)
+            bad |= {image: reason} if reason else {}
+        return {"owner": owner, "values": values, "bad": bad}
+
+    key = hashlib.sha256(json.dumps([FORMAT, recipe.search]).encode())
+    key.update(file_identities(paths))
+    name, what = f"faces-{key.hexdigest()[:24]}", f"Faces of {len(paths)} images"
+    shape = (len(paths), 2)
+    try:
+        stored, found = array_cache.get_or_create(name, shape, np.int32, compute, what=what)
+        sizes = stored[np.arange(len(paths))]
+    except array_cache.NoRoom as error:
+        log.warning("%s They are looked for anew by every run", error)
+        sizes = np.zeros(shape, np.int32)
+        found = compute(sizes)
+    values = np.array(found["values"], np.float32).reshape(-1, len(COLUMNS))
+    bad = {int(image): reason for image, reason in found["bad"].items()}
+    return Detections(sizes, np.array(found["owner"], int), values, bad)
+
+
+def _find_each(
+    paths: list[str], detector: Detector, recipe: FaceRecipe, workers: int | None
+) -> Iterator[tuple[tuple[int, int], list[Face], str]]:
+    """(width, height), faces, and why it is unreadable, of each image in order."""
+    every = recipe.search[1]
+
+    def find(path: str) -> tuple[tuple[int, int], list[Face], str]:
+        try:
+            image = decode(path)
+        except UnreadableImage as error:
+            return (0, 0), [], str(error)
+        return image.size, detector.find(np.asarray(image), every=every), ""
+
+    with ThreadPoolExecutor(workers or cores()) as pool:
+        found = pool.map(find, paths)
+        yield from tqdm(found, "Finding faces", len(paths), unit="img", disable=None, leave=False)
+
+
+def as_row(face: Face) -> list[float]:
+    """A face as `COLUMNS`."""
+    return [face.x, face.y, face.width, face.height, *(value for point in face.points for value in point), face.score]
+
+
+def from_row(row: Sequence[float]) -> Face:
+    """The inverse of `as_row`."""
+    points = tuple((row[place], row[place + 1]) for place in range(4, 14, 2))
+    return Face(row[0], row[1], row[2], row[3], points, row[14])

@@ -1,0 +1,103 @@
+"""The faces of a table's images, as training and evaluation use them: one for each image, and `faces.on_none` for the others."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from faceattr.data.faces.detections import Detections, FaceRows, find_all
+from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+DOUBTFUL = 6
+"""Images that a report shows of each kind: without a face, with several, and those with the lowest scores."""
+
+
+@dataclass(frozen=True)
+class FoundFaces:
+    """The faces of the images `names` (paths as the table has them), files `paths`; `chosen` is the one that stands for each."""
+
+    names: Sequence[str]
+    paths: Sequence[str]
+    recipe: FaceRecipe
+    detections: Detections
+    chosen: FaceRows
+
+    @cached_property
+    def without(self) -> np.ndarray:
+        """Positions of the readable images without a face."""
+        missing = np.flatnonzero(np.isnan(self.chosen.values[:, 0]))
+        return np.setdiff1d(missing, list(self.detections.bad))
+
+    @cached_property
+    def several(self) -> np.ndarray:
+        """Positions of the images with more than one face."""
+        return np.flatnonzero(self.detections.counts(self.recipe) > 1)
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Positions of the images that are trained on or evaluated: without `skip`, all."""
+        return np.setdiff1d(np.arange(len(self.names)), self.without if self.recipe.on_none == "skip" else [])
+
+    @property
+    def counts(self) -> dict[str, int | str]:
+        """For run.json and the report."""
+        return {
+            "mode": self.recipe.mode,
+            "images": len(self.names),
+            "without_a_face": len(self.without),
+            "on_none": self.recipe.on_none,
+            "with_several_faces": len(self.several),
+        }
+
+    def describe(self) -> str:
+        """The counts in a sentence."""
+        n, without = len(self.names), len(self.without)
+        fate = {"skip": "left out", "whole": "taken whole", "error": "an error"}[self.recipe.on_none]
+        none = (
+            f"{without:,} without a face ({fate}, faces.on_none={self.recipe.on_none})" if without else "none without"
+        )
+        several = f", {len(self.several):,} with several, of which faces.pick={self.recipe.pick} takes one"
+        return f"Faces ({self.recipe.mode}): {n:,} images, {none}{several if len(self.several) else ''}"
+
+    def table(self) -> pd.DataFrame:
+        """faces.csv; see `Detections.table`."""
+        return self.detections.table(self.names, self.recipe)
+
+    def doubtful(self) -> dict[str, list[int]]:
+        """Positions of the images to look at, by what is doubtful about them: at most `DOUBTFUL` of each kind."""
+        kinds = {"no face": self.without, "several faces": self.several}
+        scores = self.chosen.values[:, -1]
+        single = np.setdiff1d(np.flatnonzero(~np.isnan(scores)), self.several)
+        kinds["lowest scores"] = single[np.argsort(scores[single], kind="stable")]
+        return {kind: positions[:DOUBTFUL].tolist() for kind, positions in kinds.items() if len(positions)}
+
+
+def find_faces(
+    paths: list[str], names: list[str], recipe: FaceRecipe, *, weights: str | None, workers: int | None
+) -> tuple[FoundFaces, dict[int, str]]:
+    """The faces of a table's images, and why which of them are unreadable. What was found is logged.
+
+    Raises FaceattrError: images without a face, with `faces.on_none=error`, or no image with one; `faces.pick=all`.
+    """
+    if recipe.pick == "all":
+        raise FaceattrError(
+            "faces.pick=all is for prediction; training and evaluation take one face of each image: largest, central or certain."
+        )
+    detections = find_all(paths, recipe, weights=weights, workers=workers)
+    found = FoundFaces(names, paths, recipe, detections, detections.chosen(recipe))
+    if names and len(found.without) == len(names):
+        raise FaceattrError(f"None of the {len(names):,} images has a face. Images that are crops already: faces=none")
+    if len(found.without) and recipe.on_none == "error":
+        listed = ", ".join(names[image] for image in found.without[:5])
+        raise FaceattrError(
+            f"{len(found.without)} of {len(names)} images have no face: {listed}{', …' if len(found.without) > 5 else ''}\n"
+            "Remove them, leave them out with faces.on_none=skip, or take them whole with faces.on_none=whole"
+        )
+    log.log(logging.WARNING if len(found.without) else logging.INFO, "%s", found.describe())
+    return found, dict(detections.bad)
