@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = ("data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32")
+FIGURES = "evaluate.report=figures"
+TINY = ("data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32", FIGURES)
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
 
 
@@ -74,7 +75,7 @@ def quick(program: str, *arguments: object, cwd: Path, largest_file: int | None 
 
 
 def tiny_run(folder: Path, *arguments: object) -> Path:
-    """A finished run of train.py on 60 sample faces of 32 pixels, in `folder`."""
+    """A finished run of train.py on 60 sample faces of 32 pixels, in `folder`; without pictures unless evaluate.report=full."""
     ended = quick("train", *TINY, *arguments, f"hydra.run.dir={folder}", cwd=folder.parent)
     assert ended.code == 0, ended.err
     return folder

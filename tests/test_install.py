@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from programs import ROOT, TINY, Ended
+from programs import FIGURES, ROOT, TINY, Ended
 
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "src", "conf")
 
@@ -70,12 +70,13 @@ def test_wheel_runs_every_command_without_the_checkout(installed):
     """One test, since each command goes on with what an earlier one left: pytest-xdist would train once per worker."""
     sweep = succeeded(installed("faceattr", "train", "-m", *TINY, "trainer.max_epochs=1", "seed=0,1"))
     assert "Leaderboard: " in sweep.out
-    run = _results(succeeded(installed("python", "-m", "faceattr", "train", *TINY, "trainer.max_epochs=1")))
+    full = (*TINY, "trainer.max_epochs=1", "evaluate.report=full")
+    run = _results(succeeded(installed("python", "-m", "faceattr", "train", *full)))
     for name in ("train.log", "report.html", ".hydra/config.yaml"):
         assert (run / name).exists()
     best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
 
-    succeeded(installed("faceattr", "evaluate", f"ckpt={best}", "hydra.run.dir=evaluated"))
+    succeeded(installed("faceattr", "evaluate", f"ckpt={best}", FIGURES, "hydra.run.dir=evaluated"))
     elsewhere = run.parents[2]
     assert (elsewhere / "evaluated" / "test_metrics.json").read_text() == (run / "test_metrics.json").read_text()
     faces = next(Path(os.environ["FACEATTR_CACHE"]).glob("sample/*_n60_size32_*"))
@@ -86,7 +87,7 @@ def test_wheel_runs_every_command_without_the_checkout(installed):
 
     again = installed("faceattr", "train", *TINY, f"hydra.run.dir={run}")
     assert again.code == 1 and f"go on with it: faceattr train ckpt={last}" in again.err, f"{again}"
-    succeeded(installed("faceattr", "train", f"ckpt={last}", "trainer.max_epochs=2"))
+    succeeded(installed("faceattr", "train", f"ckpt={last}", "trainer.max_epochs=2", FIGURES))
     assert len((run / "metrics.csv").read_text().splitlines()) == 3
     names = [path.name for path in elsewhere.rglob("*")]
     assert not [name for name in names if set(name) & set('<>:"\\|?*=')]

@@ -12,18 +12,19 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from programs import OFFLINE, ROOT, TINY, quick, shell, start, tiny_run
+from programs import FIGURES, OFFLINE, ROOT, TINY, quick, shell, start, tiny_run
 
 from faceattr.data.sources import sample
 
 CONF = ROOT / "conf"
-FILES = {
+NUMBERS = {
     *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
     *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "table.csv", "run.json", "train.log"),
-    *("val_metrics.json", "predictions_val.csv", "confusion_val.png", "gallery_val.png", "curves.png"),
-    *("test_metrics.json", "predictions_test.csv", "confusion_test.png", "gallery_test.png"),
-    *("slices_val.csv", "slices_test.csv", "report.html"),
+    *(f"{split}_metrics.json" for split in ("val", "test")),
+    *(f"{kind}_{split}.csv" for kind in ("predictions", "slices") for split in ("val", "test")),
 }
+PICTURES = {"report.html", "curves.png"} | {f"{n}_{s}.png" for n in ("confusion", "gallery") for s in ("val", "test")}
+FILES = NUMBERS | PICTURES
 TIMES = ["seconds", "images_per_second"]
 
 
@@ -42,7 +43,8 @@ def options(group: str) -> list[str]:
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Path:
     """One finished run, read by many tests and changed by none."""
-    return tiny_run(tmp_path_factory.mktemp("end_to_end") / "run", "trainer.max_epochs=3", "optim.lr=3e-3")
+    more = ["trainer.max_epochs=3", "optim.lr=3e-3", "evaluate.report=full"]
+    return tiny_run(tmp_path_factory.mktemp("end_to_end") / "run", *more)
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def test_pictures_can_be_looked_at(run):
 
 
 def test_train_evaluate_predict_from_the_shell(tmp_path):
-    ended = shell("train", *TINY, "trainer.max_epochs=2", cwd=tmp_path)
+    ended = shell("train", *TINY, "trainer.max_epochs=2", "evaluate.report=full", cwd=tmp_path)
     assert ended.code == 0 and ended.err == "", ended.err
     (run,) = (tmp_path / "outputs" / "sample_cnn_full").iterdir()
     assert names(run) == FILES
@@ -129,7 +131,7 @@ def test_train_evaluate_predict_from_the_shell(tmp_path):
     ckpt = shutil.copy(run / "checkpoints" / "best.ckpt", tmp_path / "copy.ckpt")
     moved = run.rename(tmp_path / "away")
     (tmp_path / "other").mkdir()
-    ended = shell("evaluate", f"ckpt={ckpt}", cwd=tmp_path / "other")
+    ended = shell("evaluate", f"ckpt={ckpt}", FIGURES, cwd=tmp_path / "other")
     assert ended.code == 0 and ended.err == "" and "Test accuracy" in ended.out
     (judged,) = (tmp_path / "other" / "outputs" / "evaluate").iterdir()
     assert (judged / "test_metrics.json").read_bytes() == (moved / "test_metrics.json").read_bytes()
@@ -155,7 +157,7 @@ def test_evaluate_repeats_the_runs_own_figures(run, best, given, split):
 
 def test_an_evaluation_is_sliced_by_the_columns_that_are_asked_for(run, best, tmp_path):
     wanted = "evaluate.slices=[glasses,brightness]"
-    ended = quick("evaluate", f"ckpt={best}", wanted, "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    ended = quick("evaluate", f"ckpt={best}", FIGURES, wanted, "split=all", "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0, ended.err
     found = pd.read_csv(tmp_path / "out" / "slices_all.csv")
     assert set(found["column"]) == {"glasses", "brightness"} and (found.groupby("column")["n"].sum() == 60).all()
@@ -166,21 +168,21 @@ def test_an_evaluation_is_sliced_by_the_columns_that_are_asked_for(run, best, tm
         assert len(own) == row["n"] and (own["true"] == own["predicted"]).mean() == pytest.approx(row["accuracy"])
     wrong = quick("evaluate", f"ckpt={best}", "evaluate.slices=[hat]", cwd=tmp_path)
     assert wrong.code == 1 and wrong.err.startswith("Error: evaluate.slices: no column hat. There are: ")
-    none = quick("evaluate", f"ckpt={best}", "evaluate.slices=[]", "hydra.run.dir=none", cwd=tmp_path)
+    none = quick("evaluate", f"ckpt={best}", "evaluate.slices=[]", FIGURES, "hydra.run.dir=none", cwd=tmp_path)
     assert none.code == 0 and not (tmp_path / "none" / "slices_test.csv").exists()
 
 
 def test_a_temperature_is_fitted_kept_and_used(run, best, album, tmp_path):
     plain = read(run / "test_metrics.json")
     copy = shutil.copy(best, tmp_path / "best.ckpt")
-    ended = quick("evaluate", f"ckpt={copy}", "evaluate.calibrate=true", "hydra.run.dir=out", cwd=tmp_path)
+    ended = quick("evaluate", f"ckpt={copy}", "evaluate.calibrate=true", FIGURES, "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0 and "Temperature " in ended.out, ended.err
     found = read(tmp_path / "out" / "test_metrics.json")
     temperature = found["temperature"]
     for name in ("ece", "brier", "log_loss"):
         assert found[f"{name}_uncalibrated"] == pytest.approx(plain[name], abs=1e-5)
     assert found["accuracy"] == plain["accuracy"] and temperature != 1
-    again = quick("evaluate", f"ckpt={copy}", "hydra.run.dir=again", cwd=tmp_path)
+    again = quick("evaluate", f"ckpt={copy}", FIGURES, "hydra.run.dir=again", cwd=tmp_path)
     assert again.code == 0 and read(tmp_path / "again" / "test_metrics.json") == found
     before, after = (pd.read_csv(f / "predictions_test.csv")["probability_male"] for f in (run, tmp_path / "out"))
     assert after.to_numpy() == pytest.approx(1 / (1 + (1 / before - 1) ** (1 / temperature)), abs=1e-4)
@@ -190,7 +192,8 @@ def test_a_temperature_is_fitted_kept_and_used(run, best, album, tmp_path):
 
 
 def test_a_threshold_that_cannot_be_reached_loses_nothing(best, tmp_path):
-    ended = quick("evaluate", f"ckpt={best}", "evaluate.precision=1.0", "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    wanted = "evaluate.precision=1.0"
+    ended = quick("evaluate", f"ckpt={best}", FIGURES, wanted, "split=all", "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0, ended.err
     found = read(tmp_path / "out" / "all_metrics.json")
     reached = "threshold" in found
@@ -226,7 +229,7 @@ def test_two_checkpoints_are_compared_on_the_same_images(run, best, tmp_path):
         tmp_path / "other", "trainer.max_epochs=1", "model=cnn7", "model.image_size=[94,94]", "seed=3", "data.seed=0"
     )
     compared = f"compare={other}/checkpoints/best.ckpt"
-    ended = quick("evaluate", f"ckpt={best}", compared, "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    ended = quick("evaluate", f"ckpt={best}", FIGURES, compared, "split=all", "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0, ended.err
     out = tmp_path / "out"
     first, second = (pd.read_csv(folder / "predictions_all.csv") for folder in (out, out / "compared"))
@@ -248,8 +251,10 @@ def test_two_checkpoints_are_compared_on_the_same_images(run, best, tmp_path):
 def test_other_data_are_matched_by_class_name(best, tmp_path):
     """The same pictures in S0's layout, where male is 0 and female 1, give the same figures per class."""
     sample.write("csv", tmp_path / "csv", n=60, image_size=32)
-    other = quick("evaluate", f"ckpt={best}", "data=csv", "data.root=csv", "hydra.run.dir=csv_out", cwd=tmp_path)
-    own = quick("evaluate", f"ckpt={best}", "split=all", "hydra.run.dir=own_out", cwd=tmp_path)
+    other = quick(
+        "evaluate", f"ckpt={best}", "data=csv", "data.root=csv", FIGURES, "hydra.run.dir=csv_out", cwd=tmp_path
+    )
+    own = quick("evaluate", f"ckpt={best}", FIGURES, "split=all", "hydra.run.dir=own_out", cwd=tmp_path)
     assert other.code == own.code == 0, other.err + own.err
     other, own = (read(tmp_path / f"{name}_out" / "all_metrics.json") for name in ("csv", "own"))
     assert (other.pop("interval_unit"), own.pop("interval_unit")) == ("image", "group")  # S0 names nobody
@@ -322,8 +327,8 @@ def test_predict_goes_on_past_unreadable_files(best, album, tmp_path):
 # Going on
 
 
-LONG = ("trainer.max_epochs=40", "trainer.patience=null")
-GRADUAL = "finetune.train_from=[[0,head],[8,block4],[20,block2],[36,block1]]"
+LONG = ("trainer.max_epochs=24", "trainer.patience=null")
+GRADUAL = "finetune.train_from=[[0,head],[4,block4],[12,block2],[20,block1]]"
 
 
 @pytest.fixture(scope="session")
@@ -363,16 +368,16 @@ def _interrupt(folder: Path, policy: str, by: signal.Signals, after: int) -> int
     ids=["kill", "kill-gradual", "term", "int"],
 )
 def test_interrupted_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, policy, by, code):
-    assert _interrupt(tmp_path / "run", policy, by, after=12) == code
+    assert _interrupt(tmp_path / "run", policy, by, after=7) == code
     about = read(tmp_path / "run" / "run.json")
     assert about["status"] == ("running" if by == signal.SIGKILL else "interrupted")
     run = (tmp_path / "run").rename(tmp_path / "moved")
     last = run / "checkpoints" / "last.ckpt"
     reached = torch.load(last, weights_only=True)["epoch"]
-    assert 8 <= reached < 39 and not (run / "test_metrics.json").exists(), "it was not interrupted on the way"
+    assert 5 <= reached < 23 and not (run / "test_metrics.json").exists(), "it was not interrupted on the way"
     ended = quick("train", f"ckpt={last}", cwd=tmp_path)
     assert ended.code == 0, ended.err
-    assert names(run) == FILES and read(run / "run.json")["status"] == "finished"
+    assert names(run) == NUMBERS and read(run / "run.json")["status"] == "finished"
     assert_equal_runs(run, uninterrupted(policy))
 
 
@@ -438,7 +443,7 @@ def test_a_sweep_with_a_failing_job(tmp_path):
         about = read(job / "run.json")
         assert f"finetune.train_from={start_at}" in about["overrides"] and f"seed={seed}" in about["overrides"]
         assert about["status"] == ("failed" if start_at == "nowhere" else "finished")
-        assert start_at == "nowhere" or names(job) == FILES
+        assert start_at == "nowhere" or names(job) == NUMBERS
     mean = sum(read(tmp_path / "sweep" / n / "val_metrics.json")["accuracy"] for n in "01") / 2
     assert board.loc["head", "val_accuracy"] == pytest.approx(mean)
     assert str(tmp_path / "sweep" / "leaderboard.csv") in ended.out or "sweep/leaderboard.csv" in ended.out
@@ -567,7 +572,7 @@ def test_random_weights_are_said_loudly(tmp_path):
 def _real(tmp_path: Path, *arguments: object) -> dict:
     ended = quick("train", *arguments, *TINY[2:], "trainer.max_epochs=2", "hydra.run.dir=run", cwd=tmp_path)
     assert ended.code == 0, ended.err
-    assert names(tmp_path / "run") == FILES
+    assert names(tmp_path / "run") == NUMBERS
     return read(tmp_path / "run" / "run.json")
 
 

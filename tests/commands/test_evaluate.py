@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from programs import TINY, Ended, quick
+from programs import FIGURES, TINY, Ended, quick
 
 from faceattr.data.array_cache import folder
 from faceattr.data.sources import sample
@@ -41,10 +41,10 @@ def pixel_arrays() -> set[str]:
     "arguments",
     [
         ("split=val",),
-        ("split=train",),
+        ("split=train", FIGURES),
         ("split=all", "evaluate.leakage=true"),
         ("split=test", "compare=run/checkpoints/last.ckpt"),
-        ("split=test", "evaluate.calibrate=true"),
+        ("split=test", "evaluate.calibrate=true", FIGURES),
     ],
     ids=["val", "train", "all", "compare", "calibrate"],
 )
@@ -52,7 +52,7 @@ def test_evaluate_decodes_nothing_that_training_decoded(trained, arguments, tmp_
     before = pixel_arrays()
     evaluate(CKPT, *arguments, f"hydra.run.dir={tmp_path / 'out'}", cwd=trained)
     assert pixel_arrays() == before
-    assert list((tmp_path / "out").glob("gallery_*.png"))
+    assert bool(list((tmp_path / "out").glob("gallery_*.png"))) is (FIGURES not in arguments)
     assert not (tmp_path / "out" / "bad_images.csv").exists()
 
 

@@ -5,7 +5,7 @@ import pytest
 from composing import compose_config
 from pictures import places
 
-from faceattr.commands.evaluate_split import evaluate_split, write_split
+from faceattr.commands.evaluate_split import draw_split, evaluate_split, write_split
 from faceattr.commands.settings import create_classifier, create_data, evaluation_settings, read_table, trainer_settings
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
@@ -14,7 +14,7 @@ from faceattr.models.task import Task
 SPEC = InputSpec(32, 32, "bilinear", "unit")
 
 
-def test_write_split_shows_packed_pixels_and_a_failed_gallery_does_not_lose_the_evaluation(tmp_path):
+def test_draw_split_shows_packed_pixels_and_a_failed_gallery_does_not_lose_the_evaluation(tmp_path):
     root = sample.write("csv", tmp_path / "data", n=30, image_size=32)
     tiny = ["model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32"]
     cfg = compose_config("data=csv", f"data.root={root}", "data.pack=ram", *tiny)
@@ -27,12 +27,15 @@ def test_write_split_shows_packed_pixels_and_a_failed_gallery_does_not_lose_the_
     (root / gone).unlink()
     result = evaluate_split(model, data, "test", trainer_settings(cfg), evaluation_settings(cfg))
     assert list(tmp_path.glob("*test*")) == []
-    write_split(result, data, tmp_path, title="run")
+    write_split(result, tmp_path)
+    assert not list(tmp_path.glob("*.png"))
+    draw_split(result, data, tmp_path, title="run")
     assert (tmp_path / "test_metrics.json").exists()
     assert len(pd.read_csv(tmp_path / "predictions_test.csv")) == result.metrics["n"]
     assert [len(places(tmp_path / "gallery_test.png", pixels)) for pixels in packed] == [1, 1]
     (tmp_path / "gallery_val.png").mkdir()  # now it cannot be written at all
     result = evaluate_split(model, data, "val", trainer_settings(cfg), evaluation_settings(cfg))
+    write_split(result, tmp_path)
     with pytest.raises(IsADirectoryError):
-        write_split(result, data, tmp_path, title="run")
+        draw_split(result, data, tmp_path, title="run")
     assert (tmp_path / "val_metrics.json").exists() and (tmp_path / "predictions_val.csv").exists()

@@ -4,7 +4,7 @@ import os
 import sys
 
 import pytest
-from programs import TINY, shell
+from programs import FIGURES, TINY, shell
 
 from faceattr.commands.launch import COMMANDS, main, overview
 
@@ -62,7 +62,11 @@ def test_config_dir_adds_a_data_set_and_a_model_from_another_package(tmp_path):
     assert not (tmp_path / "run").exists()
     ended = shell("train", *run, cwd=tmp_path, PYTHONPATH=path, FACEATTR_ALLOW="mypackage")
     assert ended.code == 0, ended.err
-    again = ("ckpt=run/checkpoints/best.ckpt", "hydra.run.dir=again")  # the checkpoint names both: no --config-dir
+    again = (
+        "ckpt=run/checkpoints/best.ckpt",
+        "hydra.run.dir=again",
+        FIGURES,
+    )  # the checkpoint names both: no --config-dir
     ended = shell("evaluate", *again, cwd=tmp_path, PYTHONPATH=path, FACEATTR_ALLOW="mypackage")
     assert ended.code == 0, ended.err
     metrics = [(tmp_path / folder / "test_metrics.json").read_text() for folder in ("run", "again")]

@@ -32,7 +32,7 @@ def train(faces: Path, folder: Path, *keys: str):
 @pytest.fixture(scope="module")
 def run(faces, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("leak_run") / "run"
-    ended = train(faces, folder, "evaluate.leakage=true")
+    ended = train(faces, folder, "evaluate.leakage=true", "evaluate.report=full")
     assert ended.code == 0, ended.err
     return folder
 

@@ -106,7 +106,7 @@ def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("multilabel")
     sample.write("celeba", folder / "celeba", n=90, image_size=32)
     keys = [f"data.root={folder / 'celeba'}", "data.attributes=all", "data.balance=loss", "trainer.max_epochs=2"]
-    keys += ["data.attribute_weights={Young: 2}", "evaluate.calibrate=true", *TINY[2:]]
+    keys += ["data.attribute_weights={Young: 2}", "evaluate.calibrate=true", *TINY[2:], "evaluate.report=full"]
     ended = quick("train", "data=celeba", *keys, f"hydra.run.dir={folder / 'run'}", cwd=folder)
     assert ended.code == 0, ended.err
     return folder / "run"

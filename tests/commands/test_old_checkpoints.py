@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from programs import ROOT, quick
+from programs import FIGURES, ROOT, quick
 
 from faceattr.data.sources import sample
 
@@ -29,7 +29,13 @@ def run(command: str, *arguments: object, cwd: Path) -> None:
 
 
 def test_evaluate_an_old_checkpoint(old, tmp_path, cache):
-    given = (f"ckpt={old / 'best.ckpt'}", "split=val", f"data.root={cache / 'sample'}", "hydra.run.dir=evaluated")
+    given = (
+        f"ckpt={old / 'best.ckpt'}",
+        "split=val",
+        f"data.root={cache / 'sample'}",
+        "hydra.run.dir=evaluated",
+        FIGURES,
+    )
     run("evaluate", *given, *CPU, cwd=tmp_path)
     predicted, expected = (pd.read_csv(f / "predictions_val.csv") for f in (tmp_path / "evaluated", old))
     pd.testing.assert_frame_equal(predicted[expected.columns], expected, atol=CLOSE)
@@ -49,7 +55,7 @@ def test_predict_with_an_old_checkpoint(old, tmp_path, cache):
 def test_resume_an_old_checkpoint(old, tmp_path, cache):
     """The next epoch is the one that the old code would have trained."""
     given = (f"ckpt={old / 'last.ckpt'}", "trainer.max_epochs=3", f"data.root={cache / 'sample'}")
-    run("train", *given, "hydra.run.dir=resumed", *CPU, cwd=tmp_path)
+    run("train", *given, "hydra.run.dir=resumed", *CPU, FIGURES, cwd=tmp_path)
     expected = pd.read_csv(old / "resumed.csv")
     resumed = pd.read_csv(tmp_path / "resumed" / "metrics.csv")[expected.columns]
     pd.testing.assert_frame_equal(resumed, expected, atol=1e-5)

@@ -28,7 +28,9 @@ INK = [0x22, 0x22, 0x22]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    return tiny_run(tmp_path_factory.mktemp("galleries") / "run", "trainer.max_epochs=1", "data.n=120")
+    return tiny_run(
+        tmp_path_factory.mktemp("galleries") / "run", "trainer.max_epochs=1", "data.n=120", "evaluate.report=full"
+    )
 
 
 def texts(svg: Path) -> list[str]:

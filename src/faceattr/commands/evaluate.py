@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from faceattr.commands.evaluate_split import (
     calibrate,
     check_evaluation,
+    draw_split,
     evaluate_split,
     explain_images,
     people,
@@ -69,9 +70,13 @@ def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
     """
     hydra = HydraConfig.get().runtime
     cfg = validate(cfg)
-    evaluation = evaluate_checkpoint(cfg, own_data=hydra.choices.data == "from_checkpoint", images=True)
-    written = write_evaluation(evaluation, cfg.ckpt, Path(hydra.output_dir), command)
-    log.info("Report: %s", written)
+    folder, full = Path(hydra.output_dir), cfg.evaluate.report == "full"
+    evaluation = evaluate_checkpoint(cfg, own_data=hydra.choices.data == "from_checkpoint", images=full)
+    write_evaluation(evaluation, folder)
+    if full:
+        log.info("Report: %s", write_report(evaluation, cfg.ckpt, folder, command))
+    else:
+        log.info("Results: %s", folder)
     return dict(evaluation.result.metrics)
 
 
@@ -109,27 +114,35 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     result = evaluate_split(model, data, split, trainer, options, published_map=published_map)
     result = explain_images(result, model, data) if images else result
     log.info("%s %s", split.capitalize(), sentences.describe_metrics(result.metrics))
-    comparison = _compare(cfg, rival, prepared, data, result) if rival else None
+    comparison = _compare(cfg, rival, prepared, data, result, images=images) if rival else None
     return Evaluation(model, description, data, result, audit, comparison)
 
 
-def write_evaluation(evaluation: Evaluation, ckpt: str, folder: Path, command: str | None = None) -> Path:
-    """What evaluate.py leaves in its folder; returns its report."""
-    data, result, description = evaluation.data, evaluation.result, evaluation.description
-    config, comparison = description["config"], evaluation.comparison
-    if len(data.bad_images):
-        write_csv(folder / "bad_images.csv", data.bad_images)
-    if data.found_faces:
-        write_csv(folder / "faces.csv", data.found_faces.table())
-    write_split(result, data, folder, title=config["name"])
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """The numbers that evaluate.py leaves in its folder."""
+    result, description, comparison = evaluation.result, evaluation.description, evaluation.comparison
+    if len(evaluation.data.bad_images):
+        write_csv(folder / "bad_images.csv", evaluation.data.bad_images)
+    if evaluation.data.found_faces:
+        write_csv(folder / "faces.csv", evaluation.data.found_faces.table())
+    write_split(result, folder)
     weights = description.get("weights", "")
-    if weights.startswith("random") and config["model"].get("pretrained") == "auto":
+    if weights.startswith("random") and description["config"]["model"].get("pretrained") == "auto":
         log.warning("This model started with %s", weights)
     if comparison:
         (folder / "compared").mkdir(exist_ok=True)
-        write_split(comparison.result, comparison.data, folder / "compared", title=config["name"])
+        write_split(comparison.result, folder / "compared")
         write_json(folder / "comparison.json", comparison.about)
         write_csv(folder / "disagreements.csv", comparison.disagreements)
+
+
+def write_report(evaluation: Evaluation, ckpt: str, folder: Path, command: str | None = None) -> Path:
+    """report.html and the pictures of an evaluation, in the folder of its numbers; returns the report."""
+    data, result, description = evaluation.data, evaluation.result, evaluation.description
+    config, comparison = description["config"], evaluation.comparison
+    draw_split(result, data, folder, title=config["name"])
+    if comparison:
+        draw_split(comparison.result, comparison.data, folder / "compared", title=config["name"])
     known = {key: description.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
     about = {"name": config["name"], "ckpt": ckpt, **describe_machine(command), **known, "leakage": evaluation.audit}
     about |= {"faces": data.found_faces.counts} if data.found_faces else {}
@@ -197,7 +210,7 @@ def _load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any])
 
 
 def _compare(
-    cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, data: FaceData, first: SplitResult
+    cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, data: FaceData, first: SplitResult, *, images: bool
 ) -> Comparison:
     """Evaluate `rival` on the same images as `first`, and compare the accuracies of the two models."""
     same = create_data(cfg, table.with_classes(prepared, list(rival.task.classes)), rival.spec)
@@ -205,7 +218,7 @@ def _compare(
     if "in_train" in data.table:
         same.table["in_train"] = data.table["in_train"]
     second = evaluate_split(rival, same, first.split, trainer_settings(cfg), evaluation_settings(cfg))
-    second = explain_images(second, rival, same)
+    second = explain_images(second, rival, same) if images else second
     log.info("Compared: %s", sentences.describe_metrics(second.metrics))
     correct, other_correct = (
         result.task.correct(torch.from_numpy(result.scores), torch.from_numpy(result.truth)).numpy()[None]

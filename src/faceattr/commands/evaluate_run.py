@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
-from faceattr.commands.evaluate_split import calibrate, evaluate_split, explain_images, write_split
+from faceattr.commands.evaluate_split import calibrate, draw_split, evaluate_split, explain_images, write_split
 from faceattr.commands.settings import evaluation_settings, trainer_settings
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
@@ -44,8 +44,11 @@ def evaluate_run(cfg: DictConfig, data: FaceData, ckpt: Path, folder: Path, *cal
         if not len(data.rows(split)):
             continue
         result = evaluate_split(model, data, split, trainer, options, *callbacks, published_map=published_map)
-        results[split] = result = explain_images(result, model, data)
-        write_split(result, data, folder, title=cfg.name)
+        write_split(result, folder)
+        if options.report == "full":
+            result = explain_images(result, model, data)
+            draw_split(result, data, folder, title=cfg.name)
+        results[split] = result
         if split == "val" and options.calibrate:  # the splits after it are evaluated with the temperature
             calibrate(model, torch.from_numpy(result.scores), torch.from_numpy(result.truth), ckpt)
     return RunResults(folder, ckpt, description["epoch"], results)

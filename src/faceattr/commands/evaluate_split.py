@@ -74,19 +74,24 @@ def explain_images(result: SplitResult, model: Classifier, data: FaceData) -> Sp
     return replace(result, tiles=tiles)
 
 
-def write_split(result: SplitResult, data: FaceData, folder: Path, *, title: str) -> None:
-    """<split>_metrics.json, predictions_, slices_, attributes_<split>.csv, and pictures."""
-    split, task = result.split, result.task
+def write_split(result: SplitResult, folder: Path) -> None:
+    """<split>_metrics.json, predictions_, slices_ and attributes_<split>.csv."""
+    split = result.split
     write_csv(folder / f"predictions_{split}.csv", result.predictions)
     write_json(folder / f"{split}_metrics.json", result.metrics)
-    title = f"{title}: {split} images"
-    if task.multilabel:
-        write_csv(folder / f"attributes_{split}.csv", breakdown.attributes(result.metrics, task))
-    else:
-        counts = breakdown.confusion(task, torch.from_numpy(result.scores), torch.from_numpy(result.truth))
-        charts.confusion(counts, task.classes, folder / f"confusion_{split}.png", title=title)
+    if result.task.multilabel:
+        write_csv(folder / f"attributes_{split}.csv", breakdown.attributes(result.metrics, result.task))
     if len(result.slices):
         write_csv(folder / f"slices_{split}.csv", result.slices)
+
+
+def draw_split(result: SplitResult, data: FaceData, folder: Path, *, title: str) -> None:
+    """gallery_<split>.png, and confusion_<split>.png where there are classes."""
+    split, task = result.split, result.task
+    title = f"{title}: {split} images"
+    if not task.multilabel:
+        counts = breakdown.confusion(task, torch.from_numpy(result.scores), torch.from_numpy(result.truth))
+        charts.confusion(counts, task.classes, folder / f"confusion_{split}.png", title=title)
     pixels = _pixels(data, split)
     image_grid.gallery(result.predictions, pixels, data.spec, folder / f"gallery_{split}.png", title=title)
 

@@ -226,7 +226,6 @@ def _finish(
     folder, epochs = record.file.parent, pd.DataFrame(history.rows)
     new = [FeatureCache(data, views=cache.views, seed=cache.seed) for cache in caches]  # of the evaluated weights
     results = evaluate_run(cfg, data, ckpt, folder, *new)
-    curves = write_curves(epochs, results.epoch, folder, title=cfg.name)
     record.about |= {
         f"{cfg.trainer.checkpoint}_epoch": results.epoch,
         "epochs": len(history.rows),
@@ -234,11 +233,11 @@ def _finish(
     }
     record.about |= {"placement": data.placement} if data.placement else {}
     record.end("finished")
-    report = write_report(cfg, data, results, epochs, record.about, leakage, folder)
     log_results(results, cfg.published)
     if random:
         log.warning("WARNING: this model started from RANDOM weights. %s", random)
-    log.info("Curves: %s", curves)
-    log.info("Report: %s", report)
+    if cfg.evaluate.report == "full":
+        log.info("Curves: %s", write_curves(epochs, results.epoch, folder, title=cfg.name))
+        log.info("Report: %s", write_report(cfg, data, results, epochs, record.about, leakage, folder))
     log.info("Results: %s", folder)
     return results

@@ -361,6 +361,12 @@ class Evaluation:
         float | None,
         Key("Two classes: find the threshold of at least this recall with the most precision.", above=0, maximum=1),
     ] = None
+    report: Annotated[
+        str,
+        Key(
+            "full: report.html, pictures and Grad-CAM; figures: only the numbers, sooner.", choices=("full", "figures")
+        ),
+    ] = "full"
 
 
 Seed = Annotated[int, Key("Seed of everything random.", minimum=0, maximum=LARGEST_SEED)]
