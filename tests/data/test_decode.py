@@ -1,5 +1,6 @@
 """Decoding: every format and mode comes out as upright RGB at the network's size, and nothing unreadable gets through."""
 
+import os
 import resource
 import struct
 import time
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
+import faceattr
 from faceattr.config.key import parameters
 from faceattr.config.schema import Model
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read, read_many
+from faceattr.data.image_files import FORMATS
 
 BLOCKS = np.kron(  # 16 rows x 24 columns of flat 8x8 blocks, all different: survives JPEG, shows any turn
     np.array(
@@ -139,10 +142,44 @@ def test_decode_scales_16_bit_colour(tmp_path):
     assert np.abs(pixels(path) - values.astype(float) / 257).max() <= 1
 
 
-def test_decode_clips_float_pixels(tmp_path):
-    """None of the listed formats holds floats, but a TIFF under a listed suffix opens."""
-    saved(tmp_path / "x.png", np.array([[-3.0, 0.6, 128.2, 255.0, 1e9]], np.float32), format="TIFF")
-    assert pixels(tmp_path / "x.png")[0, :, 0].tolist() == [0, 1, 128, 255, 255]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 255]], np.uint16), [0, 255]),  # 8 bits in 16
+        (np.array([[0, 2048, 4095]], np.uint16), [0, 128, 255]),  # 12 bits in 16
+        (np.array([[0, 8192, 16383]], np.uint16), [0, 128, 255]),
+        (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),
+        (np.array([[0, 65535]], np.int32), [0, 255]),
+        (np.array([[0, 0.5, 1]], np.float32), [0, 128, 255]),
+        (np.array([[0.6, 128.2, 255]], np.float32), [1, 128, 255]),
+    ],
+)
+def test_decode_scales_grey_values_by_their_own_range(tmp_path, values, expected):
+    saved(tmp_path / "x.tif", values)
+    assert pixels(tmp_path / "x.tif")[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([[-1, 200]], np.int32),
+        np.array([[0, 70_000]], np.int32),
+        np.array([[0, 1e9]], np.float32),
+        np.array([[-0.5, 0.5]], np.float32),
+        np.array([[np.nan, 0.5]], np.float32),
+    ],
+)
+def test_decode_refuses_values_of_unknown_scale(tmp_path, values):
+    with pytest.raises(UnreadableImage, match=r"values from .* expected 0 to"):
+        decode(saved(tmp_path / "x.tif", values))
+
+
+def test_decode_refuses_12_bits_in_16_bit_colour(tmp_path):
+    values = np.array([[[0, 100, 4095], [300, 4000, 2000]]], ">u2")
+    with pytest.raises(UnreadableImage, match="16 bits for each colour, of which 12 are used"):
+        decode(write_png(tmp_path / "x.png", (2, 1, 16, 2), b"\0" + values.tobytes()))
+    black = write_png(tmp_path / "black.png", (1, 1, 16, 2), bytes(7))
+    assert pixels(black).max() == 0
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
@@ -194,7 +231,7 @@ def test_decode_ignores_icc_profiles(tmp_path):
     assert (pixels(saved(tmp_path / "x.png", NOISE, icc_profile=profile)) == NOISE).all()
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tif", "avif"])
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
 def test_decode_refuses_truncated_files(tmp_path, suffix, share):
     path = saved(tmp_path / f"x.{suffix}", NOISE)
@@ -211,7 +248,7 @@ def test_decode_gives_a_reason_for_what_is_no_image(tmp_path):
     corrupt = saved(tmp_path / "corrupt.png", NOISE)
     corrupt.write_bytes(corrupt.read_bytes()[:-60] + bytes(60))
     reasons = {
-        "empty.jpg": "not an image file",
+        "empty.jpg": "not an image file: it is empty",
         "text.png": "not an image file",
         "folder.jpg": "directory",
         "missing.jpg": "No such file",
@@ -220,6 +257,33 @@ def test_decode_gives_a_reason_for_what_is_no_image(tmp_path):
     for name, reason in reasons.items():
         with pytest.raises(UnreadableImage, match=reason):
             decode(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["eps.jpg", "x.psd", "x.ico", "x.pcx", "x.tga", "x.jp2"])
+def test_decode_refuses_formats_that_are_not_meant(tmp_path, name):
+    """PostScript under another suffix started Ghostscript."""
+    if name == "eps.jpg":
+        (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    elif name == "x.psd":
+        (tmp_path / name).write_bytes(b"8BPS\0\1" + bytes(6) + b"\0\3\0\0\0\1\0\0\0\1\0\x08\0\3" + bytes(40))
+    else:
+        saved(tmp_path / name, NOISE)
+    with pytest.raises(UnreadableImage, match="not an image file"):
+        decode(tmp_path / name)
+
+
+def test_no_other_place_opens_images():
+    """With `Image.open`, that is; a file of any of Pillow's formats would come in there."""
+    package = Path(faceattr.__file__).parent
+    opening = [str(f.relative_to(package)) for f in package.rglob("*.py") if "Image.open(" in f.read_text("utf-8")]
+    assert sorted(opening) == ["data/decode.py", "data/image_checks.py"]
+    assert "EPS" not in FORMATS
+
+
+def test_decode_refuses_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(UnreadableImage, match="a pipe or a device"):
+        decode(tmp_path / "x.jpg")
 
 
 def test_decode_refuses_a_decompression_bomb_before_decoding(tmp_path):

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from os import PathLike
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from faceattr.config.schema import Faces, Model
+from faceattr.data import image_checks
 from faceattr.data.array_cache import RowArray
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
+from faceattr.data.image_files import FORMATS
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is an error; Pillow's is a warning
 MAX_PIXELS = 64_000_000
@@ -71,7 +73,8 @@ ImageLike = str | PathLike[str] | Image.Image | np.ndarray
 def decode(source: ImageLike) -> Image.Image:
     """The image as upright 8-bit RGB. Converts greyscale, palette, CMYK and 16-bit images; transparency becomes white.
 
-    Raises UnreadableImage: a file that is truncated, corrupt or no image, or an image of more than `MAX_PIXELS`.
+    Raises UnreadableImage: a file that is truncated, corrupt, or of none of `FORMATS`; an image of more than
+    `MAX_PIXELS`; numbers whose scale is unknown.
     """
     try:
         with warnings.catch_warnings():
@@ -79,17 +82,43 @@ def decode(source: ImageLike) -> Image.Image:
             with _open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImage(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
-                return _rgb(_upright(image))
+                coloured = image.mode in ("LA", "RGB", "RGBA") and image.format in ("PNG", "TIFF")
+                sixteen_bits = coloured and ";16" in str(getattr(image, "tile", ""))  # gone when decoded
+                if isinstance(source, str | PathLike):
+                    _check_file(source, image)
+                upright = _upright(image)
+                if sixteen_bits:
+                    _check_16_bit_colours(upright)
+                return _rgb(upright)
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, …
-        reason = "not an image file" if type(error).__name__ == "UnidentifiedImageError" else str(error)
-        raise UnreadableImage(reason or type(error).__name__) from error
+        raise UnreadableImage(str(error) or type(error).__name__) from error
+
+
+def open_image(path: str | PathLike[str]) -> Image.Image:
+    """The image file, not yet decoded. Raises UnreadableImage if it is no file, or of none of `FORMATS`."""
+    if reason := image_checks.reason_not_opened(path):
+        raise UnreadableImage(reason)
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnreadableImage(image_checks.describe_other_file(path)) from error
+
+
+def _check_file(path: str | PathLike[str], image: Image.Image) -> None:
+    """Raises if the file's data are incomplete or damaged in a way that Pillow lets pass."""
+    if image.format == "PNG":
+        image_checks.check_png(path)
+    elif image.format in ("JPEG", "MPO"):
+        image.load()
+        if image_checks.jpeg_is_cut(path, image):
+            raise UnreadableImage("image file is truncated: its data end before the picture does")
 
 
 def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
     if isinstance(source, str | PathLike):
-        return Image.open(source)
+        return open_image(source)
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,)):
             raise UnreadableImage(f"pixels {source.dtype} {list(source.shape)}; give uint8 [height, width, 3]")
@@ -111,15 +140,34 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _rgb(image: Image.Image) -> Image.Image:
     """The image as 8-bit RGB on white."""
-    if image.mode.startswith("I"):  # 16 bits per pixel (some PNG); Pillow's own conversion clips at 255
-        values = np.asarray(image).astype(np.float32)
-        image = Image.fromarray((values / 257).clip(0, 255).round().astype(np.uint8))
-    elif image.mode == "F":
-        image = Image.fromarray(np.asarray(image).clip(0, 255).round().astype(np.uint8))
+    if image.mode.startswith(("I", "F")):  # more than 8 bits; Pillow's own conversion clips at 255
+        image = Image.fromarray(_to_8_bits(np.asarray(image), scaled=image.format == "PPM"))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _check_16_bit_colours(image: Image.Image) -> None:
+    """Raises UnreadableImage for 12 bits in 16: of 16-bit colours, Pillow gives the upper 8 bits, which are near-black then."""
+    brightest = int(np.asarray(image.convert("RGB")).max())
+    if 0 < brightest < 64:
+        used = 8 + brightest.bit_length()
+        raise UnreadableImage(f"16 bits for each colour, of which {used} are used; save it with 8 bits")
+
+
+def _to_8_bits(values: np.ndarray, *, scaled: bool) -> np.ndarray:
+    """Grey values as uint8, by their own range: whole numbers of 8, 10, 12, 14 or 16 bits, the fewest that hold the largest
+    (`scaled`: 16 bits in any case); other numbers from 0 to 1 or from 0 to 255. Raises UnreadableImage for all others."""
+    low, high = float(values.min()), float(values.max())
+    if values.dtype.kind == "f":
+        full = 1.0 if high <= 1 else 255.0
+    else:
+        full = next((2.0**bits - 1 for bits in ((16,) if scaled else (8, 10, 12, 14, 16)) if high < 2**bits), 0.0)
+    if not 0 <= low <= high <= full:
+        expected = "0 to 1 or 0 to 255" if values.dtype.kind == "f" else "0 to 65535"
+        raise UnreadableImage(f"values from {low:g} to {high:g}; expected {expected}")
+    return (values.astype(np.float32) * np.float32(255 / full)).round().astype(np.uint8)
 
 
 def read(source: ImageLike, spec: InputSpec, face: Face | None = None) -> np.ndarray:

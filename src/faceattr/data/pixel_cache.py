@@ -17,7 +17,7 @@ from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 
 
 def pack(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image
 
+from faceattr.data.decode import UnreadableImage, open_image
 from faceattr.data.table import CONTRACT
 from faceattr.errors import FaceattrError
 from faceattr.metrics import breakdown, evaluation
@@ -68,9 +68,9 @@ def measure(batches: Iterable[np.ndarray], files: Sequence[str]) -> pd.DataFrame
 
 def _pixels_of(file: str) -> float:
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return float(image.width * image.height)
-    except OSError:  # removed since it was decoded
+    except (OSError, UnreadableImage):  # removed since it was decoded
         return float("nan")
 
 

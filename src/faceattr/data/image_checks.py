@@ -1,0 +1,170 @@
+"""What Pillow does not check of an image file: the checksums of a PNG, the end of a JPEG; and what a file is that is no image."""
+
+import io
+import os
+import re
+import stat
+import zipfile
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+SIGNATURES = (
+    (rb"PK\x03\x04", "a ZIP archive"),
+    (rb"%PDF", "a PDF document"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
+    (rb"\x1f\x8b|\x1f\x9d|BZh|\xfd7zXZ\0|7z\xbc\xaf\x27\x1c|Rar!|\x28\xb5\x2f\xfd", "a compressed archive"),
+    (rb".{257}ustar", "a tar archive"),
+    (rb".{4}ftyp(heic|heix|heim|heis|hevc|mif1|msf1)", "a HEIC photo"),
+    (rb".{4}ftyp(avif|avis)", "an AVIF image, which this Pillow cannot read"),
+    (rb".{4}ftyp", "a video or audio file (MP4, MOV or alike)"),
+    (rb"RIFF.{4}(AVI |WAVE)|\x1aE\xdf\xa3|\0\0\x01\xba|OggS|ID3", "a video or audio file"),
+    (rb"\xd0\xcf\x11\xe0", "an old Office document"),
+    (rb"8BPS", "a Photoshop file"),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image"),
+    (rb"\s*<(!doctype html|html)", "a web page"),
+    (rb"\s*<(\?xml|svg)", "an SVG or XML file"),
+    (rb"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` gets the image"),
+    (rb"\x93NUMPY", "a NumPy array"),
+)
+"""The beginnings of files that are taken for images, and what they are."""
+
+
+def describe_other_file(path: str | os.PathLike[str]) -> str:
+    """`not an image file`, with what the file is instead where its first bytes say so."""
+    with open(path, "rb") as stream:  # noqa: PTH123 (also takes what is only path-like)
+        start = stream.read(512)
+    kind = next((name for pattern, name in SIGNATURES if re.match(pattern, start, re.DOTALL | re.IGNORECASE)), "")
+    if kind == "a ZIP archive":
+        kind = _describe_zip(path)
+    if kind == "a HEIC photo":
+        kind += "; with the package pillow-heif it can be read: pip install pillow-heif"
+    if not start:
+        kind = "empty"
+    return f"not an image file: it is {kind}" if kind else "not an image file"
+
+
+def _describe_zip(path: str | os.PathLike[str]) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return "a damaged ZIP archive"
+    office = {"xl/": "an Excel workbook", "word/": "a Word document", "ppt/": "a PowerPoint file"}
+    return next((kind for folder, kind in office.items() if any(n.startswith(folder) for n in names)), "a ZIP archive")
+
+
+LARGEST_FILE = 600_000_000
+"""Bytes. 64 million pixels of 16-bit colour and transparency, uncompressed, have fewer."""
+
+
+def reason_not_opened(path: str | os.PathLike[str]) -> str | None:
+    """Why `path` is not opened: a folder; a pipe or a device, whose end may never come; too large. OSError if absent."""
+    status = os.stat(path)  # noqa: PTH116
+    if not stat.S_ISREG(status.st_mode):
+        return "a directory, not a file" if stat.S_ISDIR(status.st_mode) else "a pipe or a device, not a file"
+    return f"{status.st_size:,} bytes; the limit is {LARGEST_FILE:,}" if status.st_size > LARGEST_FILE else None
+
+
+def check_png(path: str | os.PathLike[str]) -> None:
+    """Raises SyntaxError or OSError for a chunk that does not fit its checksum, or where the end is missing."""
+    with Image.open(path, formats=("PNG",)) as image:
+        image.verify()
+
+
+class Scan(NamedTuple):
+    """A scan of a JPEG: its components, and the coefficients and the lowest bit that it gives."""
+
+    components: tuple[int, ...]
+    first: int
+    last: int
+    low_bit: int
+
+
+class JpegLayout(NamedTuple):
+    """The scans, the offset where the last one's data end, and whether the end marker follows."""
+
+    frame: int
+    components: tuple[int, ...]
+    scans: list[Scan]
+    data_end: int
+    ended: bool
+
+
+HUFFMAN_CODED = (0xC0, 0xC1, 0xC2)
+"""Frames that are checked; others are arithmetic or lossless."""
+FRAMES, SCAN, END = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}, 0xDA, 0xD9
+MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+PAD = bytes(range(1, 250, 3))
+"""Any data without 0xFF."""
+
+
+def jpeg_is_cut(path: str | os.PathLike[str], pixels: Image.Image) -> bool:
+    """Whether the data of a JPEG end before its picture does, although an end marker or enough bytes follow.
+
+    libjpeg then leaves the rest of the picture grey, with a warning that Pillow does not show. `pixels` is what Pillow
+    decoded. A file is cut if a coefficient never comes, or if other bytes in place of the missing ones change the picture:
+    a whole picture does not depend on what follows its data. This second decoding is done only where the last pixel has the
+    grey of a missing block, where the file has no end marker, or where it has several scans.
+    """
+    with open(path, "rb") as stream:  # noqa: PTH123
+        raw = stream.read()
+    one_scan = raw.count(b"\xff\xda") == 1 and "progressive" not in pixels.info
+    if one_scan and raw.endswith(b"\xff\xd9") and not _last_pixel_is_grey(pixels):
+        return False
+    layout = _jpeg_layout(raw)
+    if layout.frame not in HUFFMAN_CODED:
+        return False
+    if not _complete(layout):
+        return True
+    if len(layout.scans) == 1 and layout.ended and not _last_pixel_is_grey(pixels):
+        return False
+    extended = raw[: layout.data_end] + PAD + b"\xff\xd9"
+    try:
+        with Image.open(io.BytesIO(extended), formats=("JPEG",)) as other:
+            return not np.array_equal(np.asarray(pixels), np.asarray(other))
+    except OSError:
+        return True
+
+
+def _jpeg_layout(raw: bytes) -> JpegLayout:
+    """Of the first picture in the file; phones put others behind it."""
+    frame, components, scans = 0, b"", []
+    position, data_end = 2, None
+    while found := MARKER.search(raw, position):
+        marker, position = raw[found.end() - 1], found.end()
+        data_end = found.start() if data_end is None else data_end
+        if marker == END:
+            break
+        body = raw[position + 2 : position + int.from_bytes(raw[position : position + 2])]
+        position += 2 + len(body)
+        if marker in FRAMES:
+            frame, components = marker, body[6::3]
+        elif marker == SCAN:
+            n, (first, last, bits) = body[0], body[-3:]
+            scans.append(Scan(tuple(body[1 : 1 + 2 * n : 2]), first, last, bits & 15))
+            data_end = None
+    return JpegLayout(frame, tuple(components), scans, data_end or len(raw), found is not None)
+
+
+def _complete(layout: JpegLayout) -> bool:
+    """Whether the scans give each of the 64 coefficients of each component to its last bit."""
+    given: dict[int, set[int]] = defaultdict(set)
+    for scan in layout.scans:
+        if scan.low_bit == 0:
+            for component in scan.components:
+                given[component] |= set(range(scan.first, scan.last + 1))
+    return bool(layout.components) and all(
+        len(given[component] & set(range(64))) == 64 for component in layout.components
+    )
+
+
+def _last_pixel_is_grey(pixels: Image.Image) -> bool:
+    """Whether the last pixel is about 128 in brightness: what libjpeg makes of blocks without data. CMYK: taken as so."""
+    if pixels.mode not in ("L", "RGB"):
+        return True
+    last: Any = pixels.getpixel((pixels.width - 1, pixels.height - 1))
+    luma = last if pixels.mode == "L" else 0.299 * last[0] + 0.587 * last[1] + 0.114 * last[2]
+    return abs(luma - 128) <= 2

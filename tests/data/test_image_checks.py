@@ -1,0 +1,126 @@
+"""Damage that Pillow lets pass is found, and whole files pass; files that are no images are called by their name."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faceattr.data.decode import UnreadableImage, decode
+from faceattr.data.image_checks import describe_other_file
+
+EOI = b"\xff\xd9"
+STYLES = {
+    "baseline": {},
+    "progressive": {"progressive": True},
+    "restart": {"restart_marker_rows": 1},
+    "subsampled": {"subsampling": 2},
+}
+
+
+def jpeg(mode: str = "RGB", seed: int = 0, **options: object) -> bytes:
+    """Smooth colours with some noise, 60 x 45 pixels."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)).resize((60, 45), Image.Resampling.BICUBIC)
+    noisy = np.asarray(coarse).astype(int) + rng.integers(-12, 13, (45, 60, 3))
+    stream = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).convert(mode).save(stream, "JPEG", **options)
+    return stream.getvalue()
+
+
+def write(path: Path, raw: bytes) -> Path:
+    path.write_bytes(raw)
+    return path
+
+
+def scan_start(raw: bytes) -> int:
+    return raw.index(b"\xff\xda") + 14
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_decode_refuses_a_cut_jpeg_with_an_end_marker(tmp_path, style):
+    """Pillow gives the rest of such a picture in grey, without a word."""
+    raw = jpeg(**STYLES[style])
+    start = scan_start(raw)
+    for share in (0.1, 0.4, 0.7, 0.9):
+        cut = raw[: start + int((len(raw) - start) * share)]
+        with pytest.raises(UnreadableImage):
+            decode(write(tmp_path / "x.jpg", cut + EOI))
+        with pytest.raises(UnreadableImage):
+            decode(write(tmp_path / "x.jpg", cut))
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_decode_accepts_whole_jpegs(tmp_path, style, mode):
+    for seed in range(5):
+        assert decode(write(tmp_path / "x.jpg", jpeg(mode, seed, **STYLES[style]))).size == (60, 45)
+
+
+def test_decode_accepts_grey_corners_and_what_follows_the_data(tmp_path):
+    grey = np.full((33, 47, 3), 128, np.uint8)
+    grey[:10, :10] = (200, 30, 90)
+    for name, options in STYLES.items():
+        Image.fromarray(grey).save(tmp_path / f"{name}.jpg", quality=95, **options)
+        decode(tmp_path / f"{name}.jpg")
+    raw = jpeg()
+    decode(write(tmp_path / "behind.jpg", raw + b"motion photo" + jpeg(seed=1)))
+    decode(write(tmp_path / "padded.jpg", raw[:-2] + bytes(500)))
+
+
+def test_decode_refuses_a_png_whose_checksum_fails(tmp_path):
+    """Pillow does not look at the checksum of the pixels' chunk."""
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(tmp_path / "x.png", compress_level=0)
+    raw = bytearray((tmp_path / "x.png").read_bytes())
+    raw[raw.index(b"IEND") - 6] ^= 1
+    with Image.open(write(tmp_path / "x.png", bytes(raw))) as image:
+        image.load()  # without a word
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"", "empty"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"%!PS-Adobe", "PostScript"),
+        (b"\0\0\0\x18ftypheic\0\0", "a HEIC photo; with the package pillow-heif"),
+        (b"\0\0\0\x18ftypisom\0\0", "a video or audio file"),
+        (b"RIFF\0\0\0\0AVI ", "a video or audio file"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"<svg xmlns=", "an SVG or XML file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (b"PK\x03\x04 and no more", "a damaged ZIP archive"),
+    ],
+)
+def test_describe_other_file_names_what_it_is(tmp_path, start, kind):
+    assert f"it is {kind}" in describe_other_file(write(tmp_path / "x.jpg", start))
+
+
+def test_describe_other_file_looks_into_archives(tmp_path):
+    for inside, kind in (("xl/workbook.xml", "an Excel workbook"), ("1.jpg", "a ZIP archive")):
+        with zipfile.ZipFile(tmp_path / "x.png", "w") as archive:
+            archive.writestr(inside, "x")
+        assert describe_other_file(tmp_path / "x.png") == f"not an image file: it is {kind}"
+    assert describe_other_file(write(tmp_path / "x.png", b"path,label\n")) == "not an image file"
+
+
+def test_decode_accepts_every_real_image(shared, tmp_path):
+    """No false alarm; and of real files cut in the middle, all but a few are found."""
+    files = sorted(shared("data", "celeba", "img_align_celeba").iterdir())[:60]
+    files += sorted(shared("data", "faces", "Train").iterdir())[:120]
+    missed = 0
+    for file in files:
+        decode(file)
+        raw = file.read_bytes()
+        start = raw.rindex(b"\xff\xda") + 14
+        try:
+            decode(write(tmp_path / "x.jpg", raw[: start + (len(raw) - start) * 3 // 5] + EOI))
+        except UnreadableImage:
+            continue
+        missed += 1
+    assert missed <= 2
