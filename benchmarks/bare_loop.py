@@ -51,7 +51,7 @@ def random_inputs(cfg: DictConfig, model: Classifier, skipped: int, dtype: torch
 def make_step(cfg: DictConfig, model: Classifier, skipped: int, classes: int, precision: str) -> Callable[[int], None]:
     """A function that does optimizer step number i."""
     device, dtype = next(model.parameters()).device, AUTOCAST.get(precision, torch.float32)
-    optimizer = model.configure_optimizers()["optimizer"]
+    optimizer = model.configure_optimizers()
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "16")
     autocast = torch.autocast(device.type, dtype=dtype, enabled=precision != "32")
     with autocast:

@@ -177,7 +177,7 @@ def ceiling(setting: Setting, name: str, batch: int, how: str = "eager") -> Reco
     torch.manual_seed(0)
     task = Task.from_config(["female", "male"], ordinal=False, loss="bce")
     model = create_classifier(cfg, task).to(setting.device).train()
-    optimizer = model.configure_optimizers()["optimizer"]
+    optimizer = model.configure_optimizers()
     for group in optimizer.param_groups:
         group["capturable"] = how == "graph"
     dtype = AUTOCAST[resolve_precision(trainer_settings(cfg))]

@@ -88,9 +88,18 @@ def test_train_twice_in_one_process_leaves_no_state(run, tmp_path, monkeypatch):
 
 def test_train_resumes_a_run(run, command_run, tmp_path):
     first = faceattr.train(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'resumed'}")
-    longer = faceattr.train(f"ckpt={first.folder / 'checkpoints' / 'last.ckpt'}", "trainer.max_epochs=2")
+    last = first.folder / "checkpoints" / "last.ckpt"
+    longer = faceattr.train(f"ckpt={last}", "trainer.max_epochs=3")
     assert longer.folder == first.folder
-    assert len(pd.read_csv(longer.folder / "metrics.csv")) == 2
+    rates = pd.read_csv(longer.folder / "metrics.csv")["lr"] / 1e-3
+    assert rates.tolist() == pytest.approx([1, 0.75, 0.25]), "the cosine of the new trainer.max_epochs"
+
+    shorter = faceattr.train(f"ckpt={last}", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'shorter'}")
+    assert (
+        "trainer.max_epochs=2: 3 epochs are trained already; no more are" in (shorter.folder / "train.log").read_text()
+    )
+    files = ("metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "test_metrics.json")
+    assert all((shorter.folder / name).read_bytes() == (longer.folder / name).read_bytes() for name in files)
 
 
 def test_evaluate_gives_the_metrics_of_the_run(command_run, tmp_path):

@@ -97,6 +97,23 @@ def test_lr_factor_is_multiplied_by_lr_decay_per_stage_below_the_head():
     assert [(group["name"], group["lr"]) for group in groups] == [("block1", 0.025), ("block2", 0.05), ("head", 0.1)]
 
 
+def test_lr_factor_of_a_pretrained_stage():
+    policy = Policy.parse(0, 0.5, NAMES, pretrained_lr=0.1, pretrained_stages=["block1", "block2"])
+    assert [policy.lr_factor(stage) for stage in range(4)] == pytest.approx([0.0125, 0.025, 0.5, 1.0])
+
+
+def test_warmup_factor_rises_over_the_first_epoch_of_a_pretrained_stage():
+    pretrained = {"pretrained_lr": 0.1, "pretrained_stages": ["block2", "block3"]}
+    policy = Policy.parse([[0, "block3"], [2, 0]], 1.0, NAMES, **pretrained)
+    rising = {
+        (stage, epoch) for stage in range(4) for epoch in range(4) if policy.warmup_factor(stage, epoch, 0.3) == 0.3
+    }
+    assert rising == {(2, 0), (1, 2)}
+    assert policy.warmup_factor(2, 0, 1.0) == policy.warmup_factor(0, 2, 0.3) == 1.0
+    same = Policy.parse(0, 1.0, NAMES, pretrained_lr=1.0, pretrained_stages=NAMES[:3])
+    assert same.warmup_factor(0, 0, 0.3) == 1.0
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_parameter_groups_hold_each_parameter_once_for_every_model_and_policy(model):
     network = network_of(f"model={model}", device="meta")

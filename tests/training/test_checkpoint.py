@@ -20,6 +20,7 @@ DESCRIBED = {
     "classes": ["woman", "man"],
     "fingerprint": "",
     "weights": "",
+    "pretrained_stages": ["block1"],
 }
 
 
@@ -170,3 +171,11 @@ def test_upgrade_maps_the_targets_of_format_1():
     timm = {**old, "config": {"model": {"_target_": "faceattr.timm_networks.from_timm"}}}
     assert upgrade(timm)["config"]["model"]["_target_"] == "faceattr.models.timm_backbone.from_timm"
     assert upgrade(upgraded) == upgraded
+
+
+def test_upgrade_keeps_the_one_learning_rate_of_format_3():
+    """Its stages had no rate of their own: a run that goes on trains as it began."""
+    old = {**DESCRIBED, "format": 3, "config": {**DESCRIBED["config"], "finetune": {"lr_decay": 0.5}}}
+    upgraded = upgrade(old)
+    assert upgraded["config"]["finetune"] == {"lr_decay": 0.5, "pretrained_lr": 1.0}
+    assert upgraded["pretrained_stages"] == []

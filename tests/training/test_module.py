@@ -146,17 +146,22 @@ def test_frozen_stages_have_no_gradient_from_the_start():
     assert {model.network.stage_of(n) for n, p in model.network.named_parameters() if p.requires_grad} == {"head"}
 
 
+class Rates(pl.Callback):
+    """Each step's learning rates: stage → rate."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, fitting: pl.Trainer, *_: object) -> None:
+        self.seen.append({group["name"]: group["lr"] for group in fitting.optimizers[0].param_groups})
+
+
 def rates(*overrides: str, epochs: int = 8) -> list[float]:
     """The head's learning rate in each epoch of a real fit, relative to optim.lr."""
     model = build("optim=sgd", "optim.lr=0.5", f"trainer.max_epochs={epochs}", *overrides)
-    seen: list[float] = []
-
-    class Keep(pl.Callback):
-        def on_train_batch_start(self, fitting: pl.Trainer, *_: object) -> None:
-            seen.append(fitting.optimizers[0].param_groups[-1]["lr"] / 0.5)
-
-    trainer(max_epochs=epochs, callbacks=[Keep()], limit_val_batches=0).fit(model, loader([batch()]))
-    return seen
+    callback = Rates()
+    trainer(max_epochs=epochs, callbacks=[callback], limit_val_batches=0).fit(model, loader([batch()]))
+    return [step["head"] / 0.5 for step in callback.seen]
 
 
 def test_a_constant_schedule_is_constant():
@@ -176,8 +181,18 @@ def test_warmup_rises_to_the_full_rate_then_the_schedule_begins():
 
 
 def test_a_stages_rate_falls_by_lr_decay():
-    groups = build("finetune.lr_decay=0.1", "optim.lr=0.01").configure_optimizers()["optimizer"].param_groups
+    groups = build("finetune.lr_decay=0.1", "optim.lr=0.01").configure_optimizers().param_groups
     assert [group["lr"] for group in groups] == pytest.approx([0.0001, 0.001, 0.01])
+
+
+def test_a_pretrained_stages_rate_is_a_fraction_and_rises_over_its_first_epoch():
+    keys = ("optim=sgd", "optim.lr=0.5", "optim.schedule=constant", "finetune.pretrained_lr=0.1")
+    cfg = run_config(*keys, "finetune.train_from=[[0,block2],[1,block1]]")
+    model = create_classifier(cfg, Task.from_config(GENDER, ordinal=False, loss="auto"), pretrained_stages=["block1"])
+    callback = Rates()
+    trainer(max_epochs=3, callbacks=[callback], limit_val_batches=0).fit(model, loader([batch(), batch()]))
+    assert [step["block1"] for step in callback.seen[2:]] == pytest.approx([0.025, 0.05, 0.05, 0.05])
+    assert all(step["block2"] == step["head"] == 0.5 for step in callback.seen)
 
 
 class Losses(pl.Callback):
@@ -300,4 +315,4 @@ def test_predictions_keep_their_rows(trained):
 def test_gradients_are_clipped_without_a_fused_optimizer_in_mixed_precision(precision, fused):
     """Lightning refuses both together there: a fused optimizer unscales gradients itself."""
     made = build("optim=adamw", "trainer.gradient_clip=1.0", f"trainer.precision={precision}").configure_optimizers()
-    assert bool(made["optimizer"].defaults.get("fused")) == fused
+    assert bool(made.defaults.get("fused")) == fused

@@ -10,7 +10,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch.distributed as dist
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor
+from pytorch_lightning.callbacks import Callback
 
 from faceattr.commands.evaluate_run import RunResults, evaluate_run, log_results, write_curves, write_report
 from faceattr.commands.evaluate_split import check_evaluation
@@ -55,7 +55,7 @@ from faceattr.training.trainer import (
 
 log = logging.getLogger(__name__)
 
-STORED = ("fingerprint", "classes", "weights")
+STORED = ("fingerprint", "classes", "weights", "pretrained_stages")
 """Of the checkpoint's description, what run.json has too."""
 
 
@@ -70,7 +70,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     start_process(cfg.seed)
     prepared, task = _table_and_task(cfg)
     network = create_network(cfg, task)
-    policy = create_policy(cfg, network)
+    create_policy(cfg, network)
     fingerprint = table.fingerprint(prepared)
     weights = resumed_weights(cfg, stored, task, fingerprint, folder) if stored else first_weights(cfg, network)
     if stored:
@@ -82,15 +82,21 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     record.about["leakage"] = {key: value for key, value in leakage.items() if key != "text"}
     table.check_splits(data.table)
     truth = table.targets(data.table)[data.rows("train")]
-    model = create_classifier(cfg, task, network=network, class_weights=class_weights(truth, task, data.settings))
+    factors = class_weights(truth, task, data.settings)
+    model = create_classifier(cfg, task, network=network, pretrained_stages=weights.stages, class_weights=factors)
     caches = _feature_caches(cfg, model, data, record)
     description = checkpoint.describe(
-        plain(cfg), task, fingerprint=fingerprint, weights=weights.source, detector=data.spec.faces.detector
+        plain(cfg),
+        task,
+        fingerprint=fingerprint,
+        weights=weights.source,
+        pretrained_stages=weights.stages,
+        detector=data.spec.faces.detector,
     )
     history = History(folder / "metrics.csv")
     checkpoints = Checkpoints(folder / "checkpoints", cfg.trainer.monitor)
     trainer = _create_trainer(cfg, description, history, checkpoints, *caches)
-    log.info("%s", freezing.stage_table(network, policy, cfg.optim.lr).to_string(index=False))
+    log.info("%s", freezing.stage_table(network, model.policy, cfg.optim.lr).to_string(index=False))
     about = (
         describe_machine(command) | _describe_run(cfg, data, model, trainer) | {key: description[key] for key in STORED}
     )
@@ -150,21 +156,27 @@ def _create_trainer(
     if settings.patience is not None:
         mode = registry.monitors()[settings.monitor]
         callbacks.append(Patience(settings.monitor, patience=settings.patience, mode=mode))
-    if logger:
-        callbacks.append(LearningRateMonitor("epoch"))
     limit: dict[str, Any] = {"limit_train_batches": settings.limit_batches, "limit_val_batches": settings.limit_batches}
     return build_trainer(
         settings,
         logger=logger,
         callbacks=callbacks,
         plugins=[checkpoint.AtomicCheckpointIO(description)],
-        max_epochs=settings.max_epochs,
+        max_epochs=max(settings.max_epochs, _epochs_done(cfg)),
         gradient_clip_val=settings.gradient_clip,
         num_sanity_val_steps=0,
         log_every_n_steps=50,
         enable_progress_bar=sys.stderr.isatty(),
         **(limit if settings.limit_batches else {}),
     )
+
+
+def _epochs_done(cfg: DictConfig) -> int:
+    """How many epochs the resumed run has; logged where `trainer.max_epochs` asks for no more. 0 for a new run."""
+    done = checkpoint.epochs_done(cfg.ckpt) if cfg.ckpt else 0
+    if done >= cfg.trainer.max_epochs:
+        log.warning("trainer.max_epochs=%d: %d epochs are trained already; no more are", cfg.trainer.max_epochs, done)
+    return done
 
 
 def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
@@ -224,6 +236,7 @@ def _finish(
 ) -> RunResults:
     """Evaluates the checkpoint that `trainer.checkpoint` names, and writes run.json and the report."""
     folder, epochs = record.file.parent, pd.DataFrame(history.rows)
+    history.write()  # a resumed run that trains no epoch may be in a new folder
     new = [FeatureCache(data, views=cache.views, seed=cache.seed) for cache in caches]  # of the evaluated weights
     results = evaluate_run(cfg, data, ckpt, folder, *new)
     record.about |= {

@@ -1,5 +1,6 @@
 """From a composed config to the typed values that the lower packages take: they never see `cfg`."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -71,10 +72,16 @@ def create_network(cfg: DictConfig, task: Task) -> Network:
     return build_network(plain(cfg.model), task.num_logits)
 
 
-def create_policy(cfg: DictConfig, network: Network) -> Policy:
+def create_policy(cfg: DictConfig, network: Network, pretrained_stages: Sequence[str] = ()) -> Policy:
     """The finetune policy for this network; refused where a process group could not follow it."""
     settings = finetune_settings(cfg)
-    policy = Policy.parse(settings.train_from, settings.lr_decay, network.stage_names)
+    policy = Policy.parse(
+        settings.train_from,
+        settings.lr_decay,
+        network.stage_names,
+        pretrained_lr=settings.pretrained_lr,
+        pretrained_stages=pretrained_stages,
+    )
     if policy.changes and "ddp" in cfg.trainer.strategy:
         raise FaceattrError(
             "finetune.train_from changes during training, which desynchronises a DDP run.\n"
@@ -104,15 +111,21 @@ def create_feature_cache(cfg: DictConfig, model: Classifier, data: FaceData) -> 
 
 
 def create_classifier(
-    cfg: DictConfig, task: Task, *, network: Network | None = None, class_weights: torch.Tensor | None = None
+    cfg: DictConfig,
+    task: Task,
+    *,
+    network: Network | None = None,
+    pretrained_stages: Sequence[str] = (),
+    class_weights: torch.Tensor | None = None,
 ) -> Classifier:
-    """A classifier to be trained as the config says; `network` where it has its weights already."""
+    """A classifier to be trained as the config says; `network` where it has its weights already, pretrained ones in
+    `pretrained_stages`."""
     network = network or create_network(cfg, task)
     return Classifier(
         network,
         task,
         input_spec(cfg),
-        create_policy(cfg, network),
+        create_policy(cfg, network, pretrained_stages),
         optimizer=optimizer_settings(cfg),
         augment=group_settings(cfg.augment, Augment),
         class_weights=class_weights,

@@ -12,7 +12,7 @@ from faceattr.commands.settings import plain
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
 from faceattr.models.network import Network
-from faceattr.models.pretrained import load_weights
+from faceattr.models.pretrained import WeightsReport, load_weights
 from faceattr.models.task import Task
 
 log = logging.getLogger(__name__)
@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a run's weights came from; a warning about their scaling; and where they are random against the config's wish, why."""
+    """Where a run's weights came from, and which stages have pretrained ones; a warning about their scaling; and where they
+    are random against the config's wish, why."""
 
     source: str
+    stages: tuple[str, ...]
     warning: str | None = None
     random: str | None = None
 
@@ -31,19 +33,25 @@ def first_weights(cfg: DictConfig, network: Network) -> Weights:
     pretrained = cfg.model.pretrained
     report = load_weights(network, pretrained=pretrained, weights=cfg.model.weights, scaling=cfg.model.scaling)
     random = report.describe() if report.random and pretrained == "auto" else None
-    return Weights(report.source, report.warning, random)
+    return Weights(report.source, pretrained_stages(network, report), report.warning, random)
+
+
+def pretrained_stages(network: Network, report: WeightsReport) -> tuple[str, ...]:
+    """The stages below the head whose weights were all loaded."""
+    unloaded = {network.stage_of(name) for name in report.missing}
+    return () if report.random else tuple(name for name in network.stage_names[:-1] if name not in unloaded)
 
 
 def resumed_weights(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprint: str, folder: Path) -> Weights:
-    """Checks that this is the run of the checkpoint, and gets its best checkpoint."""
+    """Checks that this is the run of the checkpoint, and gets its checkpoints."""
     check_resume(cfg, stored, task, fingerprint)
-    copy_best(cfg.ckpt, folder)
+    copy_checkpoints(Path(cfg.ckpt), folder / "checkpoints")
     log.info("Resuming %s", cfg.ckpt)
-    source = str(stored["weights"])
+    source, stages = str(stored["weights"]), tuple(map(str, stored["pretrained_stages"]))
     if not source.startswith("random") or cfg.model.pretrained != "auto":
-        return Weights(source)
+        return Weights(source, stages)
     log.warning("Weights: %s", source)
-    return Weights(source, random=f"Weights: {source}")
+    return Weights(source, stages, random=f"Weights: {source}")
 
 
 def check_resume(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprint: str) -> None:
@@ -66,9 +74,12 @@ def check_resume(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprin
         )
 
 
-def copy_best(ckpt: str, folder: Path) -> None:
-    """Copy the best checkpoint beside `ckpt` into the run's `folder`, where that is another one: none may be better."""
-    before, here = Path(ckpt).parent / "best.ckpt", folder / "checkpoints" / "best.ckpt"
-    if before.exists() and before != here:
-        here.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(before, here)
+def copy_checkpoints(ckpt: Path, folder: Path) -> None:
+    """Copy `ckpt`, and the best checkpoint beside it, into `folder`, where that is another one: no epoch may be better, or
+    none be trained."""
+    if ckpt.parent.resolve() == folder.resolve():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, name in ((ckpt, "last.ckpt"), (ckpt.parent / "best.ckpt", "best.ckpt")):
+        if file.exists():
+            shutil.copy2(file, folder / name)

@@ -212,6 +212,15 @@ class Finetune:
         ),
     ] = 0
     lr_decay: Annotated[float, Key("Learning-rate factor for each stage below the head.", above=0, maximum=10)] = 1.0
+    pretrained_lr: Annotated[
+        float,
+        Key(
+            "Learning-rate factor of the stages below the head that start from pretrained weights; their rate rises over the "
+            "first epoch that trains them. 1: as other stages, and no such rise.",
+            above=0,
+            maximum=1,
+        ),
+    ] = 0.1
     cache: Annotated[
         str,
         Key(

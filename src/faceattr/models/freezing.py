@@ -5,6 +5,7 @@ Lightning's `BaseFinetuning` is not used: on resume it freezes unfrozen stages a
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,14 +18,27 @@ from faceattr.models.network import Network
 
 @dataclass(frozen=True)
 class Policy:
-    """`steps`: pairs (epoch, index of the lowest trainable stage from that epoch on); the epochs increase from 0."""
+    """`steps`: pairs (epoch, index of the lowest trainable stage from that epoch on); the epochs increase from 0.
+
+    `pretrained_stages` start from pretrained weights: `pretrained_lr` is a factor of their learning rate.
+    """
 
     steps: tuple[tuple[int, int], ...]
     stage_names: tuple[str, ...]
     lr_decay: float
+    pretrained_lr: float = 1.0
+    pretrained_stages: frozenset[str] = frozenset()
 
     @classmethod
-    def parse(cls, train_from: Any, lr_decay: float, stage_names: list[str]) -> "Policy":
+    def parse(
+        cls,
+        train_from: Any,
+        lr_decay: float,
+        stage_names: list[str],
+        *,
+        pretrained_lr: float = 1.0,
+        pretrained_stages: Iterable[str] = (),
+    ) -> "Policy":
         """From the keys of the config group `finetune`. `train_from` is a stage, or a list of [epoch, stage]. A stage is a
         name or an index; negative indices count from the end (-1 is the head).
 
@@ -37,7 +51,7 @@ class Policy:
         if any(not isinstance(e, int) for e in epochs) or epochs != sorted(set(epochs)) or epochs[0] != 0:
             raise FaceattrError(f"finetune.train_from: the epochs {epochs} must be whole numbers that increase from 0.")
         steps = tuple((epoch, _index(stage, stage_names)) for epoch, stage in pairs)
-        return cls(steps, tuple(stage_names), lr_decay)
+        return cls(steps, tuple(stage_names), lr_decay, pretrained_lr, frozenset(pretrained_stages))
 
     def first_trainable_stage(self, epoch: int) -> int:
         """Index of the lowest trainable stage in `epoch`."""
@@ -48,9 +62,26 @@ class Policy:
         """Whether the trainable stages depend on the epoch."""
         return len(self.steps) > 1
 
+    def first_epoch(self, stage: int) -> int | None:
+        """The first epoch that trains a stage; None if none does."""
+        return next((epoch for epoch, start in self.steps if start <= stage), None)
+
     def lr_factor(self, stage: int) -> float:
-        """Learning-rate factor of a stage: 1 for the head, multiplied by `lr_decay` for each stage below it."""
-        return self.lr_decay ** (len(self.stage_names) - 1 - stage)
+        """Learning-rate factor of a stage: 1 for the head, multiplied by `lr_decay` for each stage below it, and by
+        `pretrained_lr` for a pretrained one."""
+        factor = self.lr_decay ** (len(self.stage_names) - 1 - stage)
+        return factor * self.pretrained_lr if self._is_pretrained(stage) else factor
+
+    def warmup_factor(self, stage: int, epoch: int, share: float) -> float:
+        """How far the learning rate of a pretrained stage has risen when `share` of `epoch` is trained: from 0 to 1 over the
+        first epoch that trains it. The layers above are new to the task then, and so are the optimizer's averages; large
+        steps would destroy what the stage has learned (Kumar et al. 2022, arXiv 2202.10054). 1 for other stages.
+        """
+        rises = self._is_pretrained(stage) and self.pretrained_lr < 1
+        return share if rises and epoch == self.first_epoch(stage) else 1.0
+
+    def _is_pretrained(self, stage: int) -> bool:
+        return self.stage_names[stage] in self.pretrained_stages
 
 
 def _index(stage: Any, names: list[str]) -> int:
@@ -110,7 +141,7 @@ def stage_table(network: Network, policy: Policy, lr: float) -> pd.DataFrame:
         counts[str(network.stage_of(name))] += parameter.numel()
     rows = []
     for index, (name, count) in enumerate(counts.items()):
-        first_epoch = next((epoch for epoch, stage in policy.steps if stage <= index), None)
+        first_epoch = policy.first_epoch(index)
         rows.append(
             {
                 "stage": name,

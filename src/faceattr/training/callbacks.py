@@ -33,7 +33,6 @@ class History(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started, self._images = time.perf_counter(), 0
-        self._lr = max(group["lr"] for group in trainer.optimizers[0].param_groups)  # the schedule steps before the end
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         batch: Batch = args[1]
@@ -48,7 +47,7 @@ class History(pl.Callback):
         row = {
             "epoch": trainer.current_epoch,
             **{name: found[name] for name in sorted(found, key=lambda name: (not name.startswith("train"), name))},
-            "lr": self._lr,
+            "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
             "seconds": time.perf_counter() - self._started,
             "images_per_second": self._images / (self._trained - self._started),
         }

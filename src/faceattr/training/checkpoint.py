@@ -3,10 +3,12 @@
 A checkpoint is Lightning's, with a description under `KEY`: plain containers only, so that loading it runs no code
 (`weights_only=True`). The description has `format` (see `FORMAT`), `version` (of faceattr), `config` (the run's, its
 interpolations resolved), `classes`, `ordinal`, `multilabel`, `fingerprint` (of the data), `weights` (where training started
-from), `detector` (the SHA-256 of the face detector, empty without one) and, once fitted, `temperature`.
+from), `pretrained_stages` (those that did not start from random weights), `detector` (the SHA-256 of the face detector, empty
+without one) and, once fitted, `temperature`.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from faceattr.models.network import build_network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
 
-FORMAT = 3
+FORMAT = 4
 """Rises when the description changes so that older code would read it wrong. `upgrade` reads the formats before it."""
 
 KEY = "faceattr"
@@ -73,7 +75,13 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
     return content | {KEY: described}
 
 
-FIELDS: dict[str, tuple[type, ...]] = {"config": (dict,), "classes": (list,), "fingerprint": (str,), "weights": (str,)}
+FIELDS: dict[str, tuple[type, ...]] = {
+    "config": (dict,),
+    "classes": (list,),
+    "fingerprint": (str,),
+    "weights": (str,),
+    "pretrained_stages": (list,),
+}
 """Fields that every description has, and their types."""
 CONFIG_FIELDS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("name", "loss"), (str,)),
@@ -104,12 +112,18 @@ def _check_fields(description: dict[str, Any], content: dict[str, Any], source: 
 
 def upgrade(description: dict[str, Any]) -> dict[str, Any]:
     """A description of any format that `read` takes, in the present one."""
+    config = description.get("config")
+    if not isinstance(config, dict):
+        return description
     if description["format"] == 1:
-        config = description.get("config")
-        config = {key: _moved_target(group) for key, group in config.items()} if isinstance(config, dict) else config
+        config = {key: _moved_target(group) for key, group in config.items()}
         description = {**description, "format": 2, "config": config}
     if description["format"] == 2:  # it knew whole images only
         description = {**description, "format": 3, "detector": ""}
+    if description["format"] == 3:  # every stage had the head's learning rate
+        finetune = config.get("finetune")
+        config = config | ({"finetune": {**finetune, "pretrained_lr": 1.0}} if isinstance(finetune, dict) else {})
+        description = {**description, "format": 4, "config": config, "pretrained_stages": []}
     return description
 
 
@@ -120,6 +134,14 @@ def _moved_target(group: Any) -> Any:
     target = str(group["_target_"])
     old = next((prefix for prefix in MOVED if target.startswith(prefix)), "")
     return group | {"_target_": MOVED.get(old, "") + target.removeprefix(old)}
+
+
+def epochs_done(path: str | Path) -> int:
+    """How many epochs the run of a checkpoint had trained when it was written."""
+    try:
+        return int(read(path)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise FaceattrError(f"ckpt={path}: it does not say how far its run was; the file is damaged.") from error
 
 
 def read_description(path: str | Path) -> dict[str, Any]:
@@ -180,7 +202,13 @@ def add_to_description(path: str | Path, **more: Any) -> None:
 
 
 def describe(
-    config: dict[str, Any], task: Task, *, fingerprint: str, weights: str, detector: str = ""
+    config: dict[str, Any],
+    task: Task,
+    *,
+    fingerprint: str,
+    weights: str,
+    pretrained_stages: Sequence[str] = (),
+    detector: str = "",
 ) -> dict[str, Any]:
     """The description of a run's checkpoints: `config` in plain containers, `weights` says where training started from, `detector`
     is the sum in its face recipe."""
@@ -193,6 +221,7 @@ def describe(
         "multilabel": task.multilabel,
         "fingerprint": fingerprint,
         "weights": weights,
+        "pretrained_stages": list(pretrained_stages),
         "detector": detector,
     }
 

@@ -7,7 +7,6 @@ resumed at an epoch's boundary is bit-equal to one that was never interrupted.
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -202,10 +201,22 @@ class Classifier(pl.LightningModule):
             inputs = self.scaled(images.to(self.device))
         return gradcam.heatmaps(self.network, self.task, inputs, classes.to(self.device))
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        settings = self.optimizer
-        assert settings is not None, "a classifier without optimizer settings cannot be trained"
-        groups = freezing.parameter_groups(self.network, self.policy, settings.lr)
-        optimizer = settings.create(params=groups)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, settings.lr_factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "epoch"}}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        assert self.optimizer is not None, "a classifier without optimizer settings cannot be trained"
+        return self.optimizer.create(params=freezing.parameter_groups(self.network, self.policy, self.optimizer.lr))
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Sets the learning rates. They are a function of the config, the epoch and the step, and no state of a scheduler is
+        restored: a resumed run with another `trainer.max_epochs` follows its own schedule."""
+        settings, policy, epoch = self.optimizer, self.policy, self.current_epoch
+        assert settings is not None
+        share = (batch_idx + 1) / self.trainer.num_training_batches
+        for group in self.trainer.optimizers[0].param_groups:
+            stage = policy.stage_names.index(group["name"])
+            rate = settings.lr * policy.lr_factor(stage) * settings.lr_factor(epoch)
+            group["lr"] = rate * policy.warmup_factor(stage, epoch, share)
+
+    def on_train_epoch_end(self) -> None:
+        rates = {f"lr-{group['name']}": group["lr"] for group in self.trainer.optimizers[0].param_groups}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(rates, self.global_step)
