@@ -154,6 +154,8 @@ def write_report(evaluation: Evaluation, ckpt: str, folder: Path, command: str |
         results=[result],
         table=data.table.iloc[data.rows(result.split)],
         audit=evaluation.audit or None,
+        faces=data.found_faces,
+        spec=data.spec,
         comparison=comparison.about if comparison else None,
     )
 

@@ -74,6 +74,8 @@ def write_report(
         table=data.table,
         samples=samples(data, cfg.seed),
         audit=leakage,
+        faces=data.found_faces,
+        spec=data.spec,
     )
 
 

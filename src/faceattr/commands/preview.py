@@ -1,12 +1,14 @@
 """What a run would train on, seen before it: faceattr preview data=… augment=… (any keys of train.py).
 
-Writes the table with its splits, the images by class and split, sample images of each class, and one image with its
-augmented versions, all by the code that training uses. Only the images that are shown are decoded.
+Writes the table with its splits, the images by class and split, sample images of each class, the faces found in some, and one
+image with its augmented versions, all by the code that training uses. Only the images that are shown are decoded.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,16 +22,29 @@ from faceattr.config.schema import Augment
 from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.augment import Augmentation
-from faceattr.data.decode import UnreadableImage, read
+from faceattr.data.decode import InputSpec, UnreadableImage, decode, read
+from faceattr.data.faces.detect import Detector
+from faceattr.data.faces.detector_file import detector_file
+from faceattr.data.faces.recipe import check_one_face, pick
 from faceattr.errors import FaceattrError
 from faceattr.files import write_csv
 from faceattr.report import charts
+from faceattr.report.face_pictures import enlarge, mark
 from faceattr.report.image_grid import Tile, grid
 
 log = logging.getLogger(__name__)
 
 SAMPLES, VERSIONS = 8, 15
 """Images of each class, and augmented versions of one."""
+FACE_SAMPLES = 4
+"""Images of each class in faces.png."""
+
+
+class Sample(NamedTuple):
+    """What the network gets of an image, uint8 [H, W, 3]; and where faces are cropped, the image with the faces in it."""
+
+    pixels: np.ndarray
+    marked: np.ndarray | None
 
 
 def preview(cfg: DictConfig) -> None:
@@ -39,7 +54,7 @@ def preview(cfg: DictConfig) -> None:
     prepared = read_table(cfg)
     train = prepared[prepared["split"] == "train"]
     rng, members = np.random.default_rng(cfg.seed), table.members(train)
-    samples = [draw(train[rows], name, cfg, rng) for name, rows in members.items()]
+    samples = {name: draw(train[rows], name, cfg, rng) for name, rows in members.items()}
 
     write_csv(folder / "table.csv", prepared)
     truth = table.class_names(prepared) if prepared.attrs["multilabel"] else ["label"]
@@ -50,30 +65,71 @@ def preview(cfg: DictConfig) -> None:
     charts.counts(counts, folder / "counts.png", title=f"{chosen.data}: images by class and split")
     title = f"{chosen.data}: training images, a random draw of each class"
     note = "At the size that the network takes: {} × {} pixels".format(*cfg.model.image_size)
-    rows = [[Tile(image) for image in images] for images in samples]
+    rows = [[Tile(sample.pixels) for sample in of_class] for of_class in samples.values()]
     grid(rows, folder / "samples.png", title=title, note=note, names=list(members))
+    if cfg.faces.mode != "none":
+        write_faces(samples, folder / "faces.png", title=f"faces={chosen.faces}: training images and their crops")
+    first = next(iter(samples.values()))[0].pixels
     write_augmented(
-        samples[0][0], group_settings(cfg.augment, Augment), cfg.seed, str(chosen.augment), folder / "augmented.png"
+        first, group_settings(cfg.augment, Augment), cfg.seed, str(chosen.augment), folder / "augmented.png"
     )
     log.info("Preview: %s", folder)
 
 
-def draw(rows: pd.DataFrame, name: str, cfg: DictConfig, rng: np.random.Generator) -> list[np.ndarray]:
-    """Pixels of up to `SAMPLES` random images of `rows` (those of class `name`), as `data.on_bad_image` says."""
-    found: list[np.ndarray] = []
+def draw(rows: pd.DataFrame, name: str, cfg: DictConfig, rng: np.random.Generator) -> list[Sample]:
+    """Up to `SAMPLES` random images of `rows` (those of class `name`), as `data.on_bad_image` and `faces.on_none` say."""
+    spec, found = input_spec(cfg), list[Sample]()
+    check_one_face(spec.faces)
+    detector = Detector(detector_file(cfg.faces.weights), spec.faces.min_score) if spec.faces.active else None
     for path in rng.permutation(rows["path"].to_numpy(object)):
         try:
-            found.append(read(Path(cfg.data.root) / path, input_spec(cfg)))
+            sample = _sample(Path(cfg.data.root) / path, spec, detector)
         except UnreadableImage as error:
             if cfg.data.on_bad_image == "error":
                 mend = "Mend or remove it, or leave such images out with data.on_bad_image=skip"
                 raise FaceattrError(f"{path} cannot be read: {error}\n{mend}") from error
             log.warning("Left out %s (data.on_bad_image=skip): %s", path, error)
+            continue
+        if sample is None and spec.faces.on_none == "error":
+            raise FaceattrError(
+                f"{path} has no face. Leave such images out with faces.on_none=skip, or take them whole with faces.on_none=whole"
+            )
+        if sample is None:
+            log.warning("Left out %s (faces.on_none=skip): no face", path)
+            continue
+        found.append(sample)
         if len(found) == SAMPLES:
             break
     if not found:
-        raise FaceattrError(f"None of the training images of {name} can be read.")
+        raise FaceattrError(f"None of the training images of {name} can be used.")
     return found
+
+
+def _sample(path: Path, spec: InputSpec, detector: Detector | None) -> Sample | None:
+    """None where no face is found and the image is not taken whole."""
+    if detector is None:
+        return Sample(read(path, spec), None)
+    image = decode(path)
+    faces = detector.find(np.asarray(image), every=spec.faces.every_face)
+    face = pick(faces, spec.faces, *image.size)
+    if face is None and spec.faces.on_none != "whole":
+        return None
+    return Sample(read(image, spec, face), mark(image, faces, face, spec))
+
+
+def write_faces(samples: Mapping[str, list[Sample]], path: Path, *, title: str) -> None:
+    """faces.png: each image with its faces, the crop beside it; a row for each class."""
+    rows = [
+        [
+            Tile(tile)
+            for sample in of_class[:FACE_SAMPLES]
+            if sample.marked is not None
+            for tile in (sample.marked, enlarge(sample.pixels))
+        ]
+        for of_class in samples.values()
+    ]
+    note = "White: the faces that were found. Yellow: the crop, and the points of the face that stands for the image."
+    grid(rows, path, title=title, note=note, names=list(samples))
 
 
 def write_augmented(image: np.ndarray, augment: Augment, seed: int, name: str, path: Path) -> None:

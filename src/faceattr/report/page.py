@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 
 from faceattr.config.command_line import typed
+from faceattr.data.decode import InputSpec
+from faceattr.data.faces.found import FoundFaces
 from faceattr.data.table import counts
 from faceattr.metrics.intervals import Paired
 from faceattr.report import charts, render
+from faceattr.report.face_pictures import doubtful_faces
 from faceattr.report.render import Chart
 from faceattr.report.sections import SplitResult
 from faceattr.report.sentences import describe_pair, describe_published
@@ -26,7 +29,7 @@ ORDER = ("test", "all", "val", "train")
 """Of the splits in the page."""
 SHOWN_ELSEWHERE = {
     *("command", "quirks", "published", "name", "seconds", "device", "date", "error", "classes", "images", "status"),
-    "leakage",
+    *("leakage", "faces"),
 }
 """Keys of run.json that have their own place in the page."""
 
@@ -42,12 +45,15 @@ def write(
     table: pd.DataFrame | None = None,
     samples: Mapping[str, Sequence[np.ndarray]] | None = None,
     audit: Mapping[str, Any] | None = None,
+    faces: FoundFaces | None = None,
+    spec: InputSpec | None = None,
     comparison: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes report.html into the folder of a run or an evaluation. Call it last: it links the files in the folder.
 
     `metadata` is run.json, `config` YAML, `history` metrics.csv, `table` as table.prepare gives it, `samples` images (uint8
-    [H, W, 3]) by class, `audit` what leaks.apply_leak_policy returns and a sentence as `text`, `comparison` is comparison.json.
+    [H, W, 3]) by class, `audit` what leaks.apply_leak_policy returns and a sentence as `text`, `faces` what was found in the images
+    that are cropped to `spec`, `comparison` is comparison.json.
     Test images come first, then validation images. Parts that are not given are left out.
     """
     results = sorted(results, key=lambda result: ORDER.index(result.split))
@@ -66,6 +72,8 @@ def write(
         counts=counts(table) if table is not None and "split" in table else None,
         comparison=_comparison(comparison) if comparison else None,
         samples=samples or {},
+        faces=faces.describe() if faces else None,
+        doubtful_faces=doubtful_faces(faces, spec) if faces and spec else {},
         audit=audit,
         audit_facts={key: value for key, value in (audit or {}).items() if key != "text" and value},
         published=_published(results, metadata),

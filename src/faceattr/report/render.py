@@ -148,7 +148,8 @@ DESCRIPTIONS = {
     **{"run.json": "what was run, as data", "metrics.csv": "a row per epoch", "table.csv": "each image with its split"},
     **{"best.ckpt": "the best checkpoint", "last.ckpt": "the last checkpoint", "train.log": "the log"},
     **{"comparison.json": "the difference between two models", "disagreements.csv": "images on which they differ"},
-    **{"bad_images.csv": "images that could not be read", "leaderboard.csv": "the leaderboard as a table"},
+    **{"bad_images.csv": "images that could not be read", "faces.csv": "the faces that were found in each image"},
+    **{"leaderboard.csv": "the leaderboard as a table"},
 }
 
 

@@ -132,14 +132,13 @@ def _find_each(
     paths: list[str], detector: Detector, recipe: FaceRecipe, workers: int | None
 ) -> Iterator[tuple[tuple[int, int], list[Face], str]]:
     """(width, height), faces, and why it is unreadable, of each image in order."""
-    every = recipe.search[1]
 
     def find(path: str) -> tuple[tuple[int, int], list[Face], str]:
         try:
             image = decode(path)
         except UnreadableImage as error:
             return (0, 0), [], str(error)
-        return image.size, detector.find(np.asarray(image), every=every), ""
+        return image.size, detector.find(np.asarray(image), every=recipe.every_face), ""
 
     with ThreadPoolExecutor(workers or cores()) as pool:
         found = pool.map(find, paths)

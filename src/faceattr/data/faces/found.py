@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from faceattr.data.faces.detections import Detections, FaceRows, find_all
-from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.faces.recipe import FaceRecipe, check_one_face
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
@@ -85,10 +85,7 @@ def find_faces(
 
     Raises FaceattrError: images without a face, with `faces.on_none=error`, or no image with one; `faces.pick=all`.
     """
-    if recipe.pick == "all":
-        raise FaceattrError(
-            "faces.pick=all is for prediction; training and evaluation take one face of each image: largest, central or certain."
-        )
+    check_one_face(recipe)
     detections = find_all(paths, recipe, weights=weights, workers=workers)
     found = FoundFaces(names, paths, recipe, detections, detections.chosen(recipe))
     if names and len(found.without) == len(names):

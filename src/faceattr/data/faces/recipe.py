@@ -8,6 +8,7 @@ import numpy as np
 from faceattr.config.schema import Faces
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.detector_file import SHA256
+from faceattr.errors import FaceattrError
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,26 @@ class FaceRecipe:
         return self.mode != "none"
 
     @property
+    def every_face(self) -> bool:
+        """Whether small faces are looked for beside large ones."""
+        return self.pick != "largest"
+
+    @property
     def search(self) -> tuple[float, bool, str]:
         """What decides which faces are found: another crop of the same faces needs no second detection."""
-        return self.min_score, self.pick != "largest", self.detector
+        return self.min_score, self.every_face, self.detector
 
 
 WHOLE_IMAGE = FaceRecipe()
 """`faces=none`: no face is looked for."""
+
+
+def check_one_face(recipe: FaceRecipe) -> None:
+    """Raises FaceattrError for `faces.pick=all` in training and evaluation."""
+    if recipe.pick == "all":
+        raise FaceattrError(
+            "faces.pick=all is for prediction; training and evaluation take one face of each image: largest, central or certain."
+        )
 
 
 def large_enough(faces: Sequence[Face], recipe: FaceRecipe) -> list[Face]:
