@@ -113,6 +113,16 @@ def test_validate_keeps_every_number_within_its_bounds(base, override):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["[0.5]", "[0.5,a]", "[[1,2],1]", "[0.5,0]", "[[0,0,0],[1,1,-1]]", "5", "inception"])
+def test_validate_refuses_a_scaling_that_is_none(composed, value):
+    with pytest.raises(FaceattrError, match=r"^model.scaling=.*(give \[mean, std\]|above 0|choose one of)"):
+        validate(composed(f"model.scaling={value}"))
+
+
+def test_validate_takes_a_scaling_as_lists(composed):
+    assert validate(composed("model.scaling=[[0.1,0.2,0.3],0.5]")).model.scaling == [[0.1, 0.2, 0.3], 0.5]
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize(
     "key", ["augment.shift", "optim.lr", "optim.weight_decay", "trainer.gradient_clip", "+optim.x"]

@@ -11,7 +11,7 @@ import torch
 from faceattr.errors import FaceattrError
 from faceattr.models.conv_stacks import alexnet_imagenet, cnn
 from faceattr.models.network import Network
-from faceattr.models.pretrained import WeightsReport, _scaling, load_weights
+from faceattr.models.pretrained import WeightsReport, _scaling, load_weights, resolve_scaling
 from faceattr.models.timm_backbone import from_timm
 
 VGG16 = [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]]
@@ -163,7 +163,27 @@ def test_scaling_names_published_mean_and_std():
     for weights, name in ((VGG16_Weights.IMAGENET1K_V1, "imagenet"), (VGG16_Weights.IMAGENET1K_FEATURES, "caffe")):
         assert _scaling(weights.transforms().mean, weights.transforms().std) == name
     assert _scaling((0.0,) * 3, (1.0,) * 3) == "unit"
-    assert "0.5" in _scaling((0.5,) * 3, (0.5,) * 3)  # many of timm's models; not in SCALINGS
+    assert _scaling((0.5,) * 3, (0.5,) * 3) == "half"
+    assert _scaling((0.4,) * 3, (0.5,) * 3) == ((0.4,) * 3, (0.5,) * 3)
+
+
+def test_resolve_scaling_auto_is_what_the_weights_expect():
+    timm = from_timm(name="tf_efficientnet_lite0", image_size=[32, 32], num_logits=1, head={})
+    assert resolve_scaling("auto", timm) == "half"
+    assert resolve_scaling("auto", timm, expects="imagenet") == "imagenet"
+    assert resolve_scaling("unit", timm) == "unit"
+    assert resolve_scaling("auto", small()) == "unit"
+    assert resolve_scaling("auto", small(pretrained_weights="VGG16_Weights.IMAGENET1K_FEATURES")) == "caffe"
+
+
+def test_load_weights_of_a_timm_file_expects_what_timm_says(shared):
+    network = from_timm(name="tf_efficientnet_lite0", image_size=[32, 32], num_logits=1, head={})
+    path = shared("weights", "tf_efficientnet_lite0_in1k_fp16.safetensors")
+    assert from_file(network, path, scaling="half").warning is None
+    assert from_file(network, path, scaling=[0.5, 0.5]).warning is None
+    report = from_file(network, path, scaling="imagenet")
+    assert report.warning is not None and "scaled as half" in report.warning
+    assert report.missing == ["head.out.weight", "head.out.bias"] and not report.unused
 
 
 @pytest.fixture

@@ -125,6 +125,7 @@ def test_pixels_are_scaled_as_the_model_says(scaling):
         "imagenet": (unit - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
         "caffe": values - torch.tensor([123.68, 116.779, 103.939]).view(3, 1, 1),
+        "half": 2 * unit - 1,
     }[scaling]
     assert torch.allclose(seen[0].double(), expected, atol=1e-4)
     assert seen[0].is_contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
 """From a composed config to the typed values that the lower packages take: they never see `cfg`."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from faceattr.data.load import ModelClasses, load_table
 from faceattr.errors import FaceattrError
 from faceattr.models.freezing import Policy
 from faceattr.models.network import Network, build_network
+from faceattr.models.pretrained import resolve_scaling
 from faceattr.models.task import Task
 from faceattr.training.feature_cache import FeatureCache, reason_disabled
 from faceattr.training.module import Classifier, OptimizerSettings
@@ -121,10 +123,11 @@ def create_classifier(
     """A classifier to be trained as the config says; `network` where it has its weights already, pretrained ones in
     `pretrained_stages`."""
     network = network or create_network(cfg, task)
+    spec = input_spec(cfg)
     return Classifier(
         network,
         task,
-        input_spec(cfg),
+        replace(spec, scaling=resolve_scaling(spec.scaling, network)),
         create_policy(cfg, network, pretrained_stages),
         optimizer=optimizer_settings(cfg),
         augment=group_settings(cfg.augment, Augment),

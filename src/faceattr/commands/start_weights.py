@@ -12,7 +12,7 @@ from faceattr.commands.settings import plain
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
 from faceattr.models.network import Network
-from faceattr.models.pretrained import WeightsReport, load_weights
+from faceattr.models.pretrained import WeightsReport, load_weights, resolve_scaling
 from faceattr.models.task import Task
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,12 @@ class Weights:
 
 
 def first_weights(cfg: DictConfig, network: Network) -> Weights:
-    pretrained = cfg.model.pretrained
-    report = load_weights(network, pretrained=pretrained, weights=cfg.model.weights, scaling=cfg.model.scaling)
+    """Loads them, and sets `model.scaling=auto` to what they expect."""
+    pretrained, scaling = cfg.model.pretrained, plain(cfg.model)["scaling"]
+    report = load_weights(network, pretrained=pretrained, weights=cfg.model.weights, scaling=scaling)
+    if scaling == "auto":
+        cfg.model.scaling = resolve_scaling("auto", network, report.expects)
+        log.info("model.scaling=auto: %s", cfg.model.scaling)
     random = report.describe() if report.random and pretrained == "auto" else None
     return Weights(report.source, pretrained_stages(network, report), report.warning, random)
 

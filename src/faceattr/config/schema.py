@@ -119,11 +119,12 @@ class Model:
         Key("How images are resized to image_size.", choices=("nearest", "bilinear", "bicubic", "lanczos")),
     ] = "bilinear"
     scaling: Annotated[
-        str,
+        Any,
         Key(
             "Scale of the pixels. unit: 0 to 1; imagenet: unit minus ImageNet's mean, divided by its standard deviation; "
-            "caffe: 0 to 255 minus ImageNet's mean.",
-            choices=("unit", "imagenet", "caffe"),
+            "caffe: 0 to 255 minus ImageNet's mean; half: -1 to 1; auto: what the weights expect (unit if there are none); or "
+            "[mean, std] of unit, each a number or three.",
+            choices=("unit", "imagenet", "caffe", "half", "auto"),
         ),
     ] = "unit"
     pretrained: Annotated[

@@ -114,7 +114,9 @@ def _checked_value(full: str, value: Any, key: Key) -> Any:
             raise FaceattrError(f"{full}={value}: must be a finite number.")
         if not key.admits(number):
             raise FaceattrError(f"{full}={value}: must be {key.bounds}.")
-    if key.choices and value is not None:
+    if full == "model.scaling" and isinstance(value, list):
+        check_mean_and_std(value)
+    elif key.choices and value is not None:
         spelled = str(value).lower()
         if spelled == "false" and "off" in key.choices:  # YAML reads off as false
             spelled = "off"
@@ -124,6 +126,16 @@ def _checked_value(full: str, value: Any, key: Key) -> Any:
     if full == "model.image_size" and len(value) != 2:
         raise FaceattrError(f"{full}={value}: give [height, width], such as [128,128].")
     return str(Path(value).expanduser().absolute()) if key.is_path and value else value
+
+
+def check_mean_and_std(value: list[Any]) -> None:
+    """`model.scaling` as a list. Raises FaceattrError unless it is [mean, std], each a number or three; std above 0."""
+    parts = [part if isinstance(part, list) else [part] * 3 for part in value]
+    numbers = [number for part in parts for number in part]
+    if [len(part) for part in parts] != [3, 3] or not all(isinstance(number, int | float) for number in numbers):
+        raise FaceattrError(f"model.scaling={value}: give [mean, std], each a number or three, such as [0.5,0.5].")
+    if min(parts[1]) <= 0:
+        raise FaceattrError(f"model.scaling={value}: the standard deviation must be above 0.")
 
 
 def _numbers(value: Any) -> Iterator[float]:

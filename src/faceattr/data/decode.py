@@ -7,18 +7,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from faceattr.config.schema import Faces, Model
+from faceattr.config.validate import check_mean_and_std
 from faceattr.data import image_checks
 from faceattr.data.array_cache import RowArray
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.image_files import FORMATS
+from faceattr.errors import FaceattrError
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is an error; Pillow's is a warning
 MAX_PIXELS = 64_000_000
@@ -28,9 +31,31 @@ SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
     "imagenet": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
     "caffe": ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),
+    "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
 }
 """(mean, std) of each channel, RGB, on the scale 0–255. `caffe` is the input of Keras's VGG16, but in RGB order: if weights
 are for BGR, reversing the input channels of their first conv gives the same function."""
+
+Scaling = str | tuple[tuple[float, ...], tuple[float, ...]]
+"""A name in SCALINGS; `auto`; or (mean, std) of each channel on the scale 0–1."""
+
+
+def scaling_of(value: Any) -> Scaling:
+    """`model.scaling`, a name or [mean, std], as an InputSpec has it. Raises FaceattrError: an invalid list."""
+    if not isinstance(value, list | tuple):
+        return str(value)
+    parts = [list(part) if isinstance(part, list | tuple) else part for part in value]
+    check_mean_and_std(parts)
+    mean, std = (tuple(map(float, part)) if isinstance(part, list) else (float(part),) * 3 for part in parts)
+    return mean, std
+
+
+def mean_and_std(scaling: Scaling) -> np.ndarray:
+    """[2, 3]: mean and standard deviation of each channel, RGB, on the scale 0–255. Raises FaceattrError: an unknown name."""
+    if isinstance(scaling, str) and scaling not in SCALINGS:
+        raise FaceattrError(f"model.scaling={scaling} is no scaling: {', '.join(SCALINGS)}, or [mean, std].")
+    return np.array(SCALINGS[scaling]) if isinstance(scaling, str) else 255 * np.array(scaling)
+
 
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -46,20 +71,20 @@ TRANSPOSES = {
 
 @dataclass(frozen=True)
 class InputSpec:
-    """The input of a network: size in pixels, `interpolation` (a Pillow name), `scaling` (a name in SCALINGS), and how faces are
-    cropped."""
+    """The input of a network: size in pixels, `interpolation` (a Pillow name), `scaling` (see `mean_and_std`; `auto` until the
+    weights are known), and how faces are cropped."""
 
     height: int
     width: int
     interpolation: str
-    scaling: str
+    scaling: Scaling
     faces: FaceRecipe = WHOLE_IMAGE
 
     @classmethod
     def from_config(cls, model: Model, faces: Faces) -> "InputSpec":
         """Of the keys that every model shares, and the group `faces`."""
         height, width = model.image_size
-        return cls(height, width, model.interpolation, model.scaling, FaceRecipe.from_config(faces))
+        return cls(height, width, model.interpolation, scaling_of(model.scaling), FaceRecipe.from_config(faces))
 
 
 class UnreadableImage(Exception):

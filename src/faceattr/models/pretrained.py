@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from faceattr.data.decode import SCALINGS
+from faceattr.data.decode import SCALINGS, Scaling, mean_and_std, scaling_of
 from faceattr.errors import FaceattrError
 from faceattr.models.network import Network
 from faceattr.models.timm_backbone import timm_backbone
@@ -55,7 +55,7 @@ class WeightsReport:
     matched: int = 0
     missing: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
-    expects: str | None = None
+    expects: Scaling | None = None
     warning: str | None = None
 
     @property
@@ -72,9 +72,7 @@ class WeightsReport:
         return f"Weights: {self.source}: {', '.join([f'{self.matched} tensors matched', *parts])}"
 
 
-def load_weights(
-    network: Network, *, pretrained: str, weights: str | None, scaling: str | None = None
-) -> WeightsReport:
+def load_weights(network: Network, *, pretrained: str, weights: str | None, scaling: Any = None) -> WeightsReport:
     """Loads the initial weights of a network and logs a report.
 
     pretrained: `true` loads published weights, `auto` too if they are available, `false` leaves random weights.
@@ -89,7 +87,7 @@ def load_weights(
         report = WeightsReport("random (model.pretrained=false)")
     else:
         report = _load_published(network, required=pretrained == "true")
-    if scaling and report.expects and report.expects != scaling:
+    if scaling and scaling != "auto" and report.expects and not _same(report.expects, scaling):
         mismatch = f"{report.source} expects inputs scaled as {report.expects}, and gets model.scaling={scaling}"
         report.warning = f"{mismatch}: the features will be worse, unless this is intended."
         log.warning(report.warning)
@@ -123,7 +121,7 @@ def _load_published(network: Network, required: bool) -> WeightsReport:
     return _load_state(network, state, f"{library} {name}", expects)
 
 
-def _from_torchvision(name: str) -> tuple[State, str]:
+def _from_torchvision(name: str) -> tuple[State, Scaling]:
     """The weights and the scaling that they expect."""
     from torchvision.models import get_weight
 
@@ -132,7 +130,7 @@ def _from_torchvision(name: str) -> tuple[State, str]:
     return dict(weights.get_state_dict(check_hash=True)), _scaling(transforms.mean, transforms.std)
 
 
-def _from_timm(name: str, network: Network) -> tuple[State, str]:
+def _from_timm(name: str, network: Network) -> tuple[State, Scaling]:
     """The weights, named as in a Network, and the scaling that they expect."""
     import timm
     from huggingface_hub import file_exists, try_to_load_from_cache
@@ -147,11 +145,40 @@ def _from_timm(name: str, network: Network) -> tuple[State, str]:
     return {f"features.{key}": tensor for key, tensor in state.items()}, _scaling(config.mean, config.std)
 
 
-def _scaling(mean: Sequence[float], std: Sequence[float]) -> str:
-    """The name in SCALINGS of a mean and std on the scale 0–1; the values as text if none matches."""
-    values = 255 * np.array([mean, std])
-    names = (name for name, scaling in SCALINGS.items() if np.allclose(values, scaling, atol=1))
-    return next(names, f"{mean=} {std=}")
+def resolve_scaling(scaling: Any, network: Network, expects: Scaling | None = None) -> Scaling:
+    """`model.scaling`; for `auto` what the weights expect: `expects`, or as the network's published weights; else `unit`."""
+    if scaling != "auto":
+        return scaling_of(scaling)
+    return expects or _published_scaling(network) or "unit"
+
+
+def _published_scaling(network: Network) -> Scaling | None:
+    """The scaling that the published weights of this architecture expect; None if there are none."""
+    library, _, name = network.published.partition("/")
+    if library == "timm":
+        import timm
+
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+        return None if config is None else _scaling(config.mean, config.std)
+    if library == "torchvision":
+        from torchvision.models import get_weight
+
+        try:
+            transforms = get_weight(name).transforms()
+        except (KeyError, ValueError):  # an unknown name: `load_weights` says so
+            return None
+        return _scaling(transforms.mean, transforms.std)
+    return None
+
+
+def _scaling(mean: Sequence[float], std: Sequence[float]) -> Scaling:
+    """The name in SCALINGS of a mean and std on the scale 0–1; the values if none matches."""
+    values = (tuple(map(float, mean)), tuple(map(float, std)))
+    return next((name for name in SCALINGS if _same(name, values)), values)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(np.allclose(mean_and_std(scaling_of(one)), mean_and_std(scaling_of(other)), atol=1))
 
 
 def _load_file(network: Network, path: Path) -> WeightsReport:
@@ -169,17 +196,20 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
         reasons = "damaged, not a state dict, or more than tensors (not opened)"
         raise FaceattrError(f"model.weights={path} cannot be read: {reasons}") from error
     digest = hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
-    return _load_state(network, state, str(path), expects or KNOWN_FIRST_CONV.get(digest))
+    expects = expects or KNOWN_FIRST_CONV.get(digest)
+    if expects is None and network.published.startswith("timm/"):  # timm's weights for a name agree on it
+        expects = _published_scaling(network)
+    return _load_state(network, state, str(path), expects)
 
 
-def _stored_scaling(content: Any) -> str | None:
+def _stored_scaling(content: Any) -> Scaling | None:
     """`model.scaling` in the config of a faceattr checkpoint; None in other files."""
     for key in ("faceattr", "config", "model", "scaling"):
         content = content.get(key) if isinstance(content, dict) else None
-    return content
+    return None if content is None else scaling_of(content)
 
 
-def _load_state(network: Network, state: State, source: str, expects: str | None) -> WeightsReport:
+def _load_state(network: Network, state: State, source: str, expects: Scaling | None) -> WeightsReport:
     """Copies the tensors of `state` into those of the network with the same name.
 
     A tensor of another shape is an error, except in the output layer, which belongs to the task.

@@ -16,7 +16,7 @@ from torch import Tensor
 from faceattr.config.schema import Augment
 from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
-from faceattr.data.decode import SCALINGS, InputSpec
+from faceattr.data.decode import InputSpec, mean_and_std
 from faceattr.errors import FaceattrError
 from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam
@@ -77,7 +77,7 @@ class Classifier(pl.LightningModule):
         self.task, self.spec, self.policy = task, spec, policy
         self.optimizer, self.seed = optimizer, seed
         self.augmentation = Augmentation(asdict(augment) if augment else {})
-        for name, value in zip(("mean", "std"), SCALINGS[spec.scaling], strict=True):
+        for name, value in zip(("mean", "std"), mean_and_std(spec.scaling).tolist(), strict=True):
             # expanded to the shape and memory layout of an image: broadcasting takes six times as long on a CPU
             channels = torch.tensor(value).view(1, 3, 1, 1).expand(1, 3, spec.height, spec.width)
             self.register_buffer(name, channels.contiguous(memory_format=torch.channels_last), persistent=False)
