@@ -28,8 +28,8 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from faceattr.commands.checkpoint_options import quoted
 from faceattr.commands.in_process import call
+from faceattr.config.command_line import argument
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Trainer
 from faceattr.data.decode import ImageLike
@@ -183,7 +183,8 @@ def train(*overrides: str) -> Run:
     """Train as the command `faceattr train` does with these arguments, in this process.
 
     `overrides` are `key=value` as on a command line; `faceattr train --help` lists them. `ckpt=…/last.ckpt` goes on with a
-    run. Progress is logged by the logger `faceattr`, and to stderr where the program has set up no logging.
+    run; a finished one is returned as it is.
+    Progress is logged by the logger `faceattr`, and to stderr where the program has set up no logging.
     A script that calls this needs `if __name__ == "__main__":`, because the first use of `data=sample` starts processes.
 
     Raises FaceattrError for anything that the user can mend.
@@ -199,10 +200,9 @@ def train(*overrides: str) -> Run:
             raise FaceattrError(
                 f"trainer.strategy={cfg.trainer.strategy} starts processes of its own, from a command line: faceattr train …"
             )
-        results = start(cfg, f"faceattr.train{_arguments(overrides)}")
-        assert results is not None, "this is the first process"
-        metrics = {split: dict(result.metrics) for split, result in results.splits.items()}
-        return Run(results.folder, metrics, results.ckpt)
+        run = start(cfg, f"faceattr.train{_arguments(overrides)}")
+        assert run is not None, "this is the first process"
+        return Run(run.folder, run.metrics, run.ckpt)
 
     return call("train", overrides, function)
 
@@ -222,7 +222,7 @@ def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     def function(cfg: DictConfig) -> dict[str, Any]:
         return run(cfg, f"faceattr.evaluate{_arguments((str(ckpt), *overrides))}")
 
-    return call("evaluate", [f"ckpt={quoted(Path(ckpt))}", *overrides], function)
+    return call("evaluate", [argument("ckpt", Path(ckpt)), *overrides], function)
 
 
 def _arguments(given: Sequence[str]) -> str:

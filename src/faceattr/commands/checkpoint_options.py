@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from faceattr.config.command_line import typed
+from faceattr.config.command_line import quoted, typed, value_of
 from faceattr.config.stored_config import GROUPS, with_own_paths
 from faceattr.errors import FaceattrError
 
@@ -20,9 +20,9 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     checkpoint's data and device are the defaults of conf/evaluate.yaml and conf/predict.yaml.
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-"))
-    ckpt = given.get("ckpt", "").strip("'\"")
+    ckpt = value_of("ckpt", arguments)
     trains = command not in ("evaluate", "predict")
-    if not ckpt or ckpt in ("null", "None"):
+    if not ckpt:
         if not trains and not {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments):
             raise FaceattrError(f"ckpt is not given: {typed(command)} ckpt=…/checkpoints/best.ckpt")
         stored: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     if not trains or not stored:
         return list(arguments)
     place = next(place for place, argument in enumerate(arguments) if argument.startswith("ckpt="))
-    resumed = [f"{key}={value}" for key, value in _resumed(ckpt, stored, given).items() if key not in given]
+    resumed = [f"{key}={value}" for key, value in _resumed(str(ckpt), stored, given).items() if key not in given]
     return [*arguments[:place], *resumed, *arguments[place:]]
 
 
@@ -51,12 +51,3 @@ def _resumed(ckpt: str, stored: dict[str, Any], given: dict[str, str]) -> dict[s
     if checkpoints.name == "checkpoints" and "hydra.run.dir" not in given:  # its .hydra stays as it is
         resumed |= {"hydra.run.dir": quoted(checkpoints.parent), "hydra.output_subdir": "null"}
     return resumed
-
-
-def quoted(value: Any) -> str:
-    """A value as Hydra's command line takes it."""
-    if isinstance(value, list):
-        return f"[{','.join(map(quoted, value))}]"
-    if value is None or isinstance(value, int | float):
-        return "null" if value is None else str(value)
-    return "'" + str(value).replace("'", r"\'") + "'"

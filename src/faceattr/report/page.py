@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faceattr.config.command_line import typed
+from faceattr.config.command_line import argument, typed
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.found import FoundFaces
 from faceattr.data.table import counts
@@ -79,7 +79,7 @@ def write(
         published=_published(results, metadata),
         facts=facts,
         config=config,
-        evaluate_again=typed("evaluate", f"ckpt={checkpoint}") if checkpoint else None,
+        evaluate_again=typed("evaluate", argument("ckpt", checkpoint)) if checkpoint else None,
         files=render.files_in(folder),
     )
 
