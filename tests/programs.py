@@ -12,6 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +55,16 @@ def shell(program: str, *arguments: object, cwd: Path, **env: str) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def quick(program: str, *arguments: object, cwd: Path, largest_file: int | None = None, **env: str) -> Ended:
-    """The same, forked from a process that has imported everything. No file can grow past `largest_file` bytes."""
+def quick(
+    program: str,
+    *arguments: object,
+    cwd: Path,
+    largest_file: int | None = None,
+    signals: tuple[signal.Signals, Callable[[], bool]] | None = None,
+    **env: str,
+) -> Ended:
+    """The same, forked from a process that has imported everything. No file can grow past `largest_file` bytes. `signals`: a
+    signal that is sent as soon as its condition holds; a process that ends before that is a failure."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["faceattr.commands.train", "faceattr.data.sources.sample", "matplotlib.pyplot", "PIL.Image"]
@@ -66,6 +76,13 @@ def quick(program: str, *arguments: object, cwd: Path, largest_file: int | None 
         argv = [str(script), *map(str, arguments)] if script.exists() else ["faceattr", program, *map(str, arguments)]
         process = context.Process(target=_run, args=(argv, cwd, os.environ | env, out, err, largest_file))
         process.start()
+        if signals:
+            by, condition = signals
+            while not condition():
+                assert process.is_alive(), f"ended before it could be signalled: {out.read_text()}{err.read_text()}"
+                time.sleep(0.001)
+            assert process.pid is not None
+            os.kill(process.pid, by)
         process.join(180)
         if process.is_alive():
             process.kill()

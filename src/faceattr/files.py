@@ -31,6 +31,15 @@ def write_json(file: Path, content: Mapping[str, Any]) -> None:
         stream.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """What `write_json` wrote; empty where there is no such file, or it is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def write_csv(file: Path, table: "pd.DataFrame") -> None:
     """Without the index."""
     with write_atomically(file) as stream:

@@ -106,6 +106,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     data = create_data(cfg, prepared, _input_spec(cfg, model.spec))
     trainer = trainer_settings(cfg)
     if options.calibrate:
+        model.temperature = 1.0
         rows = data.table.iloc[data.rows("val")]
         scores, _ = probabilities(model, data.split_dataloader("val"), trainer)
         calibrate(model, scores, torch.from_numpy(table.targets(rows)), cfg.ckpt)

@@ -37,6 +37,8 @@ def evaluate_run(cfg: DictConfig, data: FaceData, ckpt: Path, folder: Path, *cal
     """Evaluates the run's checkpoint on val, test, and the splits of published figures; writes what belongs to each split."""
     model, description = checkpoint.load(ckpt)
     options, trainer = evaluation_settings(cfg), trainer_settings(cfg)
+    if options.calibrate:
+        model.temperature = 1.0  # whatever an evaluation that was interrupted has stored
     published_map = any(entry.metric == "published_map" for entry in cfg.published)
     splits = dict.fromkeys(["val", "test", *(entry.split for entry in cfg.published)])
     results: dict[str, SplitResult] = {}

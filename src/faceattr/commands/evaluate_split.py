@@ -103,16 +103,16 @@ def people(rows: pd.DataFrame) -> list[str] | None:
 
 
 def calibrate(model: Classifier, scores: torch.Tensor, truth: torch.Tensor, path: str | Path) -> None:
-    """Fit the model's temperature on validation images' probabilities, as it gives them now; store it in its checkpoint."""
+    """Fit the model's temperature on validation images' probabilities at temperature 1; store it in its checkpoint."""
+    assert model.temperature == 1, "a fit on top of an earlier one gives another temperature each time"
     probability, label = (part.numpy() for part in model.task.flatten_labels(scores, truth))
-    change = calibration.fit_temperature(probability, label)
-    tempered = calibration.tempered(probability, change)
+    model.temperature = calibration.fit_temperature(probability, label)
+    tempered = calibration.tempered(probability, model.temperature)
     before, after = (calibration.metrics(p, label)["ece"] for p in (probability, tempered))
-    if abs(np.log(change)) > 2.99:
+    if abs(np.log(model.temperature)) > 2.99:
         log.warning(
             "The temperature is at the bound of what is tried: these probabilities say next to nothing, or far too much"
         )
-    model.temperature *= change
     checkpoint.add_to_description(path, temperature=model.temperature)
     log.info(
         "Temperature %.3f fitted on %d validation %s (calibration error there %.3f, then %.3f); kept in %s",

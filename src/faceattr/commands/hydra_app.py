@@ -13,6 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from faceattr.commands.run_folder import LOCK
+
 
 def hydra_parser() -> argparse.ArgumentParser:
     """Hydra's argument parser.
@@ -50,7 +52,7 @@ def remove_empty_run() -> None:
         return
     folder = Path(HydraConfig.get().runtime.output_dir)
     log_file = folder / f"{HydraConfig.get().job.name}.log"
-    left = [path for path in folder.rglob("*") if path.is_file()]
+    left = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
     if left and all(path.parent == folder / ".hydra" or path == log_file for path in left):
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError, ValueError):  # until one is not empty, or none below the current folder

@@ -12,18 +12,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra import version as hydra_version
 from hydra._internal.utils import _run_hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run
+from faceattr.commands.run_folder import released
+from faceattr.commands.signals import Stopped, end_with_parent, stop_on_signals
 from faceattr.config.command_line import typed
 from faceattr.config.groups import config_folder
 from faceattr.config.reference import help_text
@@ -113,10 +112,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # OpenMP's idle threads give their core back sooner
 
     def task(cfg: DictConfig) -> Any:
-        with one_clear_error(program, arguments, show_traceback):
+        end_with_parent()
+        with stop_on_signals(), one_clear_error(program, arguments, show_traceback):
             return pkgutil.resolve_name(function)(cfg)  # torch is imported only once the config is composed
 
-    with one_clear_error(program, arguments, show_traceback):
+    end_with_parent()
+    with stop_on_signals(), released(), one_clear_error(program, arguments, show_traceback):
         hydra_arguments = add_own_options(command, arguments)
         hydra_version.setbase("1.3")
         parser = hydra_parser()
@@ -142,27 +143,17 @@ def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:
 
 @contextmanager
 def one_clear_error(program: str, arguments: Sequence[str], show_traceback: bool) -> Iterator[None]:
-    """Turn every error that the user can mend into its message and exit code 1."""
+    """Turn every error that the user can mend into its message and exit code 1, and a signal into a message and its code."""
     try:
         yield
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, KeyboardInterrupt, Stopped) as error:
         logging.shutdown()  # Windows removes no open file
         remove_empty_run()
+        if isinstance(error, Stopped):
+            sys.stderr.write(f"{error}\n")
+            raise SystemExit(error.code) from None
         message = error_message(error, program, arguments)
         if show_traceback or message is None:
             raise
         sys.stderr.write(f"Error: {message}\n")
         raise SystemExit(1) from None
-
-
-class RunFolder(Callback):
-    """Hydra's hook before it writes anything: a folder holds one run, and no second one is begun in it."""
-
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        HydraConfig.instance().set_config(config)  # the default folder is named by its choices
-        folder = Path(config.hydra.run.dir)
-        first_process = os.environ.get("LOCAL_RANK", "0") == "0"  # the others of a DDP run come to their own folder
-        if first_process and not config.ckpt and (folder / "checkpoints").exists():
-            resume = typed("train", f"ckpt={folder / 'checkpoints' / 'last.ckpt'}")
-            message = f"{folder} already holds a run. Give another hydra.run.dir, or go on with it: {resume}"
-            sys.exit(f"Error: {message}")  # Hydra swallows a callback's other exceptions

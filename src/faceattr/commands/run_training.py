@@ -12,8 +12,9 @@ import torch.distributed as dist
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 
-from faceattr.commands.evaluate_run import RunResults, evaluate_run, log_results, write_curves, write_report
+from faceattr.commands.evaluate_run import evaluate_run, log_results, write_curves, write_report
 from faceattr.commands.evaluate_split import check_evaluation
+from faceattr.commands.finished_run import TrainedRun, finished_run
 from faceattr.commands.leak_policy import audit_training
 from faceattr.commands.settings import (
     create_classifier,
@@ -59,7 +60,7 @@ STORED = ("fingerprint", "classes", "weights", "pretrained_stages")
 """Of the checkpoint's description, what run.json has too."""
 
 
-def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str | None = None) -> RunResults | None:
+def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str | None = None) -> TrainedRun | None:
     """Trains as a validated config says, and evaluates, without Hydra. Returns None in DDP worker processes.
 
     `command`: the command that repeats this run, for run.json; None is this process's command line.
@@ -67,6 +68,8 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     stored = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
     if stored:
         cfg.quirks, cfg.published = (stored["config"].get(key, []) for key in ("quirks", "published"))
+        if finished := finished_run(cfg, stored, folder):
+            return finished
     start_process(cfg.seed)
     prepared, task = _table_and_task(cfg)
     network = create_network(cfg, task)
@@ -233,7 +236,7 @@ def _finish(
     leakage: dict[str, Any],
     random: str | None,
     caches: list[FeatureCache],
-) -> RunResults:
+) -> TrainedRun:
     """Evaluates the checkpoint that `trainer.checkpoint` names, and writes run.json and the report."""
     folder, epochs = record.file.parent, pd.DataFrame(history.rows)
     history.write()  # a resumed run that trains no epoch may be in a new folder
@@ -245,12 +248,13 @@ def _finish(
         "images_per_second": history.steady_rate,
     }
     record.about |= {"placement": data.placement} if data.placement else {}
-    record.end("finished")
+    record.set_status("finished")
     log_results(results, cfg.published)
     if random:
         log.warning("WARNING: this model started from RANDOM weights. %s", random)
     if cfg.evaluate.report == "full":
         log.info("Curves: %s", write_curves(epochs, results.epoch, folder, title=cfg.name))
         log.info("Report: %s", write_report(cfg, data, results, epochs, record.about, leakage, folder))
+    record.write()  # the last file: only a run that has all of them is finished
     log.info("Results: %s", folder)
-    return results
+    return TrainedRun(folder, ckpt, {split: dict(result.metrics) for split, result in results.splits.items()})

@@ -11,9 +11,11 @@ from omegaconf import DictConfig
 from faceattr.commands.settings import plain
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
+from faceattr.files import write_atomically
 from faceattr.models.network import Network
 from faceattr.models.pretrained import WeightsReport, load_weights, resolve_scaling
 from faceattr.models.task import Task
+from faceattr.training import checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,8 @@ def pretrained_stages(network: Network, report: WeightsReport) -> tuple[str, ...
 def resumed_weights(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprint: str, folder: Path) -> Weights:
     """Checks that this is the run of the checkpoint, and gets its checkpoints."""
     check_resume(cfg, stored, task, fingerprint)
+    if cfg.trainer.checkpoint == "best":
+        check_best(cfg.ckpt)
     copy_checkpoints(Path(cfg.ckpt), folder / "checkpoints")
     log.info("Resuming %s", cfg.ckpt)
     source, stages = str(stored["weights"]), tuple(map(str, stored["pretrained_stages"]))
@@ -78,12 +82,28 @@ def check_resume(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprin
         )
 
 
+def check_best(ckpt: str) -> None:
+    """Raises FaceattrError where the best checkpoint is not beside `ckpt`, or damaged: the run would be trained, and its
+    evaluation would fail."""
+    if not checkpoint.has_best_epoch(ckpt):
+        return
+    try:
+        checkpoint.read(Path(ckpt).parent / "best.ckpt")
+    except FaceattrError as error:
+        raise FaceattrError(
+            f"ckpt={ckpt}: its run had a best epoch, and no later one may be better. {str(error).removeprefix('ckpt=')}
+"
+            "Put that best.ckpt there, or evaluate the last epoch: trainer.checkpoint=last"
+        ) from error
+
+
 def copy_checkpoints(ckpt: Path, folder: Path) -> None:
-    """Copy `ckpt`, and the best checkpoint beside it, into `folder`, where that is another one: no epoch may be better, or
+    """Copy the best checkpoint beside `ckpt`, and `ckpt`, into `folder`, where that is another one: no epoch may be better, or
     none be trained."""
     if ckpt.parent.resolve() == folder.resolve():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    for file, name in ((ckpt, "last.ckpt"), (ckpt.parent / "best.ckpt", "best.ckpt")):
+    for file, name in ((ckpt.parent / "best.ckpt", "best.ckpt"), (ckpt, "last.ckpt")):
         if file.exists():
-            shutil.copy2(file, folder / name)
+            with file.open("rb") as source, write_atomically(folder / name) as target:
+                shutil.copyfileobj(source, target)

@@ -2,17 +2,18 @@
 
 import logging
 import math
+import os
 import traceback
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from faceattr.commands.evaluate_run import RunResults
+from faceattr.commands.finished_run import TrainedRun
 from faceattr.commands.run_training import run_training
-from faceattr.config.command_line import typed
+from faceattr.commands.signals import Stopped
+from faceattr.config.command_line import argument, typed
 from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
 from faceattr.training.run_record import RunRecord
@@ -24,18 +25,18 @@ def train(cfg: DictConfig) -> float:
     """What train.py runs; returns the validation accuracy of the evaluated checkpoint, minus infinity for a failed job of a
     sweep."""
     try:
-        results = start(cfg)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        raise SystemExit(143 if isinstance(stop, SIGTERMException) else 130) from None
+        run = start(cfg)
     except Exception as error:
         if not _swept():
             raise
         log.error("%s", error if isinstance(error, FaceattrError) else traceback.format_exc())
         return -math.inf  # Optuna's sweeper cannot take nan
-    return float(results.splits["val"].metrics["accuracy"]) if results else math.nan
+    if run and run.resumed_finished:  # not logged: its train.log stays as it is
+        print(f"This run is finished; nothing is changed. To train on: trainer.max_epochs=…\nResults: {run.folder}")
+    return float(run.metrics["val"]["accuracy"]) if run else math.nan
 
 
-def start(cfg: DictConfig, command: str | None = None) -> RunResults | None:
+def start(cfg: DictConfig, command: str | None = None) -> TrainedRun | None:
     """A run in the folder of Hydra's job. However it ends, its run.json says how. Returns None in DDP worker processes.
 
     `command`: the command that repeats this run, for run.json; None is this process's command line.
@@ -43,16 +44,19 @@ def start(cfg: DictConfig, command: str | None = None) -> RunResults | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     record = RunRecord(folder, list(hydra.overrides.task))
+    first_process = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         return run_training(validate(cfg), folder, record, command)
-    except (KeyboardInterrupt, SystemExit):
-        record.end("interrupted")
+    except (KeyboardInterrupt, SystemExit) as stop:  # a signal, or Ctrl-C inside another program
+        record.end("interrupted", str(stop) if isinstance(stop, Stopped) else "Interrupted")
         last = folder / "checkpoints" / "last.ckpt"
-        if last.exists():
-            log.warning("Interrupted. To go on: %s", typed("train", f"ckpt={last}"))
+        if first_process and last.exists():
+            log.warning("Interrupted. To go on: %s", typed("train", argument("ckpt", last)))
+        elif first_process:
+            log.warning("Interrupted before anything was trained: give the same command again.")
         raise
     except Exception as error:
-        record.end("failed", str(error) or type(error).__name__, always=_swept())
+        record.end("failed", str(error) or type(error).__name__, always=_swept() and first_process)
         raise
 
 

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
+from faceattr.files import write_atomically
+
 File = str | Path | BinaryIO
 INK, MUTED, GRID = "#222222", "#616161", "#e4e4e4"
 STYLE: Any = {
@@ -77,7 +79,7 @@ def panels(path: File, *drawn: Callable[[Axes], None], title: str = "", height: 
     if len(named) > 1 or len(drawn) > 1:
         style: Any = {"ncols": 3, "frameon": False, "fontsize": 9, "handlelength": 3}
         figure.legend(list(named.values()), list(named), loc="outside lower center", **style)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def curves(history: pd.DataFrame, path: File, *, evaluated_epoch: int | None, title: str) -> None:
@@ -149,7 +151,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: s
         text = f"{count:,}\n{share:.1%}" if count else "0"
         colour = "white" if share > 0.78 else INK if count else MUTED
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def distances(axes: Axes, matrix: ArrayLike) -> None:
@@ -220,7 +222,7 @@ def counts(images: pd.DataFrame, path: File, *, title: str) -> None:
     axes.margins(x=0.12)
     axes.grid(axis="x")
     figure.legend(loc="outside lower center", ncols=splits, frameon=False, fontsize=9)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def reliability_diagram(axes: Axes, bins: pd.DataFrame, ece: float) -> None:
@@ -243,6 +245,14 @@ def coverage(axes: Axes, shares: pd.DataFrame) -> None:
     axes.set(xlim=(0, 1.02), xlabel="share of images, most certain first", ylabel="accuracy")
     axes.set_title("accuracy without the least certain")
     axes.grid()
+
+
+def save(figure: Figure, file: File, **options: Any) -> None:
+    """As `savefig`; a path gets the whole file, in the format of its suffix, or none."""
+    if not isinstance(file, str | Path):
+        return figure.savefig(file, **options)
+    with write_atomically(Path(file)) as stream:
+        figure.savefig(stream, format=Path(file).suffix.removeprefix("."), **options)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:

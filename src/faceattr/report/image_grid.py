@@ -21,7 +21,7 @@ from PIL import Image
 from faceattr.data.decode import InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.models import gradcam
-from faceattr.report.charts import INK, MUTED, STYLE
+from faceattr.report.charts import INK, MUTED, STYLE, save
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def grid(rows: Sequence[Sequence[Tile]], path: str | Path, *, title: str, note: 
                 corner, sides = (x - 6, height - y - tile_height - 6), (tile_width + 12, tile_height + 12)
                 behind: Any = {"transform": IdentityTransform(), "color": INK, "linewidth": 0, "zorder": -1}
                 figure.add_artist(Rectangle(corner, *sides, **behind))
-    figure.savefig(path, dpi=DPI)
+    save(figure, path, dpi=DPI)
 
 
 def gallery(predictions: pd.DataFrame, pixels: Pixels, spec: InputSpec, path: str | Path, *, title: str) -> None:

@@ -4,7 +4,6 @@ Jobs that differ only in `seed` are one configuration. The table is made from th
 for a sweep that was killed: `python -m faceattr.report.leaderboard multirun/<date_time>`.
 """
 
-import json
 import math
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.errors import FaceattrError
+from faceattr.files import read_json, write_csv
 from faceattr.metrics.intervals import wilson
 from faceattr.metrics.registry import METRICS
 
@@ -72,7 +72,7 @@ def _job_folders(folder: Path) -> Iterator[Path]:
 
 def _read_job(sweep: Path, name: Path) -> dict[str, Any]:
     folder = sweep / name
-    run, val, test = (_read_json(folder / name) for name in ("run.json", "val_metrics.json", "test_metrics.json"))
+    run, val, test = (read_json(folder / name) for name in ("run.json", "val_metrics.json", "test_metrics.json"))
     given = (str(text).partition("=") for text in OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
     error = run.get("error") or "no results: killed, interrupted, or still running"
     if run.get("status") == "finished":
@@ -110,13 +110,6 @@ def _published(run: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> dict[
 def _more_metrics() -> list[str]:
     """The monitored metrics beside accuracy and average precision: a column each, where a job has them."""
     return [m.name for m in METRICS.values() if m.monitored and m.name not in ("accuracy", "average_precision")]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}  # of a killed job
 
 
 def _summary(jobs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -168,7 +161,7 @@ def write(folder: str | Path) -> str:
 
     board = leaderboard(folder)
     file = Path(folder) / FILE
-    board.to_csv(file, index=False)
+    write_csv(file, board)
     report = sweep.write(Path(folder), board, read_jobs(folder))
     return f"{render(board)}\n\nLeaderboard: {file}\nReport: {report}"
 

@@ -120,6 +120,10 @@ class Checkpoints(ModelCheckpoint):
 class Patience(EarlyStopping):
     """Early stopping that says so, and whose patience a resumed run may change."""
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A run that had stopped, and was interrupted while it was evaluated, does not train one more epoch."""
+        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.stopped_epoch:
             log.info("Stopped early: %s has not improved for %d epochs", self.monitor, self.wait_count)

@@ -17,7 +17,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from faceattr import __version__
-from faceattr.config.command_line import typed
+from faceattr.config.command_line import argument, typed
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Faces, Finetune, Model
 from faceattr.config.stored_config import check_stored_config
@@ -63,7 +63,7 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
     if not isinstance(described, dict) or "format" not in described:
         raise FaceattrError(
             f"ckpt={path}: not a faceattr checkpoint. "
-            f"To start from its weights instead: {typed('train', f'model.weights={path}')}"
+            f"To start from its weights instead: {typed('train', argument('model.weights', path))}"
         )
     if described["format"] not in range(1, FORMAT + 1):
         raise FaceattrError(
@@ -147,6 +147,12 @@ def epochs_done(path: str | Path) -> int:
 def read_description(path: str | Path) -> dict[str, Any]:
     """The checkpoint's description, upgraded."""
     return read(path)[KEY]
+
+
+def has_best_epoch(path: str | Path) -> bool:
+    """Whether the run had written a best.ckpt when it wrote this checkpoint."""
+    states = read(path).get("callbacks") or {}
+    return any(str(name).startswith("Checkpoints") and state.get("best_k_models") for name, state in states.items())
 
 
 def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:

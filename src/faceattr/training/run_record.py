@@ -1,6 +1,6 @@
 """What a run stores about itself: run.json."""
 
-import json
+import logging
 import platform
 import subprocess
 import time
@@ -12,7 +12,9 @@ from typing import Any
 
 from faceattr import __version__
 from faceattr.config.command_line import this_command
-from faceattr.files import write_json
+from faceattr.files import read_json, write_json
+
+log = logging.getLogger(__name__)
 
 
 class RunRecord:
@@ -27,23 +29,36 @@ class RunRecord:
 
     def resume(self) -> None:
         """Go on with the record of the run that is resumed in this folder: its overrides, and the time it has taken."""
-        if self.file.exists():
-            past = json.loads(self.file.read_text(encoding="utf-8"))
-            self._start -= past.get("seconds") or 0
-            self.about |= {key: past[key] for key in ("overrides", "weights_warning") if key in past}
+        past = read_json(self.file)
+        self._start -= past.get("seconds") or 0
+        self.about |= {key: past[key] for key in ("overrides", "weights_warning") if key in past}
 
     def begin(self, about: Mapping[str, Any], *, write: bool = True) -> None:
-        """The run is about to train: from here on it is recorded, however it ends. One process of several writes now."""
+        """The run is about to train: from here on it is recorded, however it ends. Of several processes one writes."""
         self.about |= about
-        self._begun = True
+        self._begun = write
         if write:
-            write_json(self.file, self.about)
+            self.write()
 
-    def end(self, status: str, error: str | None = None, *, always: bool = False) -> None:
-        """Store how the run ended; one that never began (its folder may be another's) writes nothing, unless `always`."""
+    def set_status(self, status: str, error: str | None = None) -> None:
+        """How the run ended, and the seconds that it took; not written yet."""
         self.about |= {"status": status, "error": error, "seconds": round(time.perf_counter() - self._start, 2)}
-        if always or self._begun:
-            write_json(self.file, self.about)
+
+    def end(self, status: str, error: str, *, always: bool = False) -> None:
+        """Store how a run ended that did not finish; one that never began writes nothing, unless `always`.
+
+        Where run.json cannot be written (a full disk may be why the run failed) that is logged: `error` is what matters.
+        """
+        self.set_status(status, error)
+        if not (always or self._begun):
+            return
+        try:
+            self.write()
+        except OSError as problem:
+            log.error("%s cannot be written: %s", self.file, problem.strerror or problem)
+
+    def write(self) -> None:
+        write_json(self.file, self.about)
 
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas")

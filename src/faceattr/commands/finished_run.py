@@ -1,0 +1,42 @@
+"""What a training run gives to its caller, and a finished run that is resumed: nothing is left to do, so nothing is written."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from faceattr.commands.settings import plain
+from faceattr.files import read_json
+from faceattr.training.run_record import RunRecord
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """`ckpt` is the checkpoint that was evaluated; `metrics` are those of each split, as in <split>_metrics.json.
+
+    `resumed_finished`: the run was finished before, and stays as it was.
+    """
+
+    folder: Path
+    ckpt: Path
+    metrics: dict[str, dict[str, Any]]
+    resumed_finished: bool = False
+
+
+def finished_run(cfg: DictConfig, stored: dict[str, Any], folder: Path) -> TrainedRun | None:
+    """The run in `folder`, where `cfg.ckpt` is its last.ckpt (with the description `stored`), it is finished, and `cfg` asks
+    for nothing else than it did."""
+    last = folder / "checkpoints" / "last.ckpt"
+    finished = read_json(folder / RunRecord.FILE).get("status") == "finished"
+    if not finished or Path(cfg.ckpt) != last or _asked(plain(cfg)) != _asked(stored["config"]):
+        return None
+    files = sorted(folder.glob("*_metrics.json"))
+    metrics = {file.name.removesuffix("_metrics.json"): read_json(file) for file in files}
+    return TrainedRun(folder, last.with_name(f"{cfg.trainer.checkpoint}.ckpt"), metrics, resumed_finished=True)
+
+
+def _asked(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without what differs between a run and its resumption: the checkpoint, and where the data lie now."""
+    config = {key: value for key, value in config.items() if key != "ckpt"}
+    return config | {"data": {key: value for key, value in config["data"].items() if key != "root"}}

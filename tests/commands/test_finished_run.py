@@ -1,0 +1,60 @@
+"""Going on with a run that has nothing left to do, or lacks what it needs."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from programs import TINY, quick
+
+import faceattr
+from faceattr.errors import FaceattrError
+
+SMALL = (*TINY, "model.blocks=[[4],[4]]")
+
+
+@pytest.fixture(scope="module")
+def stopped_early(tmp_path_factory) -> Path:
+    """A finished run of 2 of 9 epochs: with such a learning rate nothing improves after the first."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    more = ("trainer.max_epochs=9", "trainer.patience=1", "optim.lr=10", "evaluate.calibrate=true")
+    faceattr.train(*SMALL, *more, f"hydra.run.dir={folder}")
+    assert len(pd.read_csv(folder / "metrics.csv")) < 9
+    return folder
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_train_of_a_finished_run_changes_nothing_and_says_so(stopped_early):
+    before, last = content(stopped_early), stopped_early / "checkpoints" / "last.ckpt"
+    run = faceattr.train(f"ckpt={last}")
+    assert run.metrics["test"] == json.loads((stopped_early / "test_metrics.json").read_text())
+    assert run.checkpoint.name == "best.ckpt"
+    ended = quick("train", f"ckpt={last}", cwd=stopped_early.parent)
+    assert ended.code == 0 and "This run is finished; nothing is changed" in ended.out, f"{ended}"
+    assert content(stopped_early) == before
+
+
+def test_train_of_a_run_that_was_evaluated_only_in_part_repeats_the_evaluation(stopped_early):
+    """No epoch more, although the patience would allow one; the temperature is not fitted on top of the stored one."""
+    record = stopped_early / "run.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "running"}))
+    before = {path: data for path, data in content(stopped_early).items() if path.suffix in (".csv", ".json")}
+    before |= {path: data for path, data in content(stopped_early).items() if path.suffix == ".png"}
+    faceattr.train(f"ckpt={stopped_early / 'checkpoints' / 'last.ckpt'}")
+    after = content(stopped_early)
+    assert json.loads(after[record])["status"] == "finished"
+    assert [path.name for path in before if path != record and after[path] != before[path]] == []
+
+
+def test_train_goes_on_only_with_the_best_checkpoint_beside_the_last(stopped_early, tmp_path):
+    alone = tmp_path / "last.ckpt"
+    alone.write_bytes((stopped_early / "checkpoints" / "last.ckpt").read_bytes())
+    with pytest.raises(FaceattrError, match=r"best\.ckpt: there is no such file[\s\S]*trainer\.checkpoint=last"):
+        faceattr.train(f"ckpt={alone}", "trainer.max_epochs=10", f"hydra.run.dir={tmp_path / 'run'}")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "best.ckpt").write_bytes(b"half")
+    with pytest.raises(FaceattrError, match=r"best\.ckpt: truncated[\s\S]*trainer\.checkpoint=last"):
+        faceattr.train(f"ckpt={alone}", "trainer.max_epochs=10", f"hydra.run.dir={tmp_path / 'run'}")

@@ -1,0 +1,128 @@
+"""Signals that ask a process to end: each stage of a command cleans up, says so, and exits with the signal's code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from programs import ROOT, TINY, quick
+
+from faceattr.commands import signals
+from faceattr.commands.signals import Stopped, stop_on_signals
+from faceattr.config.command_line import argument
+from faceattr.data.sources import sample
+
+
+@pytest.fixture(autouse=True)
+def no_signal_yet(monkeypatch):
+    monkeypatch.setattr(signals, "_last_signal", -1e9)
+
+
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_stop_on_signals_raises_once_with_the_code_of_a_shell(by, code):
+    before = signal.getsignal(by)
+    with pytest.raises(Stopped, match=f"Stopped by {by.name}") as stopped, stop_on_signals():
+        try:
+            os.kill(os.getpid(), by)
+        finally:
+            os.kill(os.getpid(), by)  # a second one does not interrupt the cleaning up
+            cleaned = True
+    assert stopped.value.code == code and cleaned and signal.getsignal(by) is before
+
+
+def test_stop_on_signals_leaves_an_ignored_signal_ignored():
+    """As `nohup` wants it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_sigterm_while_packing_leaves_nothing(tmp_path):
+    root = sample.write("folders", tmp_path / "faces", n=60, image_size=32)
+    for number in range(40):
+        for file in list(root.glob("Train/*/0*.jpg")):
+            os.link(file, file.with_name(f"copy{number}_{file.name}"))
+    given = ("data=folders", f"data.root={root}", *TINY[2:], "trainer.max_epochs=1", "hydra.run.dir=run")
+    packing = lambda: any((tmp_path / "cache").glob("kept/*.part"))  # noqa: E731
+    ended = quick(
+        "train", *given, cwd=tmp_path, signals=(signal.SIGTERM, packing), FACEATTR_CACHE=str(tmp_path / "cache")
+    )
+    assert ended.code == 143 and ended.err == "Stopped by SIGTERM\n", f"{ended}"
+    assert "give the same command again" in ended.out
+    assert not list(tmp_path.rglob("*.part")) and not (tmp_path / "run").exists()
+
+
+def test_sigterm_while_evaluating_is_recorded_and_resumed_exactly(tmp_path):
+    """The temperature is fitted anew, not on top of the one that the interrupted evaluation stored."""
+    given = (*TINY, "trainer.max_epochs=1", "evaluate.calibrate=true", "model.blocks=[[4],[4]]")
+    whole = quick("train", *given, "hydra.run.dir=whole", cwd=tmp_path)
+    assert whole.code == 0, whole.err
+    run = tmp_path / "ü=1, it's" / "run"
+    evaluated = lambda: (run / "slices_val.csv").exists()  # noqa: E731
+    where = argument("hydra.run.dir", run)
+    ended = quick("train", *given, where, cwd=tmp_path, signals=(signal.SIGTERM, evaluated))
+    record = json.loads((run / "run.json").read_text())
+    assert ended.code == 143 and ended.err == "Stopped by SIGTERM\n", f"{ended}"
+    assert (record["status"], record["error"]) == ("interrupted", "Stopped by SIGTERM")
+    assert not list(run.rglob(".*.part")) and not (run / ".lock").exists() and not (run / "report.html").exists()
+    command = next(line for line in ended.out.splitlines() if line.startswith("Interrupted. To go on: "))
+    resumed = subprocess.run(
+        command.removeprefix("Interrupted. To go on: ").replace("python train.py", f"{sys.executable} {ROOT}/train.py"),
+        shell=True,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    for name in ("val_metrics.json", "test_metrics.json", "predictions_test.csv"):
+        assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+
+
+def test_a_file_that_cannot_be_written_while_evaluating_is_a_failed_run(tmp_path):
+    """A limit on the size of files stands for a full disk: the report is the largest one."""
+    given = (*TINY, "trainer.max_epochs=1", "model.blocks=[[4],[4]]", "hydra.run.dir=run")
+    ended = quick("train", *given, cwd=tmp_path, largest_file=150_000)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert ended.code == 1 and "Traceback" not in ended.err, ended.err
+    assert record["status"] == "failed" and "File too large" in record["error"]
+    assert (tmp_path / "run" / "val_metrics.json").exists() and not list((tmp_path / "run").rglob(".*.part"))
+
+
+PARENT = """
+import subprocess, sys
+from faceattr.commands.signals import end_with_parent
+end_with_parent()
+child = subprocess.Popen([sys.executable, "-c", "from faceattr.commands.signals import end_with_parent; end_with_parent(); "
+    "print('ready', flush=True); import time; time.sleep(600)"], stdout=subprocess.PIPE)
+child.stdout.readline()
+print(child.pid, flush=True)
+import time; time.sleep(600)
+"""
+
+
+def test_end_with_parent_ends_a_process_whose_parent_is_killed():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 30
+    while _runs(child):
+        assert time.monotonic() < until, "it outlives its parent"
+        time.sleep(0.05)
+
+
+def _runs(process: int) -> bool:
+    """Whether it is there, and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
