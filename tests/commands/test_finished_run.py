@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from programs import TINY, quick
+from programs import FIGURES, TINY, quick
 
 import faceattr
 from faceattr.errors import FaceattrError
 
-SMALL = (*TINY, "model.blocks=[[4],[4]]")
+SMALL = (*TINY, FIGURES, "model.blocks=[[4],[4]]")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,6 @@ def test_train_of_a_run_that_was_evaluated_only_in_part_repeats_the_evaluation(s
     record = stopped_early / "run.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "running"}))
     before = {path: data for path, data in content(stopped_early).items() if path.suffix in (".csv", ".json")}
-    before |= {path: data for path, data in content(stopped_early).items() if path.suffix == ".png"}
     faceattr.train(f"ckpt={stopped_early / 'checkpoints' / 'last.ckpt'}")
     after = content(stopped_early)
     assert json.loads(after[record])["status"] == "finished"
@@ -58,3 +57,14 @@ def test_train_goes_on_only_with_the_best_checkpoint_beside_the_last(stopped_ear
     (tmp_path / "best.ckpt").write_bytes(b"half")
     with pytest.raises(FaceattrError, match=r"best\.ckpt: truncated[\s\S]*trainer\.checkpoint=last"):
         faceattr.train(f"ckpt={alone}", "trainer.max_epochs=10", f"hydra.run.dir={tmp_path / 'run'}")
+
+
+def test_train_that_cannot_write_a_result_has_failed_and_keeps_the_results_so_far(tmp_path):
+    """A folder in the place of a file stands for a full disk."""
+    (tmp_path / "run" / "test_metrics.json").mkdir(parents=True)
+    with pytest.raises(FaceattrError, match=r"test_metrics\.json.*: Is a directory"):
+        faceattr.train(*SMALL, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["status"] == "failed" and "Is a directory" in record["error"]
+    assert json.loads((tmp_path / "run" / "val_metrics.json").read_text())["n"] > 0
+    assert not list((tmp_path / "run").rglob(".*.part"))

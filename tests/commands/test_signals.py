@@ -86,16 +86,6 @@ def test_sigterm_while_evaluating_is_recorded_and_resumed_exactly(tmp_path):
         assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_a_file_that_cannot_be_written_while_evaluating_is_a_failed_run(tmp_path):
-    """A limit on the size of files stands for a full disk: the report is the largest one."""
-    given = (*TINY, "trainer.max_epochs=1", "model.blocks=[[4],[4]]", "hydra.run.dir=run")
-    ended = quick("train", *given, cwd=tmp_path, largest_file=150_000)
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
-    assert ended.code == 1 and "Traceback" not in ended.err, ended.err
-    assert record["status"] == "failed" and "File too large" in record["error"]
-    assert (tmp_path / "run" / "val_metrics.json").exists() and not list((tmp_path / "run").rglob(".*.part"))
-
-
 PARENT = """
 import subprocess, sys
 from faceattr.commands.signals import end_with_parent
