@@ -91,8 +91,7 @@ def check_best(ckpt: str) -> None:
         checkpoint.read(Path(ckpt).parent / "best.ckpt")
     except FaceattrError as error:
         raise FaceattrError(
-            f"ckpt={ckpt}: its run had a best epoch, and no later one may be better. {str(error).removeprefix('ckpt=')}
-"
+            f"ckpt={ckpt}: its run had a best epoch, and no later one may be better. {str(error).removeprefix('ckpt=')}\n"
             "Put that best.ckpt there, or evaluate the last epoch: trainer.checkpoint=last"
         ) from error
 
