@@ -5,6 +5,7 @@ import resource
 import struct
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -229,6 +230,25 @@ def test_decode_accepts_unreadable_exif(tmp_path):
 def test_decode_ignores_icc_profiles(tmp_path):
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     assert (pixels(saved(tmp_path / "x.png", NOISE, icc_profile=profile)) == NOISE).all()
+
+
+def test_read_resizes_as_the_spec_says():
+    """A wide image: a red third, a green one, a blue one."""
+    image = np.zeros((20, 60, 3), np.uint8)
+    for part in range(3):
+        image[:, 20 * part : 20 * part + 20, part] = 255
+    spec = InputSpec(30, 30, "nearest", "unit")
+    stretched, cropped, boxed = (read(image, replace(spec, resize=how)) for how in ("stretch", "crop", "letterbox"))
+    assert [tuple(stretched[15, x]) for x in (5, 15, 25)] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    assert (cropped == (0, 255, 0)).all() and cropped.shape == (30, 30, 3)
+    assert (boxed[10:20] == stretched[10:20]).all() and (boxed[:10] == 114).all() and (boxed[20:] == 114).all()
+
+
+@pytest.mark.parametrize("how", ["stretch", "crop", "letterbox"])
+def test_read_resizes_an_image_of_the_inputs_shape_alike(how):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    spec = InputSpec(20, 30, "bilinear", "unit")
+    assert np.array_equal(read(image, replace(spec, resize=how)), read(image, spec))
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tif", "avif"])

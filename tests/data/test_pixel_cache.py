@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,12 +91,13 @@ def test_a_changed_image_a_new_order_or_another_spec_make_a_new_pack(photos):
     assert (whole(resized) == one_by_one(photos)).all()
     turned, _ = pack(photos[::-1], SPEC, mode="disk", workers=1)
     assert (whole(turned) == one_by_one(photos[::-1])).all()
-    for spec in (InputSpec(6, 8, "bilinear", "unit"), InputSpec(8, 6, "nearest", "unit")):
+    others = InputSpec(6, 8, "bilinear", "unit"), InputSpec(8, 6, "nearest", "unit"), replace(SPEC, resize="crop")
+    for spec in others:
         other, _ = pack(photos, spec, mode="disk", workers=1)
         assert (whole(other) == one_by_one(photos, spec)).all()
-    assert len(packs()) == 7
+    assert len(packs()) == 8
     pack(photos, InputSpec(8, 6, "bilinear", "imagenet"), mode="disk", workers=1)  # scaling comes after the pixels
-    assert len(packs()) == 7
+    assert len(packs()) == 8
 
 
 def test_all_modes_give_the_same_pixels_and_bad_rows(photos):

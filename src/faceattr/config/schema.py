@@ -116,8 +116,19 @@ class Model:
     image_size: Annotated[list[int], Key("Height and width of the input in pixels.", minimum=1, maximum=4096)] = MISSING
     interpolation: Annotated[
         str,
-        Key("How images are resized to image_size.", choices=("nearest", "bilinear", "bicubic", "lanczos")),
+        Key(
+            "How pixels are interpolated when images are resized.",
+            choices=("nearest", "bilinear", "bicubic", "lanczos"),
+        ),
     ] = "bilinear"
+    resize: Annotated[
+        str,
+        Key(
+            "How whole images of another shape than image_size come to it. stretch: each axis by itself; letterbox: as a whole, "
+            "with grey bars; crop: the largest part of that shape around the centre.",
+            choices=("stretch", "letterbox", "crop"),
+        ),
+    ] = "stretch"
     scaling: Annotated[
         Any,
         Key(

@@ -1,4 +1,4 @@
-"""Decodes image files to pixels (upright RGB, uint8) of the size that a network takes; and the input scalings."""
+"""Decodes image files to pixels (upright RGB, uint8) of the size that a network takes."""
 
 import os
 import warnings
@@ -7,55 +7,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from faceattr.config.schema import Faces, Model
-from faceattr.config.validate import check_mean_and_std
 from faceattr.data import image_checks
 from faceattr.data.array_cache import RowArray
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.image_files import FORMATS
-from faceattr.errors import FaceattrError
+from faceattr.data.scaling import Scaling, scaling_of
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is an error; Pillow's is a warning
 MAX_PIXELS = 64_000_000
 """Larger images are refused before they are decoded: a few kilobytes can decompress to gigabytes."""
-
-SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
-    "imagenet": ((0.485 * 255, 0.456 * 255, 0.406 * 255), (0.229 * 255, 0.224 * 255, 0.225 * 255)),
-    "caffe": ((123.68, 116.779, 103.939), (1.0, 1.0, 1.0)),
-    "half": ((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),
-}
-"""(mean, std) of each channel, RGB, on the scale 0–255. `caffe` is the input of Keras's VGG16, but in RGB order: if weights
-are for BGR, reversing the input channels of their first conv gives the same function."""
-
-Scaling = str | tuple[tuple[float, ...], tuple[float, ...]]
-"""A name in SCALINGS; `auto`; or (mean, std) of each channel on the scale 0–1."""
-
-
-def scaling_of(value: Any) -> Scaling:
-    """`model.scaling`, a name or [mean, std], as an InputSpec has it. Raises FaceattrError: an invalid list."""
-    if not isinstance(value, list | tuple):
-        return str(value)
-    parts = [list(part) if isinstance(part, list | tuple) else part for part in value]
-    check_mean_and_std(parts)
-    mean, std = (tuple(map(float, part)) if isinstance(part, list) else (float(part),) * 3 for part in parts)
-    return mean, std
-
-
-def mean_and_std(scaling: Scaling) -> np.ndarray:
-    """[2, 3]: mean and standard deviation of each channel, RGB, on the scale 0–255. Raises FaceattrError: an unknown name."""
-    if isinstance(scaling, str) and scaling not in SCALINGS:
-        raise FaceattrError(f"model.scaling={scaling} is no scaling: {', '.join(SCALINGS)}, or [mean, std].")
-    return np.array(SCALINGS[scaling]) if isinstance(scaling, str) else 255 * np.array(scaling)
-
 
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -72,19 +40,21 @@ TRANSPOSES = {
 @dataclass(frozen=True)
 class InputSpec:
     """The input of a network: size in pixels, `interpolation` (a Pillow name), `scaling` (see `mean_and_std`; `auto` until the
-    weights are known), and how faces are cropped."""
+    weights are known), how faces are cropped, and how whole images are resized (`model.resize`)."""
 
     height: int
     width: int
     interpolation: str
     scaling: Scaling
     faces: FaceRecipe = WHOLE_IMAGE
+    resize: str = "stretch"
 
     @classmethod
     def from_config(cls, model: Model, faces: Faces) -> "InputSpec":
         """Of the keys that every model shares, and the group `faces`."""
         height, width = model.image_size
-        return cls(height, width, model.interpolation, scaling_of(model.scaling), FaceRecipe.from_config(faces))
+        recipe, scaling = FaceRecipe.from_config(faces), scaling_of(model.scaling)
+        return cls(height, width, model.interpolation, scaling, recipe, model.resize)
 
 
 class UnreadableImage(Exception):
@@ -200,9 +170,23 @@ def read(source: ImageLike, spec: InputSpec, face: Face | None = None) -> np.nda
     image = decode(source)
     if face is not None:
         return crop(np.asarray(image), face, spec.faces, (spec.height, spec.width), interpolation=spec.interpolation)
-    if image.size != (spec.width, spec.height):
-        image = image.resize((spec.width, spec.height), Image.Resampling[spec.interpolation.upper()])
-    return np.asarray(image)
+    return np.asarray(_resized(image, spec))
+
+
+BARS = (114, 114, 114)
+"""Colour of the bars that letterboxing adds: the grey that is usual for it."""
+
+
+def _resized(image: Image.Image, spec: InputSpec) -> Image.Image:
+    """The whole image at the network's input size, as `spec.resize` says; one of that shape is the same by all three."""
+    size, method = (spec.width, spec.height), Image.Resampling[spec.interpolation.upper()]
+    if image.size == size:
+        return image
+    if spec.resize == "crop":
+        return ImageOps.fit(image, size, method)
+    if spec.resize == "letterbox":
+        return ImageOps.pad(image, size, method, color=BARS)
+    return image.resize(size, method)
 
 
 def read_many(

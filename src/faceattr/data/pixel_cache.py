@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,8 @@ def pack(
 
 def key(paths: list[str], spec: InputSpec) -> str:
     """Changes with the input spec, how faces are cropped, the order of the images, and the size or date of any file."""
-    recipe = [asdict(spec.faces)] if spec.faces.active else []
+    recipe: list[Any] = [asdict(spec.faces)] if spec.faces.active else []
+    recipe += [] if spec.resize == "stretch" else [spec.resize]
     digest = hashlib.sha256(json.dumps([FORMAT, spec.height, spec.width, spec.interpolation, *recipe]).encode())
     digest.update(file_identities(paths))
     return digest.hexdigest()[:24]

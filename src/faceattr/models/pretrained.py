@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from faceattr.data.decode import SCALINGS, Scaling, mean_and_std, scaling_of
+from faceattr.data.scaling import SCALINGS, Scaling, mean_and_std, scaling_of
 from faceattr.errors import FaceattrError
 from faceattr.models.network import Network
 from faceattr.models.timm_backbone import timm_backbone

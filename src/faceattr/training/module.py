@@ -16,7 +16,8 @@ from torch import Tensor
 from faceattr.config.schema import Augment
 from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
-from faceattr.data.decode import InputSpec, mean_and_std
+from faceattr.data.decode import InputSpec
+from faceattr.data.scaling import mean_and_std
 from faceattr.errors import FaceattrError
 from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam
