@@ -1,5 +1,7 @@
 """The evaluation of a split: computed without a folder, then written from what is in memory."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from composing import compose_config
@@ -39,3 +41,23 @@ def test_draw_split_shows_packed_pixels_and_a_failed_gallery_does_not_lose_the_e
     with pytest.raises(IsADirectoryError):
         draw_split(result, data, tmp_path, title="run")
     assert (tmp_path / "val_metrics.json").exists() and (tmp_path / "predictions_val.csv").exists()
+
+
+def test_a_column_with_infinite_numbers_and_a_failing_chart_cost_nothing_else(tmp_path, caplog):
+    """A chart that fails is one warning; a table with odd further columns is evaluated."""
+    root = sample.write("csv", tmp_path / "data", n=40, image_size=32)
+    cfg = compose_config("data=csv", f"data.root={root}", "data.pack=ram", "model.image_size=[32,32]", "trainer=cpu")
+    table = read_table(cfg).assign(score=[float("-inf"), *range(39)])
+    task = Task.from_config(table.attrs["classes"], ordinal=False, loss="auto")
+    data = create_data(cfg, table)
+    result = evaluate_split(
+        create_classifier(cfg, task), data, "train", trainer_settings(cfg), evaluation_settings(cfg)
+    )
+    assert {"true_class", "score"} <= set(result.slices["column"])
+    broken = replace(result, predictions=result.predictions.drop(columns="predicted"))
+    write_split(broken, tmp_path)
+    draw_split(broken, data, tmp_path, title="run")
+    assert [r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [
+        "gallery_train.png is missing: KeyError: 'predicted'"
+    ]
+    assert (tmp_path / "confusion_train.png").exists()

@@ -72,3 +72,12 @@ def test_threshold_reaches_the_requested_precision_or_recall():
     assert found == {"threshold": 0.6, "precision_at_threshold": 0.6, "recall_at_threshold": 1.0}
     assert calibration.threshold(scores, np.array([0, 1, 0, 0, 0, 0], bool), precision=0.9) is None
     assert calibration.threshold(scores, np.zeros(6, bool), recall=0.5) is None
+
+
+def test_most_certain_is_the_accuracy_of_the_first_and_of_the_rest():
+    positive = np.linspace(0.6, 0.99, 200)
+    probabilities = np.stack((1 - positive, positive), 1)
+    truth = np.ones(200, int)
+    truth[-10:-4] = 0  # six of the ten most certain are wrong
+    assert calibration.most_certain(probabilities, truth) == (0.4, 1.0, 10)
+    assert calibration.most_certain(probabilities[:199], truth[:199]) is None

@@ -26,12 +26,34 @@ def of(correct: np.ndarray, **columns: object) -> pd.DataFrame:
 
 
 def test_cuts_of_takes_columns_of_few_values_and_quarters_numbers():
-    rows = pd.DataFrame({"path": "x", "label": "y", "split": "val", "group": range(100), "age": range(100)})
+    rows = pd.DataFrame(
+        {"path": "x", "label": "y", "split": "val", "group": range(100), "age": [n // 2 for n in range(100)]}
+    )
     rows = rows.assign(glasses=["yes", "no"] * 50, name=[f"n{i}" for i in range(100)], same=1, young=[True, False] * 50)
     cuts = slices.cuts_of(rows, None)
     assert set(cuts) == {"age", "glasses", "young"}
-    assert cuts["age"].value_counts().to_dict() == {"0 to 24": 25, "25 to 49": 25, "50 to 74": 25, "75 to 99": 25}
+    assert cuts["age"].value_counts().to_dict() == {"0 to 12": 26, "13 to 24": 24, "25 to 37": 26, "38 to 49": 24}
     assert set(slices.cuts_of(rows, ["glasses"])) == {"glasses"}
+
+
+def test_cuts_of_begins_with_the_true_class():
+    rows = pd.DataFrame({"label": ["a", "b"] * 20, "glasses": ["yes", "no", "no", "yes"] * 10})
+    assert list(slices.cuts_of(rows, None)) == ["true_class", "glasses"]
+    assert list(slices.cuts_of(rows, ["glasses"])) == ["glasses"]
+    assert slices.cuts_of(rows, ["true_class"])["true_class"].tolist() == rows["label"].tolist()
+
+
+def test_cuts_of_leaves_out_row_numbers_and_the_label_itself():
+    labels = ["female", "male"] * 20
+    rows = pd.DataFrame({"label": labels, "Unnamed: 0": range(40), "Gender": [name[0].upper() for name in labels]})
+    assert list(slices.cuts_of(rows, None)) == ["true_class"]
+    assert list(slices.cuts_of(rows, ["Gender", "Unnamed: 0"])) == ["Gender", "Unnamed: 0"]
+
+
+def test_cuts_of_takes_infinite_numbers_as_missing(caplog):
+    score = [float(n) for n in range(96)] + [np.inf, -np.inf, np.nan, -np.inf]
+    cut = slices.cuts_of(pd.DataFrame({"score": score}), None)["score"]
+    assert cut.isna().sum() == 4 and cut.nunique() == 4 and not caplog.records
 
 
 def test_slices_leave_missing_values_out_of_slice_and_rest():

@@ -160,6 +160,16 @@ def test_svg_has_unique_ids_a_label_and_no_style():
     assert not re.search(r"<style|<metadata|<\?xml|http", one)
 
 
+def test_svg_that_fails_is_a_warning_and_a_sentence(caplog):
+    def draw(file):
+        raise ZeroDivisionError("no images")
+
+    assert "could not be drawn" in charts.svg(draw, "val-roc", "roc")
+    assert [record.getMessage() for record in caplog.records] == [
+        "The chart val-roc is missing: ZeroDivisionError: no images"
+    ]
+
+
 def test_threshold_curves_name_their_classes_and_the_chosen_threshold(tmp_path):
     x = np.array([0, 0.5, 1])
     curves = [

@@ -60,3 +60,15 @@ def test_describe_leakage_gives_both_accuracies():
     text = "Leakage, accuracy: copy 0.900 (0.800–0.950, n = 1,200); none 0.700 (0.800–0.950, n = 1,200)"
     assert sentences.describe_leakage(table) == text
     assert sentences.describe_leakage(pd.DataFrame()).endswith("do not differ in it")
+
+
+def test_describe_metrics_gives_balanced_accuracy_where_classes_are_uneven():
+    even = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "n": 100, "balanced_accuracy": 0.7}
+    assert "balanced" not in sentences.describe_metrics(even | {"n_female": 55, "n_male": 45})
+    text = sentences.describe_metrics(even | {"n_female": 20, "n_male": 80})
+    assert text.endswith(", balanced accuracy 0.700 (always male: accuracy 0.800, balanced 0.500)")
+
+
+def test_describe_certain_warns_where_the_most_certain_are_wrong_more_often():
+    assert "misleads" in sentences.describe_certain(0.8, 0.9, 50)
+    assert "misleads" not in sentences.describe_certain(0.9, 0.8, 50)

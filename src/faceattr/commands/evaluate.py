@@ -28,7 +28,7 @@ from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.load import ModelClasses
-from faceattr.errors import FaceattrError
+from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
 from faceattr.metrics import intervals, slices
 from faceattr.report import page, sentences
@@ -74,9 +74,9 @@ def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
     evaluation = evaluate_checkpoint(cfg, own_data=hydra.choices.data == "from_checkpoint", images=full)
     write_evaluation(evaluation, folder)
     if full:
-        log.info("Report: %s", write_report(evaluation, cfg.ckpt, folder, command))
-    else:
-        log.info("Results: %s", folder)
+        with optional("report.html"):
+            log.info("Report: %s", write_report(evaluation, cfg.ckpt, folder, _data_name(cfg), command))
+    log.info("Results: %s", folder)
     return dict(evaluation.result.metrics)
 
 
@@ -137,7 +137,13 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         write_csv(folder / "disagreements.csv", comparison.disagreements)
 
 
-def write_report(evaluation: Evaluation, ckpt: str, folder: Path, command: str | None = None) -> Path:
+def _data_name(cfg: DictConfig) -> str:
+    """The data that are evaluated, by the option and the folder; empty: those of the checkpoint's own run."""
+    option = HydraConfig.get().runtime.choices.data
+    return "" if option == "from_checkpoint" else f"{option} {Path(str(cfg.data.get('root') or '')).name}".strip()
+
+
+def write_report(evaluation: Evaluation, ckpt: str, folder: Path, data_name: str, command: str | None) -> Path:
     """report.html and the pictures of an evaluation, in the folder of its numbers; returns the report."""
     data, result, description = evaluation.data, evaluation.result, evaluation.description
     config, comparison = description["config"], evaluation.comparison
@@ -146,10 +152,11 @@ def write_report(evaluation: Evaluation, ckpt: str, folder: Path, command: str |
         draw_split(comparison.result, comparison.data, folder / "compared", title=config["name"])
     known = {key: description.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
     about = {"name": config["name"], "ckpt": ckpt, **describe_machine(command), **known, "leakage": evaluation.audit}
+    about |= {"data": data_name} if data_name else {}
     about |= {"faces": data.found_faces.counts} if data.found_faces else {}
     return page.write(
         folder,
-        title=f"{config['name']}, evaluated",
+        title=f"{config['name']} evaluated on {data_name or 'its own data'}: {result.images}",
         metadata=about,
         config=OmegaConf.to_yaml(OmegaConf.create(config)),
         results=[result],

@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Callback
 from faceattr.config.schema import Evaluation, Trainer
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
-from faceattr.errors import FaceattrError
+from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
 from faceattr.metrics import accuracy, breakdown, calibration, evaluation, slices
 from faceattr.models.task import Task
@@ -62,16 +62,19 @@ def evaluate_split(
         metrics["published_map"] = accuracy.published_map(scores, truth)
     metrics |= _calibration(model, scores, truth, options, split)
     predictions = _with_truth(to_frame(rows["path"], model.task, scores), rows, model.task)
-    found = _slices(model.task, data, split, options, scores, truth)
+    found = pd.DataFrame()
+    with optional("The table of slices"):
+        found = _slices(model.task, data, split, options, scores, truth)
     return SplitResult(split, model.task, metrics, scores.numpy(), truth.numpy(), found, predictions)
 
 
 def explain_images(result: SplitResult, model: Classifier, data: FaceData) -> SplitResult:
     """The result with images that Grad-CAM explains."""
-    paths = result.predictions["path"].tolist()
-    pixels = _pixels(data, result.split)
-    tiles = image_grid.tiles(result.task.classes, result.scores, result.truth, paths, pixels, model.explain)
-    return replace(result, tiles=tiles)
+    paths, pixels = result.predictions["path"].tolist(), _pixels(data, result.split)
+    with optional("Grad-CAM of images"):
+        tiles = image_grid.tiles(result.task.classes, result.scores, result.truth, paths, pixels, model.explain)
+        return replace(result, tiles=tiles)
+    return result
 
 
 def write_split(result: SplitResult, folder: Path) -> None:
@@ -90,10 +93,12 @@ def draw_split(result: SplitResult, data: FaceData, folder: Path, *, title: str)
     split, task = result.split, result.task
     title = f"{title}: {split} images"
     if not task.multilabel:
-        counts = breakdown.confusion(task, torch.from_numpy(result.scores), torch.from_numpy(result.truth))
-        charts.confusion(counts, task.classes, folder / f"confusion_{split}.png", title=title)
-    pixels = _pixels(data, split)
-    image_grid.gallery(result.predictions, pixels, data.spec, folder / f"gallery_{split}.png", title=title)
+        with optional(f"confusion_{split}.png"):
+            counts = breakdown.confusion(task, torch.from_numpy(result.scores), torch.from_numpy(result.truth))
+            charts.confusion(counts, task.classes, folder / f"confusion_{split}.png", title=title)
+    with optional(f"gallery_{split}.png"):
+        pixels = _pixels(data, split)
+        image_grid.gallery(result.predictions, pixels, data.spec, folder / f"gallery_{split}.png", title=title)
 
 
 def people(rows: pd.DataFrame) -> list[str] | None:

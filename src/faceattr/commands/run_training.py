@@ -34,7 +34,7 @@ from faceattr.commands.start_weights import first_weights, resumed_weights
 from faceattr.config.instantiate import instantiate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
-from faceattr.errors import FaceattrError
+from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv
 from faceattr.metrics import registry, slices
 from faceattr.models import freezing
@@ -253,8 +253,10 @@ def _finish(
     if random:
         log.warning("WARNING: this model started from RANDOM weights. %s", random)
     if cfg.evaluate.report == "full":
-        log.info("Curves: %s", write_curves(epochs, results.epoch, folder, title=cfg.name))
-        log.info("Report: %s", write_report(cfg, data, results, epochs, record.about, leakage, folder))
+        with optional("curves.png"):
+            log.info("Curves: %s", write_curves(epochs, results.epoch, folder, title=cfg.name))
+        with optional("report.html"):
+            log.info("Report: %s", write_report(cfg, data, results, epochs, record.about, leakage, folder))
     record.write()  # the last file: only a run that has all of them is finished
     log.info("Results: %s", folder)
     return TrainedRun(folder, ckpt, {split: dict(result.metrics) for split, result in results.splits.items()})

@@ -72,6 +72,15 @@ def coverage(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"coverage": n / len(truth), "accuracy": accuracy, "confidence": confidence[n - 1]})
 
 
+def most_certain(probabilities: np.ndarray, truth: np.ndarray, share: float = 0.05) -> tuple[float, float, int] | None:
+    """Accuracy among the `share` most certain predictions, that of the rest, and the number of the first; None for under ten."""
+    n = int(share * len(truth))
+    if n < 10:
+        return None
+    correct = (probabilities.argmax(1) == truth)[np.argsort(-probabilities.max(1), kind="stable")]
+    return float(correct[:n].mean()), float(correct[n:].mean()), n
+
+
 def threshold(
     scores: np.ndarray, positive: np.ndarray, *, precision: float | None = None, recall: float | None = None
 ) -> dict[str, float] | None:

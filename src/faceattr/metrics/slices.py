@@ -10,7 +10,7 @@ import torch
 
 from faceattr.data.decode import UnreadableImage, open_image
 from faceattr.data.table import CONTRACT
-from faceattr.errors import FaceattrError
+from faceattr.errors import FaceattrError, optional
 from faceattr.metrics import breakdown, evaluation
 from faceattr.metrics.accuracy import ACCURACY, accuracy
 from faceattr.metrics.predictions import problems
@@ -22,24 +22,53 @@ LEAST = 30
 """Images; a smaller slice is listed last and not compared."""
 MEASURED = ("brightness", "sharpness", "file_pixels")
 """What is measured on the images and is used like a column."""
+TRUE_CLASS = "true_class"
+"""The label, used like a column: is one class predicted worse than the others?"""
 
 
 def check(table: pd.DataFrame, requested: Sequence[str] | None) -> None:
     """Raises FaceattrError where `evaluate.slices` names an unknown column, before anything is computed."""
     present = [*(str(name) for name in table if name not in CONTRACT), *MEASURED]
+    present += [TRUE_CLASS] if "label" in table else []
     if unknown := [name for name in requested or () if name not in present]:
         raise FaceattrError(f"evaluate.slices: no column {', '.join(unknown)}. There are: {', '.join(present)}")
 
 
 def cuts_of(rows: pd.DataFrame, requested: Sequence[str] | None) -> dict[str, pd.Series]:
-    """The values [N] that cut the images, as text (None: in no slice), by column: the `requested` ones, or all. A column with one
-    value only, or with more than `VALUES` that are not numbers, is left out."""
-    names = [str(name) for name in rows if name not in CONTRACT] if requested is None else requested
-    cuts = {name: _cut(rows[name]) for name in names}
-    return {name: cut for name, cut in cuts.items() if cut is not None}
+    """The values [N] that cut the images, as text (None: in no slice), by column: the `requested` ones, or all.
+
+    Of all, the true class comes first; columns that number the images or repeat the label are left out. A column with one
+    value only, or with more than `VALUES` that are not numbers, never cuts.
+    """
+    names = requested
+    if names is None:
+        further = [str(name) for name in rows if name not in CONTRACT]
+        names = [name for name in further if not (_numbers_images(rows[name]) or _repeats_label(rows, name))]
+        names = [TRUE_CLASS, *names] if "label" in rows else names
+    cuts: dict[str, pd.Series] = {}
+    for name in names:
+        with optional(f"The slice by {name}"):
+            cut = _cut(rows["label" if name == TRUE_CLASS and TRUE_CLASS not in rows else name])
+            cuts |= {} if cut is None else {name: cut}
+    return cuts
+
+
+def _numbers_images(column: pd.Series) -> bool:
+    """A row number or an id: whole numbers, each once."""
+    return bool(pd.api.types.is_integer_dtype(column) and len(column) > VALUES and column.is_unique)
+
+
+def _repeats_label(rows: pd.DataFrame, name: str) -> bool:
+    """The label in other words: one value for each class, and one class for each value."""
+    if "label" not in rows:
+        return False
+    pairs = rows[["label", name]].dropna().astype(str).drop_duplicates()
+    return len(pairs) > 1 and pairs["label"].is_unique and pairs[name].is_unique
 
 
 def _cut(column: pd.Series) -> pd.Series | None:
+    if pd.api.types.is_float_dtype(column):
+        column = column.where(np.isfinite(column.to_numpy(float, na_value=np.nan)))
     known = column[column.notna() & (column.astype(str) != "")]
     if known.nunique() > VALUES and pd.api.types.is_numeric_dtype(known):
         quarters = pd.qcut(known, 4, duplicates="drop")

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
+from faceattr.errors import optional
 from faceattr.files import write_atomically
 
 File = str | Path | BinaryIO
@@ -45,12 +46,15 @@ DASHES: Any = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (8, 3)), 
 def svg(draw: Callable[[BinaryIO], None], name: str, alt: str) -> Markup:
     """What `draw` saves, as an element of an HTML page: the same bytes each time, text as text, all ids start with `name`.
 
+    A chart that fails is a warning, and a sentence in its place.
     `alt` describes the chart for screen readers. `name` must be unique in the page.
     """
     file = BytesIO()
     settings: Any = {"savefig.format": "svg", "svg.fonttype": "none", "svg.hashsalt": name}
-    with matplotlib.rc_context(settings):
+    with optional(f"The chart {name}"), matplotlib.rc_context(settings):
         draw(file)
+    if not file.tell():
+        return Markup("<p>This chart could not be drawn: see the log.</p>")
     drawn = file.getvalue().decode()
     width, height = (float(side) for side in re.findall(r'viewBox="0 0 (\S+) (\S+)"', drawn)[0])
     inside = drawn[drawn.index(">", drawn.index("<svg")) + 1 :]

@@ -86,6 +86,12 @@ class SplitResult:
         n = np.bincount(self.truth, minlength=len(self.task.classes))
         return self.task.classes[int(n.argmax())], float(n.max() / n.sum())
 
+    @property
+    def uneven_text(self) -> str:
+        """Where classes are uneven: balanced accuracy, as a sentence."""
+        text = sentences.describe_uneven(self.metrics).removeprefix(", ")
+        return f"{text[0].upper()}{text[1:]}." if text else ""
+
     @cached_property
     def attributes(self) -> list[Row]:
         """Multilabel: the accuracy of each attribute, worst first."""
@@ -222,6 +228,8 @@ class SplitResult:
         of_half = (
             f"Accuracy on all: {accuracy:.1%}; on the most certain {half['coverage']:.0%}: {half['accuracy']:.1%}."
         )
+        if certain := calibration.most_certain(scores, truth):
+            of_half += f" {sentences.describe_certain(*certain)}."
         return [
             self._panel("reliability_diagram", partial(charts.reliability_diagram, bins=bins, ece=ece), caption),
             self._panel("coverage", partial(charts.coverage, shares=shares), of_half),

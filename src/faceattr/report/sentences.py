@@ -18,6 +18,7 @@ def describe_metrics(metrics: Mapping[str, Any]) -> str:
         f"{'mean ' if multilabel else ''}accuracy {metrics['accuracy']:.3f} "
         f"(95% {metrics['accuracy_low']:.3f}–{metrics['accuracy_high']:.3f}, n = {metrics['n']:,})"
     )
+    text += describe_uneven(metrics)
     if metrics.get("average_precision") is None:
         return text
     mean = " (mean of attributes)" if multilabel else " (macro)"
@@ -26,6 +27,29 @@ def describe_metrics(metrics: Mapping[str, Any]) -> str:
     if metrics.get("average_precision_low") is not None:
         text += f" ({metrics['average_precision_low']:.3f}–{metrics['average_precision_high']:.3f})"
     return text
+
+
+def describe_uneven(metrics: Mapping[str, Any]) -> str:
+    """Where one class has half as many images again as another: balanced accuracy, and what always predicting the most frequent
+    class gives; else nothing."""
+    present = {key[2:]: n for key, n in metrics.items() if key.startswith("n_") and n}
+    if (
+        metrics.get("balanced_accuracy") is None
+        or len(present) < 2
+        or max(present.values()) < 1.5 * min(present.values())
+    ):
+        return ""
+    most, always = max(present, key=present.__getitem__), max(present.values()) / sum(present.values())
+    return (
+        f", balanced accuracy {metrics['balanced_accuracy']:.3f} "
+        f"(always {most}: accuracy {always:.3f}, balanced {1 / len(present):.3f})"
+    )
+
+
+def describe_certain(certain: float, rest: float, n: int) -> str:
+    """Accuracy among the most certain predictions, and a warning where it is lower than among the rest."""
+    text = f"Accuracy among the {n:,} most certain predictions: {certain:.1%}; among the rest: {rest:.1%}"
+    return f"{text}. Certainty misleads here: do not trust a prediction for its probability" if certain < rest else text
 
 
 def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
