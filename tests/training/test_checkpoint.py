@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from faceattr.config.schema import Faces
+from faceattr.data.faces.detector_file import SHA256
 from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint
 from faceattr.training.checkpoint import AtomicCheckpointIO, read, read_description, upgrade
@@ -151,6 +153,30 @@ def test_what_cannot_be_read_gets_one_clear_line(tmp_path, what, message):
 def test_the_former_file_format_of_torch_is_read(tmp_path):
     torch.save(content(), tmp_path / "x.ckpt", _use_new_zipfile_serialization=False)
     assert read_description(tmp_path / "x.ckpt") == DESCRIBED
+
+
+@pytest.mark.parametrize(
+    ("faces", "detector", "message"),
+    [
+        ({"mode": "align"}, "0123abcd", "found by a detector with SHA-256 0123abcd; this version has 8f2383e4"),
+        ({"mode": "align"}, "", "found by a detector with SHA-256 unknown"),
+        ({"mode": "sideways"}, "", r"faces\.mode=sideways: choose one of none, square, align"),
+        ({"margin": -3}, "", r"faces\.margin=-3"),
+        ({"angle": 3}, "", r"faces\.angle: no such key"),
+    ],
+)
+def test_load_refuses_faces_that_this_version_cannot_crop(tmp_path, faces, detector, message):
+    described = DESCRIBED | {"config": DESCRIBED["config"] | {"faces": faces}, "detector": detector}
+    with pytest.raises(FaceattrError, match=message) as caught:
+        checkpoint.input_faces(described, "ckpt=x")
+    assert str(caught.value).startswith("ckpt=x: ")
+
+
+def test_input_faces_of_older_checkpoints_are_whole_images():
+    older = upgrade({"format": 2, "config": {}, "classes": ["woman", "man"]})
+    assert checkpoint.input_faces(older, "ckpt=x") == Faces()
+    described = {"config": {"faces": {"mode": "square", "margin": 0.1}}, "detector": SHA256}
+    assert checkpoint.input_faces(described, "ckpt=x") == Faces(mode="square", margin=0.1)
 
 
 def test_upgrade_maps_the_targets_of_format_1():

@@ -104,6 +104,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     elif split != "all":  # decode only the images that are evaluated
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
     data = create_data(cfg, prepared, _input_spec(cfg, model.spec))
+    rival_data = _data_of_rival(cfg, rival, model, prepared, data) if rival else None
     trainer = trainer_settings(cfg)
     if options.calibrate:
         model.temperature = 1.0
@@ -115,7 +116,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     result = evaluate_split(model, data, split, trainer, options, published_map=published_map)
     result = explain_images(result, model, data) if images else result
     log.info("%s %s", split.capitalize(), sentences.describe_metrics(result.metrics))
-    comparison = _compare(cfg, rival, prepared, data, result, images=images) if rival else None
+    comparison = _compare(cfg, rival, rival_data, data, result, images=images) if rival and rival_data else None
     return Evaluation(model, description, data, result, audit, comparison)
 
 
@@ -219,11 +220,26 @@ def _load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any])
     return rival
 
 
+def _data_of_rival(
+    cfg: DictConfig, rival: Classifier, model: Classifier, prepared: pd.DataFrame, data: FaceData
+) -> FaceData:
+    """The images as the second model takes them: its own crops, or those of the command line where it asks for others. `data`
+    loses the images that the second model's data lack, such as those without a face."""
+    spec = (
+        _input_spec(cfg, rival.spec) if FaceRecipe.from_config(faces_settings(cfg)) != model.spec.faces else rival.spec
+    )
+    same = create_data(cfg, table.with_classes(prepared, list(rival.task.classes)), spec)
+    missing = np.flatnonzero(~data.table["path"].isin(same.table["path"]))
+    if len(missing):
+        log.warning("Left out %d images that the model in compare=… does not take (faces.on_none)", len(missing))
+        data.leave_out(missing)
+    return same
+
+
 def _compare(
-    cfg: DictConfig, rival: Classifier, prepared: pd.DataFrame, data: FaceData, first: SplitResult, *, images: bool
+    cfg: DictConfig, rival: Classifier, same: FaceData, data: FaceData, first: SplitResult, *, images: bool
 ) -> Comparison:
     """Evaluate `rival` on the same images as `first`, and compare the accuracies of the two models."""
-    same = create_data(cfg, table.with_classes(prepared, list(rival.task.classes)), rival.spec)
     same.leave_out(np.flatnonzero(~same.table["path"].isin(data.table["path"])))  # as `data` was audited
     if "in_train" in data.table:
         same.table["in_train"] = data.table["in_train"]

@@ -170,7 +170,7 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
         raise FaceattrError(f"{misfit} {error}") from error
     finetune = group_settings(config["finetune"], Finetune)
     policy = Policy.parse(finetune.train_from, finetune.lr_decay, network.stage_names)
-    spec = InputSpec.from_config(group_settings(config["model"], Model), _faces(description, f"ckpt={path}"))
+    spec = InputSpec.from_config(group_settings(config["model"], Model), input_faces(description, f"ckpt={path}"))
     classifier = Classifier(network, task, spec, policy, seed=config["seed"])
     try:
         classifier.load_state_dict(content["state_dict"])
@@ -186,7 +186,7 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     return classifier.eval(), description
 
 
-def _faces(description: dict[str, Any], source: str) -> Faces:
+def input_faces(description: dict[str, Any], source: str) -> Faces:
     """The group `faces` of the stored config. Raises FaceattrError: no valid one, or faces found by a detector that is not ours."""
     try:
         faces = Faces(**validate_settings(description["config"].get("faces") or {}, "faces", Faces))

@@ -13,7 +13,8 @@ from faceattr.errors import FaceattrError
 SCALES = (320, 640, 160)
 """Length of the image's longer side, in pixels, at which faces are looked for until one is found."""
 FURTHER_SCALES = (640, 1280, 2560)
-"""Then, where nothing is found or every face is wanted: larger ones for small faces, as far as the image has the pixels."""
+"""Then larger ones for smaller faces, up to twice the image's own size; all of them where every face is wanted or none was
+found, else the first."""
 BORDERS = (0.0, 0.25, 0.5)
 """Width of the border that is added where nothing is found, as a share of the image's sides: the detector misses faces
 that fill the image."""
@@ -62,10 +63,9 @@ class Detector:
         if max(image.shape) > FURTHER_SCALES[-1]:  # once, not for each scale
             image = _scaled(image, FURTHER_SCALES[-1])
         found = self._largest(image, (width, height))
-        if every or not found:
-            for scale in FURTHER_SCALES:
-                more = self._at_scale(image, scale, 0.0, (width, height)) if scale <= max(640, *image.shape) else []
-                found += [face for face in more if all(_overlap(face, other) < SAME_FACE for other in found)]
+        for scale in FURTHER_SCALES if every or not found else FURTHER_SCALES[:1]:
+            more = self._at_scale(image, scale, 0.0, (width, height)) if scale <= 2 * max(image.shape) else []
+            found += [face for face in more if all(_overlap(face, other) < SAME_FACE for other in found)]
         return sorted(found, key=lambda face: -face.width * face.height)
 
     def _largest(self, image: np.ndarray, size: tuple[int, int]) -> list[Face]:
