@@ -31,12 +31,17 @@ from PIL import Image
 from faceattr.commands.in_process import call
 from faceattr.config.command_line import argument
 from faceattr.config.instantiate import group_settings
-from faceattr.config.schema import Trainer
-from faceattr.data.decode import ImageLike
+from faceattr.config.schema import Faces, Trainer
+from faceattr.data.decode import ImageLike, InputSpec
+from faceattr.data.faces.detect import Detector
+from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.subjects import SubjectReader, create_detector
+from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.models.gradcam import overlay
+from faceattr.training.answers import Answered, Answers, RowFormat
 from faceattr.training.checkpoint import load as load_classifier
-from faceattr.training.inference import DecodedBatches, probabilities, to_frame
+from faceattr.training.inference import answer
 from faceattr.training.module import Classifier
 
 __all__ = ["FaceattrError", "Predictor", "Run", "evaluate", "load", "train"]
@@ -54,6 +59,7 @@ class Predictor:
     def __init__(self, model: Classifier, name: str, trainer: Trainer) -> None:
         self._model, self._name, self._trainer = model, name, trainer
         self._spec = model.spec
+        self._detectors: dict[float, Detector] = {}
 
     def __repr__(self) -> str:
         return f"Predictor({self._name}: {', '.join(self.classes)})"
@@ -68,12 +74,27 @@ class Predictor:
         """(height, width) of the network's input."""
         return self._spec.height, self._spec.width
 
-    def predict(self, images: ImageLike | Iterable[ImageLike]) -> pd.DataFrame:
-        """A row per image: `path`, `predicted`, `probability_<class>` for each class, `reason`.
+    def predict(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        *,
+        faces: str | None = None,
+        mirror: bool = False,
+        abstain: float | None = None,
+        every: float = 1.0,
+    ) -> pd.DataFrame:
+        """A row per face; a row per image where the model takes whole images. Images without an answer have a row, too.
 
-        `images` is one image or several, in any mix. `path` is the file as given, or the image's position in `images`.
-        `predicted` is a class; for attributes those above 0.5, comma-separated. `reason` says why an image cannot be read:
-        its row has no prediction. It is None for the others.
+        `images` is one image or video file or several, in any mix. Columns: `path` (the file as given, or the image's position
+        in `images`), `predicted` (a class; for attributes those above 0.5, comma-separated), `probability_<class>` for each
+        class, and `reason`: why an image has no answer, else None. Where faces are looked for: `face` (from 0 in reading order,
+        none where no face was found), its box `x`, `y`, `width`, `height` in pixels, its `score` and five points. With videos:
+        `time`, the seconds of the frame.
+
+        faces: `none` takes the images whole, `square` or `align` finds and crops faces; None is as in training.
+        mirror: each crop is judged as it is and mirrored; its probabilities are the mean.
+        abstain: below this probability `predicted` is `uncertain`.
+        every: seconds between the frames that are taken of a video.
 
         >>> model = faceattr.load("outputs/example/checkpoints/best.ckpt")
         >>> table = model.predict([np.zeros((32, 32, 3), np.uint8), "absent.jpg"])
@@ -83,26 +104,31 @@ class Predictor:
         [True, False]
         """
         given = _as_list(images)
-        scores, reasons = self._scores(given)
-        read = [position for position in range(len(given)) if position not in reasons]
         paths = [str(image) if isinstance(image, str | PathLike) else place for place, image in enumerate(given)]
-        table = to_frame(pd.Series([paths[place] for place in read], dtype=object), self._model.task, scores[read])
-        table = table.set_axis(pd.Index(read, dtype=int)).reindex(range(len(given)))
-        table["path"] = pd.Series(paths, dtype=object)
-        table["predicted"] = table["predicted"].astype(object).where(table["predicted"].notna(), None)
-        return table.assign(reason=pd.Series([reasons.get(place) for place in range(len(given))], dtype=object))
+        task, spec = self._model.task, self._spec_with(faces)
+        times = any(map(is_video, given))
+        rows = RowFormat(task.classes, task.multilabel, spec.faces.active, times, abstain, reasons=True)
+        reader = SubjectReader(given, spec, self._detector(spec.faces), every=every)
+        answered = self._answers(reader, mirror=mirror)
+        values = [rows.row(paths[subject.source], subject, scores) for subject, scores in answered]
+        table = pd.DataFrame(values, columns=rows.columns)
+        texts = dict.fromkeys(("path", "predicted", "reason"), object)
+        numbers = {name: float for name in table if name not in texts} | {"face": "Int64"} if spec.faces.active else {}
+        return table.astype(texts | numbers | dict.fromkeys(rows.probabilities, np.float32))
 
     def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
         """Float32 [N, classes]: the probability of each class, or of each attribute, in the order of `classes`.
 
-        Raises FaceattrError where an image cannot be read.
+        Of an image with several faces, the one that training would take. Raises FaceattrError where an image cannot be read,
+        or shows no face.
 
         >>> model = faceattr.load("outputs/example/checkpoints/best.ckpt")
         >>> model.predict_proba([np.zeros((32, 32, 3), np.uint8)] * 3).shape
         (3, 2)
         """
         given = _as_list(images)
-        scores, reasons = self._scores(given)
+        answered = self._answers(self._reader_of_one(given))
+        reasons = {subject.source: subject.reason for subject, scores in answered if scores is None}
         if reasons:
             first, reason = next(iter(reasons.items()))
             named = given[first] if isinstance(given[first], str | PathLike) else f"image {first}"
@@ -110,7 +136,7 @@ class Predictor:
                 f"{len(reasons)} of {len(given)} images cannot be read; the first: {named} ({reason}).\n"
                 "predict() gives such images a row with the reason."
             )
-        return scores.numpy()
+        return np.array([scores for _, scores in answered], np.float32).reshape(len(answered), len(self.classes))
 
     def explain(self, image: ImageLike, label: str | None = None) -> np.ndarray:
         """Grad-CAM: the image at the network's size, uint8 [H, W, 3], bright where the evidence for `label` lies.
@@ -125,17 +151,37 @@ class Predictor:
             raise FaceattrError(f"label={label}: no such class. Classes: {', '.join(self.classes)}")
         scores = self.predict_proba(image)
         position = int(scores[0].argmax()) if label is None else self.classes.index(label)
-        (batch,) = DecodedBatches([image], self._spec, 1)
-        pixels = batch.inputs[0].permute(1, 2, 0).numpy()
-        return overlay(pixels, self._model.explain(batch.inputs, torch.tensor([position]))[0])
+        (subject,) = self._reader_of_one([image])
+        assert subject.pixels is not None, "predict_proba has read it"
+        batch = torch.from_numpy(np.stack([subject.pixels])).permute(0, 3, 1, 2)
+        return overlay(subject.pixels, self._model.explain(batch, torch.tensor([position]))[0])
 
-    def _scores(self, images: list[ImageLike]) -> tuple[torch.Tensor, dict[int, str]]:
-        """Probabilities, float32 [N, classes], nan where an image cannot be read; and why, by position."""
-        batches = DecodedBatches(images, self._spec, BATCH_SIZE)
-        found, rows = probabilities(self._model, batches, self._trainer)
-        scores = torch.full((len(images), len(self.classes)), torch.nan)
-        scores[rows] = found
-        return scores, batches.bad
+    def _reader_of_one(self, images: list[ImageLike]) -> SubjectReader:
+        """One subject of each image, as in training."""
+        return SubjectReader(images, self._spec, self._detector(self._spec.faces), all_faces=False)
+
+    def _spec_with(self, faces: str | None) -> InputSpec:
+        if faces is None or faces == self._spec.faces.mode:
+            return self._spec
+        if faces not in ("none", "square", "align"):
+            raise FaceattrError(f"faces={faces}: choose one of none, square, align; None is as in training.")
+        return replace(self._spec, faces=FaceRecipe.from_config(Faces(mode=faces)))
+
+    def _detector(self, recipe: FaceRecipe) -> Detector | None:
+        """One for all calls."""
+        if recipe.min_score not in self._detectors and (detector := create_detector(recipe)):
+            self._detectors[recipe.min_score] = detector
+        return self._detectors.get(recipe.min_score) if recipe.active else None
+
+    def _answers(self, reader: SubjectReader, *, mirror: bool = False) -> list[Answered]:
+        """Each subject, without its pixels, and its probabilities, in order."""
+        answered: list[Answered] = []
+
+        def receive(part: list[Answered]) -> None:
+            answered.extend((replace(subject, pixels=None), scores) for subject, scores in part)
+
+        answer(self._model, Answers(reader, BATCH_SIZE, receive, mirror=mirror), self._trainer)
+        return answered
 
 
 def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:

@@ -1,8 +1,10 @@
-"""How files are written: beside the target and then renamed, so that a reader never sees half of one."""
+"""How files are written: beside the target and then renamed, or by whole rows, so that a reader never sees half of one."""
 
+import csv
+import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -44,3 +46,30 @@ def write_csv(file: Path, table: "pd.DataFrame") -> None:
     """Without the index."""
     with write_atomically(file) as stream:
         table.to_csv(stream, index=False)
+
+
+class CsvRows:
+    """A CSV file that grows by whole rows, and is valid whenever the program ends. A file of that name is replaced."""
+
+    def __init__(self, file: Path, columns: Sequence[str]) -> None:
+        self._stream = file.open("wb", buffering=0)
+        self._size = 0
+        self.write([columns])
+
+    def close(self) -> None:
+        """After it, nothing can be written."""
+        self._stream.close()
+
+    def write(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Appends the rows; None is an empty cell. Raises OSError, with none of them written, where the disk is full."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        content = text.getvalue().encode("utf-8", "surrogateescape")  # file names are bytes, and stay those
+        try:
+            left = memoryview(content)
+            while left:
+                left = left[self._stream.write(left) :]
+        except BaseException:
+            self._stream.truncate(self._size)
+            raise
+        self._size += len(content)

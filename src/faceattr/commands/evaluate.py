@@ -1,7 +1,7 @@
 """Evaluating a checkpoint, alone or compared with another one."""
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,17 @@ from faceattr.commands.evaluate_split import (
     write_split,
 )
 from faceattr.commands.leak_policy import audit_evaluation
-from faceattr.commands.settings import create_data, evaluation_settings, faces_settings, read_table, trainer_settings
+from faceattr.commands.settings import (
+    create_data,
+    evaluation_settings,
+    faces_settings,
+    read_table,
+    spec_from_checkpoint,
+    trainer_settings,
+)
 from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
-from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.load import ModelClasses
 from faceattr.errors import FaceattrError, optional
@@ -103,7 +109,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
         _warn_of_changed_data(prepared, description)
     elif split != "all":  # decode only the images that are evaluated
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
-    data = create_data(cfg, prepared, _input_spec(cfg, model.spec))
+    data = create_data(cfg, prepared, spec_from_checkpoint(cfg, model.spec))
     rival_data = _data_of_rival(cfg, rival, model, prepared, data) if rival else None
     trainer = trainer_settings(cfg)
     if options.calibrate:
@@ -169,22 +175,6 @@ def write_report(evaluation: Evaluation, ckpt: str, folder: Path, data_name: str
     )
 
 
-def _input_spec(cfg: DictConfig, spec: InputSpec) -> InputSpec:
-    """The checkpoint's input, its faces cropped as the command line says. Logs where that is not as in training."""
-    faces = FaceRecipe.from_config(faces_settings(cfg))
-    if faces != spec.faces:
-        names = [key for key, value in asdict(faces).items() if value != asdict(spec.faces)[key] and key != "detector"]
-        pairs = ", ".join(
-            f"{_key(key)}={getattr(faces, key)} ({getattr(spec.faces, key)} in training)" for key in names
-        )
-        log.warning("Faces are cropped as the command line says, not as in training: %s", pairs)
-    return replace(spec, faces=faces)
-
-
-def _key(name: str) -> str:
-    return "faces" if name == "mode" else f"faces.{name}"
-
-
 def _warn_of_changed_data(prepared: pd.DataFrame, description: dict[str, Any]) -> None:
     fingerprint = table.fingerprint(prepared)
     if fingerprint != description["fingerprint"]:
@@ -226,7 +216,9 @@ def _data_of_rival(
     """The images as the second model takes them: its own crops, or those of the command line where it asks for others. `data`
     loses the images that the second model's data lack, such as those without a face."""
     spec = (
-        _input_spec(cfg, rival.spec) if FaceRecipe.from_config(faces_settings(cfg)) != model.spec.faces else rival.spec
+        spec_from_checkpoint(cfg, rival.spec)
+        if FaceRecipe.from_config(faces_settings(cfg)) != model.spec.faces
+        else rival.spec
     )
     same = create_data(cfg, table.with_classes(prepared, list(rival.task.classes)), spec)
     missing = np.flatnonzero(~data.table["path"].isin(same.table["path"]))

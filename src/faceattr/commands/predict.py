@@ -1,22 +1,27 @@
-"""What predict.py runs: from images to a table of probabilities."""
+"""What predict.py runs: from photos and videos to a table of answers, a row for each face or picture."""
 
-import glob
 import logging
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from torch.utils.data import DataLoader
 
-from faceattr.commands.settings import trainer_settings
+from faceattr.commands.predict_input import input_files
+from faceattr.commands.predict_pictures import Pictures
+from faceattr.commands.settings import spec_from_checkpoint, trainer_settings
+from faceattr.config.instantiate import group_settings
+from faceattr.config.schema import InputTable
 from faceattr.config.validate import validate
-from faceattr.data.image_files import IMAGE_SUFFIXES, walk
-from faceattr.data.sources import csv
+from faceattr.data.subjects import NO_FACE, SubjectReader, create_detector
+from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
-from faceattr.files import write_csv
+from faceattr.files import CsvRows, write_csv
+from faceattr.training.answers import Answered, Answers, RowFormat
 from faceattr.training.checkpoint import load
-from faceattr.training.inference import DecodedBatches, probabilities, to_frame
+from faceattr.training.inference import answer
 
 log = logging.getLogger(__name__)
 
@@ -25,67 +30,82 @@ SHOWN = 20
 """So many predictions are printed; more only go to the file."""
 
 
-def image_files(source: str) -> list[str]:
-    """The images that `input` names: a file, a folder (recursive), a glob, a list (.txt), or a CSV's path column.
-
-    Raises a FaceattrError where there are none.
-    """
-    path = Path(source).expanduser()
-    if path.is_dir():
-        listing = walk(path)
-        found = [str(path / file) for file in listing.files]
-        if left_out := listing.left_out():
-            log.info("%s: left out: %s", path, left_out)
-    elif path.is_file() and path.suffix.lower() in (".txt", ".csv"):
-        names = _listed(path)
-        found = [str(p if (p := Path(name)).is_absolute() or p.exists() else path.parent / name) for name in names]
-    elif path.is_file():
-        found = [str(path)]
-    elif glob.has_magic(source):
-        found = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207
-    else:
-        raise FaceattrError(f"input={source}: there is no such file or folder.")
-    if not found:
-        raise FaceattrError(f"input={source}: no images there (looked for {', '.join(sorted(IMAGE_SUFFIXES))}).")
-    return found
-
-
-def _listed(path: Path) -> list[str]:
-    if path.suffix.lower() == ".txt":
-        return [line.strip() for line in csv.decoded(path).splitlines() if line.strip()]
-    table = csv.read(path)
-    known = ("path", "file", "filename", "image", "image_id", "id")
-    columns = [column for name in known for column in table if str(column).strip().lower() == name]
-    if not columns:
-        raise FaceattrError(
-            f"input={path}: no column named {', '.join(known)}. Columns there: {', '.join(map(str, table.columns))}"
-        )
-    return table[columns[0]][table[columns[0]] != ""].tolist()
-
-
 def predict(cfg: DictConfig) -> None:
-    """Classify the images of `input`; writes predictions.csv, and goes on past unreadable files (exit code 1 at the end)."""
+    """Answers for the photos and videos of `input`: writes predictions.csv as they come, and goes on past unreadable files
+    (exit code 1 at the end)."""
     if not cfg.input:
-        raise FaceattrError("input is not given: input=photo.jpg, a folder, a glob, a .txt list or a .csv")
+        raise FaceattrError("input is not given: input=photo.jpg, a folder, a glob, a .txt list or a table")
     cfg = validate(cfg)
-    files = image_files(cfg.input)
-    model, _ = load(cfg.ckpt)
+    model, description = load(cfg.ckpt)
+    files = input_files(cfg.input, group_settings(cfg.data, InputTable), description["config"]["data"])
+    spec = spec_from_checkpoint(cfg, model.spec)
+    detector = create_detector(spec.faces, cfg.faces.weights)
+    reader = SubjectReader(files, spec, detector, every=cfg.every, label="Predicting")
+    task, times = model.task, any(map(is_video, files))
+    rows = RowFormat(task.classes, task.multilabel, spec.faces.active, times, cfg.abstain, reasons=spec.faces.active)
     if model.temperature != 1:
         log.info(
             "Probabilities are calibrated: temperature %.3f, fitted on the run's validation images", model.temperature
         )
-    batches = DecodedBatches(files, model.spec, cfg.batch_size)
-    loader = DataLoader(batches, batch_size=None)
-    scores, rows = probabilities(model, loader, trainer_settings(cfg))
-    frame = to_frame(pd.Series(files).iloc[rows.numpy()], model.task, scores)
-    out = Path(HydraConfig.get().runtime.output_dir) / "predictions.csv"
-    write_csv(out, frame)
-    if len(frame) <= SHOWN:
-        log.info("%s", frame.to_string(index=False, float_format="%.3f"))
-    log.info("%d images → %s", len(frame), out)
-    if batches.bad:
-        bad = pd.DataFrame({"path": [files[row] for row in batches.bad], "reason": batches.bad.values()})
-        write_csv(out.with_name("bad_images.csv"), bad)
-        shown = "; ".join(f"{row.path} ({row.reason})" for row in bad.head(5).itertuples())
-        more = f", … (all in {out.with_name('bad_images.csv')})" if len(bad) > 5 else ""
-        raise FaceattrError(f"{len(bad)} of {len(files)} files could not be read: {shown}{more}")
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with Predictions(folder, files, rows, Pictures.of(folder, reader, annotated=cfg.annotate, crops=cfg.crops)) as out:
+        answer(model, Answers(reader, cfg.batch_size, out.receive, mirror=cfg.predict.mirror), trainer_settings(cfg))
+    out.log_and_check()
+
+
+class Predictions:
+    """Writes what predict.py leaves: predictions.csv as the answers come, the pictures, and bad_images.csv at the end.
+
+    Interrupted, it leaves what is done.
+    """
+
+    def __init__(self, folder: Path, files: list[str], rows: RowFormat, pictures: Pictures | None) -> None:
+        self._files, self._rows, self._pictures = files, rows, pictures
+        self._path, self._bad_path = folder / "predictions.csv", folder / "bad_images.csv"
+        self._csv = CsvRows(self._path, rows.columns)
+        self._count = self._faceless = 0
+        self._bad: dict[str, str] = {}
+        self._first: list[list[Any]] = []
+
+    def __enter__(self) -> "Predictions":
+        return self
+
+    def receive(self, answered: Iterable[Answered]) -> None:
+        """The next subjects in order. What cannot be read has a row where rows have reasons."""
+        made = []
+        for subject, scores in answered:
+            file = self._files[subject.source]
+            if subject.unreadable:
+                self._bad[file] = subject.reason
+            self._faceless += subject.reason == NO_FACE
+            if self._rows.reasons or not subject.unreadable:
+                made.append(self._rows.row(file, subject, scores))
+            if self._pictures:
+                self._pictures.add(file, subject, "" if scores is None else self._rows.words(scores))
+        self._csv.write(made)
+        self._count += len(made)
+        self._first += made[: SHOWN + 1 - len(self._first)]
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._csv.close()
+        if self._pictures:
+            self._pictures.close(finish=kind is None)
+        if self._bad:
+            write_csv(self._bad_path, pd.DataFrame({"path": self._bad.keys(), "reason": self._bad.values()}))
+        if kind is not None and self._count:
+            log.warning("Ended before all was done: %d rows are in %s", self._count, self._path)
+
+    def log_and_check(self) -> None:
+        """Says what was made. Raises FaceattrError where files could not be read."""
+        if len(self._first) <= SHOWN:
+            table = pd.DataFrame(self._first, columns=self._rows.columns)
+            columns = ("path", "time", "face", "predicted", *self._rows.probabilities, "reason")
+            table = table[[name for name in columns if name in table]]
+            log.info("%s", table.to_string(index=False, float_format="%.3f", na_rep=""))
+        if self._faceless:
+            log.info("No face was found in %d pictures", self._faceless)
+        log.info("%d %s → %s", self._count, "rows" if self._rows.reasons else "images", self._path)
+        if self._bad:
+            shown = "; ".join(f"{path} ({reason})" for path, reason in list(self._bad.items())[:5])
+            more = f", … (all in {self._bad_path})" if len(self._bad) > 5 else ""
+            raise FaceattrError(f"{len(self._bad)} of {len(self._files)} files could not be read: {shown}{more}")

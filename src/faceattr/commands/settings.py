@@ -1,7 +1,8 @@
 """From a composed config to the typed values that the lower packages take: they never see `cfg`."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ from faceattr.config.instantiate import group_settings, instantiate
 from faceattr.config.schema import Augment, Data, Evaluation, Faces, Finetune, Model, Optim, Trainer
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
+from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.load import ModelClasses, load_table
 from faceattr.errors import FaceattrError
 from faceattr.models.freezing import Policy
@@ -22,6 +24,8 @@ from faceattr.models.task import Task
 from faceattr.training.feature_cache import FeatureCache, reason_disabled
 from faceattr.training.module import Classifier, OptimizerSettings
 from faceattr.training.trainer import resolve_precision
+
+log = logging.getLogger(__name__)
 
 
 def plain(cfg: DictConfig) -> Any:
@@ -52,6 +56,22 @@ def evaluation_settings(cfg: DictConfig) -> Evaluation:
 def input_spec(cfg: DictConfig) -> InputSpec:
     """Of a training run."""
     return InputSpec.from_config(group_settings(cfg.model, Model), faces_settings(cfg))
+
+
+def spec_from_checkpoint(cfg: DictConfig, spec: InputSpec) -> InputSpec:
+    """The checkpoint's input, its faces cropped as the command line says. Logs where that is not as in training."""
+    faces = FaceRecipe.from_config(faces_settings(cfg))
+    if faces != spec.faces:
+        names = [key for key, value in asdict(faces).items() if value != asdict(spec.faces)[key] and key != "detector"]
+        pairs = ", ".join(
+            f"{_key(key)}={getattr(faces, key)} ({getattr(spec.faces, key)} in training)" for key in names
+        )
+        log.warning("Faces are cropped as the command line says, not as in training: %s", pairs)
+    return replace(spec, faces=faces)
+
+
+def _key(name: str) -> str:
+    return "faces" if name == "mode" else f"faces.{name}"
 
 
 def read_table(cfg: DictConfig, *, model_classes: ModelClasses | None = None, splits: bool = True) -> pd.DataFrame:

@@ -4,7 +4,7 @@
 """
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.groups import config_folder, groups
 from faceattr.config.key import REQUIRED, Parameter, parameters
-from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
+from faceattr.config.schema import LIBRARY, OPEN_GROUPS, OWN_GROUPS, SCHEMAS, SHARED
 from faceattr.config.validate import GIVEN_BY_CODE
 
 INTRODUCTION = """# Config reference
@@ -48,7 +48,10 @@ def reference() -> str:
         elif is_dataclass(parameter.type):
             parts += [f"### {group}", _table(rows(group, parameters(parameter.type)))]
     for command in ("evaluate", "predict"):
-        parts += [f"## Keys of `{command}`", _table(rows("", parameters(SCHEMAS[command])))]
+        keys = parameters(SCHEMAS[command])
+        own = [(group, key) for group, key in keys.items() if key.type in OWN_GROUPS]
+        listed = [*rows("", keys), *(row for group, key in own for row in rows(group, parameters(key.type)))]
+        parts += [f"## Keys of `{command}`", _table(listed)]
     parts.append(
         "`evaluate` takes the groups `data`, `faces`, `trainer` and `evaluate` too, `predict` takes `faces` and `trainer`."
     )
@@ -75,7 +78,12 @@ def help_text(command: str, config: str, overrides: Sequence[str] = (), own_fold
     search = [f"hydra.searchpath=[{folders[1].as_uri()}]"] if own_folder else []
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg: Any = OmegaConf.to_container(compose(config, [*search, *overrides]))
-    listed = {group: options for group, options in groups(*folders).items() if group in cfg or config == "train"}
+    own = {name for name, key in parameters(SCHEMAS[config]).items() if key.type in OWN_GROUPS}
+    listed = {
+        group: options
+        for group, options in groups(*folders).items()
+        if config == "train" or (group in cfg and group not in own)
+    }
     lines = [f"usage: {command} [group=option …] [key=value …]", "", "Groups and their options:"]
     for group, options in listed.items():
         lines += textwrap.wrap(f"{group + ':':<16}{' '.join(options)}", 110, subsequent_indent=" " * 16)
@@ -95,7 +103,7 @@ def _schema_rows(config: str) -> Iterator[Row]:
     keys = parameters(SCHEMAS[config])
     yield from rows("", keys)
     for group, parameter in keys.items():
-        if group in SHARED:
+        if group in SHARED and parameter.type not in OWN_GROUPS:
             yield from rows(group, parameters(SHARED[group]))
         if group in LIBRARY:
             yield from rows(group, parameters(LIBRARY[group]))
@@ -141,7 +149,7 @@ def _open_group(group: str) -> Iterator[str]:
         )
 
 
-def _table(listed: Iterator[Row]) -> str:
+def _table(listed: Iterable[Row]) -> str:
     lines = [f"| `{row.key}` | {row.type} | {_code(row.default)} | {row.values} | {row.meaning} |" for row in listed]
     return "\n".join(["| key | type | default | values | meaning |", "|---|---|---|---|---|", *lines])
 

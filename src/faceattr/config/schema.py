@@ -449,15 +449,45 @@ class Evaluate:
 
 
 @dataclass
+class Prediction:
+    """How an answer is made."""
+
+    mirror: Annotated[bool, Key("Judge each crop as it is and mirrored, and answer with the mean.")] = False
+
+
+@dataclass
+class InputTable:
+    """How `input` is read where it is a table: the keys of `data=csv`. null: as in training, else what is usual."""
+
+    root: Annotated[
+        str | None, Key("The folder that image names are relative to, if they are not beside the table.", is_path=True)
+    ] = None
+    image_column: Annotated[str | None, Key("Column of image names, with or without extension.")] = None
+    image_dir: Annotated[str | None, Key("The images' folder below data.root or beside the table.")] = None
+
+
+@dataclass
 class Predict:
     """Top level of conf/predict.yaml."""
 
     ckpt: Annotated[str | None, Key("The checkpoint to predict with.", is_path=True)] = None
-    input: Annotated[str | None, Key("An image, a folder, a glob, a list of paths (.txt, one a line), or a .csv.")] = (
-        None
-    )
+    input: Annotated[
+        str | None,
+        Key(
+            "An image or a video, a folder, a glob, a list of paths (.txt, one a line), or a table that training reads."
+        ),
+    ] = None
     batch_size: Annotated[int, Key("Images in a batch.", minimum=1, maximum=LARGEST_BATCH)] = 64
+    every: Annotated[float, Key("Seconds between the frames that are taken of a video.", above=0, maximum=86_400)] = 1.0
+    abstain: Annotated[
+        float | None,
+        Key("Below this probability the answer is `uncertain`; null: there is always an answer.", above=0, maximum=1),
+    ] = None
+    annotate: Annotated[bool, Key("Write the pictures with boxes and answers into annotated/.")] = False
+    crops: Annotated[bool, Key("Write what the network takes, a picture for each answer, into crops/.")] = False
     faces: Faces = field(default_factory=Faces)
+    predict: Prediction = field(default_factory=Prediction)
+    data: InputTable = field(default_factory=InputTable)
     trainer: Trainer = field(default_factory=Trainer)
 
 
@@ -467,6 +497,8 @@ SHARED: dict[str, Any] = {"data": Data, "model": Model, "optim": Optim}
 LIBRARY: dict[str, Any] = {"optim": TorchOptimizer, "logger": Logger}
 """Keys of functions that are not ours: used where a function has a parameter of that name."""
 OPEN_GROUPS = ("data", "model", "optim", "logger")
+OWN_GROUPS = (Prediction, InputTable)
+"""Keys of one command that stand together, without options in conf/."""
 
 
 def register() -> None:

@@ -36,8 +36,14 @@ def validate(cfg: DictConfig) -> DictConfig:
     if missing:
         raise FaceattrError(f"Required and not given: {', '.join(missing)}. Give it as {missing[0]}=…")
     node: Any = OmegaConf.to_container(cfg, resolve=True)
-    top_level = {name: key for schema in SCHEMAS.values() for name, key in parameters(schema).items()}
-    return OmegaConf.create(_checked_node(node, "", top_level))
+    return OmegaConf.create(_checked_node(node, "", _top_level(cfg)))
+
+
+def _top_level(cfg: DictConfig) -> dict[str, Parameter]:
+    """The keys of the command that `cfg` was composed for; of every command, where that is not known."""
+    schema = OmegaConf.get_type(cfg)
+    schemas = [schema] if schema in SCHEMAS.values() else SCHEMAS.values()
+    return {name: key for schema in schemas for name, key in parameters(schema).items()}
 
 
 def validate_group(node: Mapping[str, Any], group: str) -> dict[str, Any]:
@@ -74,10 +80,10 @@ def _checked_node(
         if name not in keys and not others:
             raise FaceattrError(unknown_key(full, list(keys)))
         parameter = keys.get(name, Parameter(Any, None, Key()))
-        if full in OPEN_GROUPS:
-            checked[name] = validate_group(value or {}, full)
-        elif is_dataclass(parameter.type):
+        if is_dataclass(parameter.type):
             checked[name] = _checked_node(_typed(full, value, dict), full, parameters(parameter.type))
+        elif full in OPEN_GROUPS:
+            checked[name] = validate_group(value or {}, full)
         else:
             checked[name] = _checked_value(full, _typed(full, value, parameter.type), parameter.key)
     return checked

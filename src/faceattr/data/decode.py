@@ -170,23 +170,23 @@ def read(source: ImageLike, spec: InputSpec, face: Face | None = None) -> np.nda
     image = decode(source)
     if face is not None:
         return crop(np.asarray(image), face, spec.faces, (spec.height, spec.width), interpolation=spec.interpolation)
-    return np.asarray(_resized(image, spec))
+    return fit(image, spec)
 
 
 BARS = (114, 114, 114)
 """Colour of the bars that letterboxing adds: the grey that is usual for it."""
 
 
-def _resized(image: Image.Image, spec: InputSpec) -> Image.Image:
-    """The whole image at the network's input size, as `spec.resize` says; one of that shape is the same by all three."""
+def fit(image: Image.Image, spec: InputSpec) -> np.ndarray:
+    """The pixels, uint8 [H, W, 3], of a whole image at the network's input size, resized as `spec.resize` says."""
     size, method = (spec.width, spec.height), Image.Resampling[spec.interpolation.upper()]
     if image.size == size:
-        return image
+        return np.asarray(image)
     if spec.resize == "crop":
-        return ImageOps.fit(image, size, method)
+        return np.asarray(ImageOps.fit(image, size, method))
     if spec.resize == "letterbox":
-        return ImageOps.pad(image, size, method, color=BARS)
-    return image.resize(size, method)
+        return np.asarray(ImageOps.pad(image, size, method, color=BARS))
+    return np.asarray(image.resize(size, method))
 
 
 def read_many(

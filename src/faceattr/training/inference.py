@@ -1,7 +1,8 @@
 """From a classifier and batches to a table of probabilities."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,11 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import IterableDataset
-from tqdm import tqdm
 
 from faceattr.config.schema import Trainer
 from faceattr.data.batches import Batch
-from faceattr.data.decode import ImageLike, InputSpec, read_many
 from faceattr.models.task import Task
+from faceattr.training.answers import Answers
 from faceattr.training.module import Classifier
 from faceattr.training.trainer import build_trainer
 
@@ -59,21 +59,27 @@ def to_frame(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:
     return pd.DataFrame({"path": paths.to_numpy(), "predicted": predicted} | each)
 
 
-class DecodedBatches(IterableDataset[Batch]):
-    """Images as batches, decoded by threads as they are needed. `bad`: why which positions in `images` cannot be read."""
+def answer(model: Classifier, answers: Answers, settings: Trainer) -> None:
+    """Runs the model on the batches of `answers`, which gets the probabilities of each as it is done."""
 
-    def __init__(self, images: Sequence[ImageLike], spec: InputSpec, batch_size: int) -> None:
-        self.images, self.spec, self.batch_size = images, spec, batch_size
-        self.bad: dict[int, str] = {}
+    class Hand(Callback):
+        def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+            answers.add(outputs[0].float().cpu().numpy())
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = build_trainer(settings, single=True, callbacks=[Hand()], **quiet)
+    with closing(answers.batches()) as batches:
+        trainer.predict(model, _TensorBatches(batches), return_predictions=False)
+    answers.finish()
+
+
+class _TensorBatches(IterableDataset[Batch]):
+    """Batches of pixels, uint8 [B, H, W, 3], as the module takes them."""
+
+    def __init__(self, batches: Iterable[np.ndarray]) -> None:
+        self._batches = batches
 
     def __iter__(self) -> Iterator[Batch]:
-        starts = range(0, len(self.images), self.batch_size)
-        for start in tqdm(starts, desc="Predicting", unit="batch", disable=None, leave=False):
-            images = self.images[start : start + self.batch_size]
-            pixels = np.zeros((len(images), self.spec.height, self.spec.width, 3), np.uint8)
-            bad = read_many(images, self.spec, pixels, workers=None, label="", block=4)
-            self.bad |= {start + row: reason for row, reason in bad.items()}
-            good = np.setdiff1d(np.arange(len(images)), list(bad))
-            if len(good):
-                inputs = torch.from_numpy(pixels[good]).permute(0, 3, 1, 2)
-                yield Batch(inputs, torch.full((len(good),), -1), torch.from_numpy(good + start))
+        for pixels in self._batches:
+            unknown = torch.full((len(pixels),), -1)
+            yield Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), unknown, unknown)

@@ -22,6 +22,8 @@ SAME_FACE = 0.3
 """Two boxes show one face where their intersection is at least this share of their union."""
 SUBPIXELS = 256
 """Positions are rounded to this fraction of a pixel: stored as float32 or as text, they stay exactly what they are."""
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+"""Names of `Face.points` in CSV files; left and right as the picture shows them."""
 MIN_SIDE = 16
 """Pixels; a scaled image has at least so many on each side."""
 

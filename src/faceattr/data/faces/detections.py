@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from faceattr.data import array_cache
 from faceattr.data.decode import UnreadableImage, cores, decode
-from faceattr.data.faces.detect import Detector, Face
+from faceattr.data.faces.detect import POINTS, Detector, Face
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick
 from faceattr.data.pixel_cache import file_identities
@@ -22,8 +22,6 @@ from faceattr.data.pixel_cache import file_identities
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the stored detections: increase it with every change that finds other faces
-POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
-"""Names of `Face.points` in faces.csv; left and right as the picture shows them."""
 COLUMNS = ["x", "y", "width", "height", *(f"{name}_{axis}" for name in POINTS for axis in "xy"), "score"]
 """A face as a row of numbers."""
 

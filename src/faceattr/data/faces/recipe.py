@@ -83,12 +83,15 @@ def pick(faces: Sequence[Face], recipe: FaceRecipe, width: int, height: int) -> 
 
 
 def reading_order(faces: Sequence[Face]) -> list[Face]:
-    """Row by row from the top, each from left to right. Faces share a row where their centres lie within half a face."""
+    """Row by row from the top, each from left to right. A face shares a row where its centre lies within half a face, of the
+    mean of both heights, below the mean centre of the row."""
     rows: list[list[Face]] = []
     for face in sorted(faces, key=lambda face: face.centre[1]):
-        first = rows[-1][0] if rows else None
-        if first and face.centre[1] - first.centre[1] < min(first.height, face.height) / 2:
-            rows[-1].append(face)
+        row = rows[-1] if rows else []
+        if row:
+            middle, height = np.mean([(other.centre[1], other.height) for other in row], axis=0)
+        if row and face.centre[1] - middle < (height + face.height) / 4:
+            row.append(face)
         else:
             rows.append([face])
     return [face for row in rows for face in sorted(row, key=lambda face: face.centre[0])]

@@ -1,0 +1,134 @@
+"""What `input=` of predict.py names: a photo or a video, a folder, a glob, a list of paths, or a table that training reads."""
+
+import glob
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from faceattr.config.schema import InputTable
+from faceattr.data.image_files import IMAGE_SUFFIXES, is_image, is_leftover, suffix_of, walk
+from faceattr.data.sources import csv
+from faceattr.data.sources.layout import file_names
+from faceattr.data.videos import VIDEO_SUFFIXES
+from faceattr.errors import FaceattrError
+from faceattr.training.checkpoint import read_description
+
+log = logging.getLogger(__name__)
+
+LIST_SUFFIXES = (".txt", ".csv", ".tsv")
+USUAL_COLUMNS = ("path", "file", "filename", "image", "image_id", "id")
+"""Names, in lower case, of a column of images."""
+
+
+def input_files(source: str, keys: InputTable | None = None, stored: dict[str, Any] | None = None) -> list[str]:
+    """The photos and videos that `input` names, in the order of its list or table, else sorted.
+
+    keys: the keys `data.…` of the command line. stored: the group `data` of the checkpoint, which says what they do not.
+    Raises a FaceattrError where there are none.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        listing = walk(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
+        if left_out := listing.left_out():
+            log.info("%s: left out: %s", path, left_out)
+        found = [str(path / file) for file in listing.files]
+    elif path.is_file() and suffix_of(path.name) in LIST_SUFFIXES:
+        found = _listed(path, keys or InputTable(), stored or {})
+    elif path.is_file():
+        found = [str(path)]
+    elif path.exists():
+        raise FaceattrError(f"input={source}: this is a pipe or a device. Give a file or a folder.")
+    elif glob.has_magic(source):
+        matched = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
+        found = [file for file in matched if Path(file).is_file()]
+        special = [file for file in matched if not Path(file).is_file() and not Path(file).is_dir()]
+        if special:
+            log.info("%s: left out: no regular file: %d (%s)", source, len(special), special[0])
+    else:
+        raise FaceattrError(f"input={source}: there is no such file or folder.")
+    if not found:
+        looked_for = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
+        raise FaceattrError(f"input={source}: no images there (looked for {looked_for}).")
+    return found
+
+
+def _listed(path: Path, keys: InputTable, stored: dict[str, Any]) -> list[str]:
+    """The files of a list or a table, by absolute paths."""
+    if path.suffix.lower() == ".txt":
+        names = [line.strip() for line in csv.decoded(path).splitlines() if line.strip()]
+        folders = [path.parent, keys.root]
+    else:
+        names = list(_names(path, keys, stored))
+        image_dir = keys.image_dir or stored.get("image_dir") or ""
+        roots = [path.parent, keys.root or _root_of_run(path.parent), stored.get("root")]
+        folders = [Path(root) / part for root in roots if root for part in dict.fromkeys(("", str(image_dir)))]
+    places = [Path(folder).expanduser().absolute() for folder in [*folders, Path.cwd()] if folder]
+    stems = Stems()
+    found = [stems.find(name.replace("\\", "/") if os.sep == "/" else name, places) for name in names]
+    if found and not any(file for file in found):
+        looked = ", ".join(map(str, dict.fromkeys(places)))
+        raise FaceattrError(
+            f"input={path}: none of its {len(found):,} images is there, e.g. {names[0]}. Looked in {looked}. "
+            "data.root=FOLDER says where they are."
+        )
+    return [file or str(places[0] / name) for file, name in zip(found, names, strict=True)]
+
+
+def _names(path: Path, keys: InputTable, stored: dict[str, Any]) -> Iterator[str]:
+    """The image names of a table."""
+    table = csv.read(path)
+    if keys.image_column and keys.image_column not in table:
+        choices = ", ".join(map(str, table))
+        raise FaceattrError(
+            f"data.image_column={keys.image_column}: {path} has no such column. Its columns: {choices}."
+        )
+    wanted = [keys.image_column or stored.get("image_column")]
+    wanted += [column for name in USUAL_COLUMNS for column in table if str(column).strip().lower() == name]
+    columns = [column for column in wanted if column in table]
+    if not columns:
+        raise FaceattrError(
+            f"input={path}: no column named {', '.join(USUAL_COLUMNS)}; data.image_column=NAME says which. "
+            f"Columns there: {', '.join(map(str, table.columns))}"
+        )
+    return (name for name in table[columns[0]] if name)
+
+
+def _root_of_run(folder: Path) -> str | None:
+    """`data.root` of the run whose folder this is: the paths in its table.csv are relative to it."""
+    for name in ("best.ckpt", "last.ckpt"):
+        if (file := folder / "checkpoints" / name).is_file():
+            root = read_description(file)["config"]["data"].get("root")
+            return str(root) if root else None
+    return None
+
+
+class Stems:
+    """Finds the file of an image name with or without its suffix; lists each folder once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, dict[str, list[str]]] = {}
+
+    def find(self, name: str, folders: Iterable[Path]) -> str | None:
+        """The absolute path in the first of `folders` that has it; None where none has. Raises FaceattrError: two images fit."""
+        for folder in folders:
+            file = os.path.normpath(folder / Path(name).expanduser())
+            if os.path.lexists(file) and not os.path.isdir(file):  # noqa: PTH112
+                return file
+            others = [] if is_image(name) else self._of(os.path.dirname(file)).get(os.path.basename(file), [])  # noqa: PTH119, PTH120
+            if len(others) > 1:
+                raise FaceattrError(f"{name!r} may be {' or '.join(others)}: give names with extension.")
+            if others:
+                return others[0]
+        return None
+
+    def _of(self, folder: str) -> dict[str, list[str]]:
+        """Name without suffix → paths, of the images in a folder."""
+        if folder not in self._folders:
+            stems = self._folders[folder] = {}
+            for name in sorted(file_names(Path(folder))):
+                if is_image(name) and not is_leftover(name):
+                    path = Path(folder, name)
+                    stems.setdefault(path.stem, []).append(str(path))
+        return self._folders[folder]

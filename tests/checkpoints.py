@@ -1,0 +1,33 @@
+"""A checkpoint that was never trained: for tests of what is done with one."""
+
+from pathlib import Path
+
+import torch
+from composing import compose_config
+from omegaconf import OmegaConf
+
+from faceattr.commands.settings import create_classifier, input_spec
+from faceattr.models.task import Task
+from faceattr.training import checkpoint
+
+TINY = ("model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32")
+
+
+def untrained(
+    file: Path, *overrides: str, classes: tuple[str, ...] = ("female", "male"), multilabel: bool = False
+) -> Path:
+    """Writes the checkpoint of a tiny network with random weights into `file`."""
+    cfg = compose_config(*TINY, *overrides)
+    task = Task.from_config(list(classes), ordinal=False, loss=cfg.loss, multilabel=multilabel)
+    torch.manual_seed(0)
+    model = create_classifier(cfg, task)
+    description = checkpoint.describe(
+        OmegaConf.to_container(cfg, resolve=True),
+        task,
+        fingerprint="0" * 16,
+        weights="random",
+        detector=input_spec(cfg).faces.detector,
+    )
+    content = {"state_dict": model.state_dict(), "epoch": 1}
+    checkpoint.AtomicCheckpointIO(description).save_checkpoint(content, file)
+    return file
