@@ -93,7 +93,7 @@ def test_s2_trains_what_the_study_trained(composed):
 @pytest.mark.parametrize("preset", COUNTS)
 def test_presets_have_what_keras_had(composed, preset):
     cfg = composed(preset)
-    assert cfg.model.interpolation == "nearest" and cfg.optim.eps == 1e-7
+    assert cfg.model.interpolation == "nearest" and cfg.optim.eps == 1e-7 and cfg.finetune.pretrained_lr == 1
     assert cfg.optim._target_ == "torch.optim.Adam" or cfg.optim.alpha == 0.9
     norms = [m for m in build(cfg).modules() if isinstance(m, _BatchNorm)]
     assert all((m.momentum, m.eps) == (0.01, 1e-3) for m in norms)
