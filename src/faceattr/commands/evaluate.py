@@ -24,7 +24,6 @@ from faceattr.commands.leak_policy import audit_evaluation
 from faceattr.commands.settings import (
     create_data,
     evaluation_settings,
-    faces_settings,
     read_table,
     spec_from_checkpoint,
     trainer_settings,
@@ -32,7 +31,6 @@ from faceattr.commands.settings import (
 from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
-from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.load import ModelClasses
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
@@ -215,11 +213,7 @@ def _data_of_rival(
 ) -> FaceData:
     """The images as the second model takes them: its own crops, or those of the command line where it asks for others. `data`
     loses the images that the second model's data lack, such as those without a face."""
-    spec = (
-        spec_from_checkpoint(cfg, rival.spec)
-        if FaceRecipe.from_config(faces_settings(cfg)) != model.spec.faces
-        else rival.spec
-    )
+    spec = spec_from_checkpoint(cfg, rival.spec) if data.spec.faces != model.spec.faces else rival.spec
     same = create_data(cfg, table.with_classes(prepared, list(rival.task.classes)), spec)
     missing = np.flatnonzero(~data.table["path"].isin(same.table["path"]))
     if len(missing):

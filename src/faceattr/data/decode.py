@@ -178,7 +178,8 @@ BARS = (114, 114, 114)
 
 
 def fit(image: Image.Image, spec: InputSpec) -> np.ndarray:
-    """The pixels, uint8 [H, W, 3], of a whole image at the network's input size, resized as `spec.resize` says."""
+    """The pixels of a whole decoded image at the network's input size, as `spec.resize` says; an image of that shape is the same
+    by all three."""
     size, method = (spec.width, spec.height), Image.Resampling[spec.interpolation.upper()]
     if image.size == size:
         return np.asarray(image)
