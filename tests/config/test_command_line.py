@@ -7,7 +7,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from faceattr.config.command_line import argument, quoted, this_command, typed, value_of
+from faceattr.config.command_line import argument, quoted, readable, this_command, typed, value_of
 
 PATHS = [
     "runs/a-1/x_y.ckpt",
@@ -81,3 +81,80 @@ def test_value_of_takes_the_last_argument_and_leaves_what_hydra_will_refuse():
     assert value_of("ckpt", ["ckpt=a", "ckpt='b=c'"]) == "b=c"
     assert value_of("ckpt", ["ckpt=epoch=3.ckpt"]) == "epoch=3.ckpt"
     assert value_of("ckpt", ["ckpt=null"]) is None and value_of("ckpt", ["data.ckpt=a"]) is None
+
+
+def read(text: str, *more: str):
+    """The value that Hydra reads from an argument as it is typed."""
+    (override,) = OverridesParser.create().parse_overrides([readable([text, *more])[0]])
+    assert not override.is_sweep_override()
+    value = override.value()
+    return OmegaConf.to_container(OmegaConf.create({"value": value}))["value"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "photo (1).jpg",
+            "a=b",
+            "O'Brien/x.jpg",
+            "set[1]/a.jpg",
+            "[1]",
+            "#1",
+            "größe/日本.png",
+            "~/x",
+            "a,b",
+            "1e5",
+            "007",
+        ),
+        *("true", "a&b;c!d", 'say "x"', "C:\\my faces\\x.jpg", "photos/**/*.jpg", "x{1}.png", "100%", "a: b", "a\\"),
+    ],
+)
+@pytest.mark.parametrize("key", ["input", "data.root", "ckpt", "model.weights", "hydra.run.dir"])
+def test_readable_takes_paths_as_they_are_typed(key, path):
+    assert read(f"{key}={path}") == path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("data.class_map={homme âgé: male}", "{homme âgé: male}"),
+        ("data.classes=[jünger, 0-2, more than 70]", ["jünger", "0-2", "more than 70"]),
+        ("data.label_column=Geschlecht (w/m)", "Geschlecht (w/m)"),
+        ("data.pattern=(?P<age>\\d+)_", "(?P<age>\\d+)_"),
+        ("data.label_map={0: weiß, 1: schwarz}", {0: "weiß", 1: "schwarz"}),
+    ],
+)
+def test_readable_quotes_what_hydra_refuses(text, value):
+    assert read(text) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "seed=0,1",
+            "optim.lr=interval(1e-4,1e-2)",
+            "data.classes=[a,b]",
+            "ckpt='a=b'",
+            "data.root=null",
+            "input=a/b.jpg",
+        ),
+        *(
+            "~optim",
+            "+x=1",
+            "-m",
+            "data.root=${oc.env:HOME}/x",
+            "data.classes=[(25, 32)]",
+            "data.classes=[a",
+            "ckpt='a",
+        ),
+    ],
+)
+def test_readable_leaves_the_rest(text):
+    assert readable([text]) == [text]
+
+
+def test_readable_leaves_a_sweep_over_paths():
+    assert readable(["-m", "data.root=a,b"]) == ["-m", "data.root=a,b"]
+    assert readable(["data.root=a,b"]) == ["data.root='a,b'"]

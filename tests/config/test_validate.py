@@ -210,3 +210,9 @@ def test_validate_refuses_an_incomplete_published_figure(composed):
 def test_validate_refuses_corrected_quirks_without_a_study(composed):
     with pytest.raises(FaceattrError, match=r"^quirks=corrected: nothing here was published"):
         validate(composed("quirks=corrected"))
+
+
+def test_validate_reads_a_dictionary_that_came_as_text(base):
+    """Hydra's grammar has no keys in quotes."""
+    typed = OmegaConf.merge(base, {"data": {"fractions": "{train: 0.8, val: 0.1, test: 0.1}"}})
+    assert validate(typed).data.fractions == {"train": 0.8, "val": 0.1, "test": 0.1}

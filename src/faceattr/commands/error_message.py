@@ -1,16 +1,19 @@
 """From an exception to the one message that the user sees."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 
 import hydra
+from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from faceattr.commands.hydra_app import own_hydra_state
 from faceattr.config import schema
+from faceattr.config.command_line import quoted
 from faceattr.config.groups import config_folder
 from faceattr.config.schema import SCHEMAS
 from faceattr.config.validate import type_message, unknown_key
@@ -42,6 +45,8 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         return f"{error.filename or 'writing'}: {error.strerror}"
     if isinstance(error, YAMLError):
         return f"{getattr(error, 'problem', error)} {str(getattr(error, 'problem_mark', '')).strip()}"
+    if isinstance(error, OverrideParseException):
+        return _grammar_message(error.override, str(error))
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
@@ -60,3 +65,18 @@ def _keys_beside(key: str, program: str, arguments: Sequence[str]) -> list[str]:
         node = None
     top = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
     return [str(name) for name in (node if OmegaConf.is_dict(node) else top) if name != "_target_"]
+
+
+def _grammar_message(argument: str, problem: str) -> str:
+    """An argument that Hydra's grammar refuses: where, and how it is typed."""
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return f"{argument}: give key=value, or an option such as -m."
+    first, _, rest = problem.partition("\n")
+    if first.startswith("LexerNoViableAltException: "):
+        place = rest.partition("\n")[0].index("^") - len("LexerNoViableAltException: ")
+        first = f"the sign {argument[place]!r} at place {place + 1}"
+    start = f"{argument}: cannot be read: {first}."
+    if value[:1] in ("[", "{"):
+        return f"{start}\nA list is [a,b], a dictionary {{a: 1}}; an item with other signs stands in quotes: ['(25, 32)','a b']"
+    return f"{start}\nAs text, in a shell: {shlex.quote(f'{key}={quoted(value)}')}"

@@ -16,6 +16,7 @@ from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import own_hydra_state, remove_empty_run
 from faceattr.commands.run_folder import released
+from faceattr.config.command_line import readable
 from faceattr.config.groups import config_folder
 from faceattr.errors import FaceattrError
 
@@ -35,7 +36,7 @@ def call(command: str, overrides: Sequence[str], function: Callable[[DictConfig]
             raise FaceattrError(f"{override}: searches run from the command line: faceattr {command} -m {override}")
     try:
         with own_hydra_state(), released():
-            return _run(command, [*add_checkpoint_options(command, overrides), "hydra.mode=RUN"], function)
+            return _run(command, [*add_checkpoint_options(command, readable(overrides)), "hydra.mode=RUN"], function)
     except FaceattrError:
         raise
     except Exception as error:

@@ -23,7 +23,7 @@ from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run
 from faceattr.commands.run_folder import released
 from faceattr.commands.signals import Stopped, end_with_parent, stop_on_signals
-from faceattr.config.command_line import typed
+from faceattr.config.command_line import readable, typed
 from faceattr.config.groups import config_folder
 from faceattr.config.reference import help_text
 from faceattr.errors import FaceattrError
@@ -118,6 +118,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
     end_with_parent()
     with stop_on_signals(), released(), one_clear_error(program, arguments, show_traceback):
+        arguments = readable(arguments)
         hydra_arguments = add_own_options(command, arguments)
         hydra_version.setbase("1.3")
         parser = hydra_parser()

@@ -1,6 +1,8 @@
-"""How commands are typed: messages and run files that name one show it as this process was started, to be pasted as it is.
+"""How commands are typed, and how they are shown.
 
-A value is quoted twice: for Hydra's grammar (`argument`, `quoted`), then for the shell (`typed`).
+What a user types is made readable for Hydra's grammar (`readable`). Messages and run files that name a command show it as
+this process was started, to be pasted as it is: a value is quoted for Hydra's grammar (`argument`, `quoted`), then for the
+shell (`typed`).
 """
 
 import re
@@ -8,14 +10,20 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from faceattr.config.key import parameters
+from faceattr.config.schema import SCHEMAS, SHARED
 
 SCRIPTS = ("train", "evaluate", "predict")
 """Commands that are also a script at the top of a checkout."""
@@ -23,6 +31,74 @@ SCRIPTS = ("train", "evaluate", "predict")
 
 PLAIN = re.compile(r"[A-Za-z0-9_.:@%+-]*/[A-Za-z0-9_./:@%+-]*")
 """A path in which neither Hydra nor a shell finds anything to interpret."""
+
+
+GIVEN = re.compile(r"(\+{0,2}[A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
+"""An argument `key=value`."""
+TEXT_KEYS = ("input", "hydra.run.dir", "hydra.sweep.dir")
+"""Keys of text, besides those whose `Key` says `is_path`."""
+
+
+def readable(arguments: Sequence[str]) -> list[str]:
+    """`arguments` as Hydra's grammar reads what their author meant.
+
+    Hydra refuses `photo (1).jpg`, `a=b`, `~/x` and letters that are not ASCII, and takes a file named `1e5` for a number and
+    `a,b` for two values. So a path is quoted unless Hydra reads it as the text that it is; any other value is quoted where Hydra
+    would refuse it, in lists and dictionaries item by item. What cannot be read at all stays as it is, for Hydra's error.
+    """
+    sweeps = bool({"-m", "--multirun"} & set(arguments))
+    return [_readable(given, sweeps) if (given := GIVEN.fullmatch(text)) else text for text in arguments]
+
+
+def _readable(given: re.Match[str], sweeps: bool) -> str:
+    text, key, value = given[0], given[1], given[2]
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException:
+        if (sweeps and "," in value) or value[:1] in ("'", '"') or re.match(r"\w+\(", value):
+            return text
+        if value[:1] in ("[", "{"):
+            return text if set("()") & set(value) else f"{key}={_quoted_items(value)}"
+        return f"{key}={quoted(value)}"
+    if key.lstrip("+") not in path_keys() or (sweeps and override.is_sweep_override()):
+        return text
+    plain = not override.is_sweep_override() and isinstance(override.value(), str | QuotedString | None)
+    return text if plain else f"{key}={quoted(value)}"
+
+
+def _quoted_items(value: str) -> str:
+    """A list or a dictionary, read as YAML reads it, with each text in quotes; `value` itself where it is neither.
+
+    Hydra's grammar has no keys in quotes: a dictionary that needs them is one text, which `validate` reads.
+    """
+    try:
+        read = yaml.load(value, yaml.BaseLoader)  # every item as the text that it is
+    except yaml.YAMLError:
+        return value
+    if isinstance(read, dict) and not all(re.fullmatch(r"[\w.+ -]+", str(key), re.ASCII) for key in read):
+        return quoted(value)
+    if isinstance(read, dict):
+        return f"{{{','.join(f'{_item(key)}:{_item(item)}' for key, item in read.items())}}}"
+    return f"[{','.join(map(_item, read))}]"
+
+
+def _item(item: Any) -> str:
+    """Numbers and what Hydra reads without quotes stay as they are."""
+    text = str(item)
+    return text if re.fullmatch(r"[\w.+-]+", text, re.ASCII) else quoted(text)
+
+
+@cache
+def path_keys() -> frozenset[str]:
+    """The keys whose value is a path or a text, whatever it looks like."""
+    keys = set(TEXT_KEYS)
+    for schema in SCHEMAS.values():
+        keys |= {name for name, parameter in parameters(schema).items() if parameter.key.is_path}
+        for group, parameter in parameters(schema).items():
+            described = SHARED.get(group, parameter.type)
+            if is_dataclass(described):
+                keys |= {f"{group}.{name}" for name, field in parameters(described).items() if field.key.is_path}
+    return frozenset(keys)
 
 
 def argument(key: str, value: str | Path) -> str:

@@ -13,6 +13,7 @@ from dataclasses import is_dataclass, make_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -92,7 +93,10 @@ def _checked_node(
 def _typed(full: str, value: Any, annotation: Any) -> Any:
     """The value as OmegaConf converts it to the annotated type; as it is where OmegaConf does not know the type."""
     alternatives = [annotation, *get_args(annotation)]
-    if list in (*alternatives, *map(get_origin, alternatives)) and isinstance(value, str | int | float):
+    kinds = {*alternatives, *map(get_origin, alternatives)}
+    if dict in kinds and isinstance(value, str) and value.startswith("{"):  # command_line.readable writes it so
+        value = yaml.safe_load(value)
+    if list in kinds and isinstance(value, str | int | float):
         raise FaceattrError(f"{full}={value}: must be a list, such as [{value}].")
     schema = _schema_of(annotation)
     if schema is None:
