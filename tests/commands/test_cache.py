@@ -1,5 +1,7 @@
 """faceattr cache: lists the arrays stored between runs, and removes them."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,27 @@ def test_cache_clear_removes_them(capsys):
 
 def test_cache_help_and_unknown_arguments(capsys):
     cache(["--help"])
-    assert capsys.readouterr().out == "usage: faceattr cache [clear]\n"
-    with pytest.raises(SystemExit, match=r"faceattr cache \[clear\]"):
+    assert capsys.readouterr().out == "usage: faceattr cache [verify | clear]\n"
+    with pytest.raises(SystemExit, match=r"faceattr cache \[verify \| clear\]"):
         cache(["clera"])
     assert list(folder().glob("*.npy"))
+
+
+def test_cache_verify_removes_damaged_arrays(capsys):
+    cache(["verify"])
+    assert capsys.readouterr().out.endswith(f"2 arrays as they were written, 0 damaged, in {folder()}\n")
+    damaged = folder() / "pixels-a.npy"
+    stat, content = damaged.stat(), bytearray(damaged.read_bytes())
+    content[-20] ^= 1
+    damaged.write_bytes(content)
+    os.utime(damaged, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    with pytest.raises(SystemExit) as stop:
+        cache(["verify"])
+    assert stop.value.code == 1 and "pixels-a.npy" in capsys.readouterr().out.splitlines()[1]
+    assert [file.name for file in folder().glob("*.npy")] == ["hashes-b.npy"]
+
+
+def test_cache_lists_a_file_that_is_no_array_as_damaged(capsys):
+    (folder() / "x.npy").write_bytes(b"no array")
+    cache([])
+    assert capsys.readouterr().out.splitlines()[2].endswith("damaged")

@@ -3,13 +3,16 @@
 import logging
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from faceattr.data import array_cache
-from faceattr.data.array_cache import NoRoom, RowArray, folder, get_or_create
+from faceattr.data.array_cache import NoRoom, folder, get_or_create, is_damaged
+from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
 
@@ -51,7 +54,7 @@ def test_a_file_cut_short_under_a_run_is_a_clear_error():
     rows = kept("a")
     os.truncate(rows.file, rows.file.stat().st_size - 150)
     assert rows[np.array([0])].max() == 1
-    with pytest.raises(FaceattrError, match=r"a\.npy has been cut short.*faceattr cache clear"):
+    with pytest.raises(FaceattrError, match=r"a\.npy has been cut short.*faceattr cache verify"):
         rows[np.array([9])]
 
 
@@ -68,7 +71,7 @@ def test_what_could_not_be_filled_leaves_nothing():
 
 def test_an_array_in_use_is_not_removed_for_another(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setenv("FACEATTR_CACHE_GB", "3.5e-6")  # three arrays with their headers
+    monkeypatch.setenv("FACEATTR_CACHE_GB", "3.6e-6")  # three arrays with their headers and checksums
     used = kept("used")
     for name in ("b", "c", "d"):
         kept(name)
@@ -93,3 +96,85 @@ def test_get_or_create_counts_only_arrays_of_its_own_folder(tmp_path, monkeypatc
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "other"))
     monkeypatch.setenv("FACEATTR_CACHE_GB", "1.5e-6")
     assert len(kept("b")) == len(elsewhere)
+
+
+def flip(file: Path, position: int) -> None:
+    """One bit, without a trace in the file's size or date."""
+    stat, content = file.stat(), bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_a_changed_byte_is_found_when_its_row_is_read_and_by_is_damaged():
+    file = kept("a").file
+    assert not is_damaged(file)
+    flip(file, file.stat().st_size - 10 * 4 - 650)  # before the checksums: row 3
+    again = kept("a")
+    assert again[np.array([2, 4])][:, 0, 0].tolist() == [3, 5]
+    with pytest.raises(FaceattrError, match=r"a\.npy is damaged: row 3 .*faceattr cache verify"):
+        again[np.array([3])]
+    assert is_damaged(file)
+
+
+def test_rows_that_nothing_was_written_to_are_as_they_were_written():
+    rows, _ = get_or_create("a", (3, 5), np.float32, lambda array: {}, what="a")
+    assert not rows[np.arange(3)].any()
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"written": 1}', "value"])
+def test_get_or_create_with_a_damaged_side_file_makes_the_array_anew(damage):
+    file = kept("a").file.with_suffix(".json")
+    file.write_text(file.read_text().replace('"value": 1', '"value": 2') if damage == "value" else damage)
+    assert kept("a")[np.array([9])].max() == 10
+
+
+@pytest.mark.parametrize("given", ["inf", "-1", "nan", "much"])
+def test_get_or_create_refuses_a_limit_that_is_no_number_of_gigabytes(monkeypatch, given):
+    monkeypatch.setenv("FACEATTR_CACHE_GB", given)
+    with pytest.raises(FaceattrError, match=f"FACEATTR_CACHE_GB={given}: must be a number"):
+        kept("a")
+
+
+def test_folder_is_in_the_home_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in ("~/mine", ""):
+        monkeypatch.setenv("FACEATTR_CACHE", given)
+        assert folder() == tmp_path / (given.removeprefix("~/") or ".cache/faceattr") / "kept"
+
+
+def test_get_or_create_in_a_folder_that_cannot_be_written_has_no_room(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "file"))
+    with pytest.raises(NoRoom, match="Cannot write"):
+        kept("a")
+
+
+def test_get_or_create_in_a_folder_that_is_removed_in_the_middle_has_no_room():
+    def fill(array: RowArray) -> dict[str, int]:
+        shutil.rmtree(folder())
+        return {}
+
+    with pytest.raises(NoRoom, match=r"Cannot write .*a\.npy: No such file"):
+        get_or_create("a", (2, 2), np.uint8, fill, what="a")
+    assert kept("a")[np.array([0])].max() == 1
+
+
+def test_get_or_create_finds_an_array_in_a_folder_that_is_read_only(monkeypatch):
+    kept("a")
+
+    def refused(*given: object, **options: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(os, "utime", refused)  # permissions do not bind root
+    assert kept("a", value=1)[np.array([9])].max() == 10
+
+
+def test_get_or_create_removes_parts_of_dead_processes_only():
+    kept("a")
+    dead, own, alive = (folder() / f"{name}.0123abcd.part" for name in ("dead", "b", "alive"))
+    for part in (dead, own, alive):
+        part.touch()
+    with FileLock(folder() / "alive.lock"):
+        kept("b")
+    assert not dead.exists() and not own.exists() and alive.exists()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -246,8 +247,9 @@ def test_find_caches_pairs_until_a_file_changes(root, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path))
     first = leaks.find(data_of(root)).pairs
     (file,) = array_cache.folder().glob("hashes-*.json")
-    metadata = json.loads(file.read_text())
-    file.write_text(json.dumps(metadata | {"pairs": {name: values[:3] for name, values in metadata["pairs"].items()}}))
+    stored = json.loads(file.read_text())
+    about = {"pairs": {name: values[:3] for name, values in stored["about"]["pairs"].items()}}
+    file.write_text(json.dumps(stored | {"about": about, "crc": zlib.crc32(json.dumps(about).encode())}))
     assert len(first) == 8 and len(leaks.find(data_of(root)).pairs) == 3, "did not use the cache"
     one = root / first["path"][0]
     os.utime(one, ns=(0, one.stat().st_mtime_ns + 1))

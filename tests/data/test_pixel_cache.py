@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faceattr.data.array_cache import RowArray, folder
+from faceattr.data.array_cache import folder
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.pixel_cache import pack
+from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
 SPEC = InputSpec(8, 6, "bilinear", "unit")
@@ -64,9 +65,6 @@ def test_a_pack_is_found_again_and_nothing_decoded_again(photos, caplog):
     assert isinstance(first, RowArray)
     file = folder() / packs()[0]
     written = file.stat().st_ino, file.read_bytes()
-    stat = Path(photos[0]).stat()
-    Path(photos[0]).write_bytes(bytes(stat.st_size))  # decoding it again would find it unreadable
-    os.utime(photos[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
     again, bad = pack(photos, SPEC, mode="auto", workers=1)
     assert (whole(again) == whole(first)).all()
     assert bad == {}
@@ -98,6 +96,25 @@ def test_a_changed_image_a_new_order_or_another_spec_make_a_new_pack(photos):
     assert len(packs()) == 8
     pack(photos, InputSpec(8, 6, "bilinear", "imagenet"), mode="disk", workers=1)  # scaling comes after the pixels
     assert len(packs()) == 8
+
+
+@pytest.mark.parametrize("how", ["in its place", "by another file"])
+def test_an_image_replaced_by_one_of_the_same_size_and_date_makes_a_new_pack(photos, how):
+    pack(photos, SPEC, mode="disk", workers=1)
+    first, second = Path(photos[0]), Path(photos[1])
+    size = max(first.stat().st_size, second.stat().st_size)
+    for file in (first, second):  # bytes behind the image's end change nothing
+        file.write_bytes(file.read_bytes().ljust(size, b"\0"))
+        os.utime(file, ns=(1, 1))
+    before, _ = pack(photos, SPEC, mode="disk", workers=1)
+    if how == "in its place":
+        first.write_bytes(second.read_bytes())
+    else:
+        second.replace(first)
+        second.write_bytes(first.read_bytes())
+    os.utime(first, ns=(1, 1))
+    after, _ = pack(photos, SPEC, mode="disk", workers=1)
+    assert (whole(after)[0] == whole(before)[1]).all() and not (whole(before)[0] == whole(before)[1]).all()
 
 
 def test_all_modes_give_the_same_pixels_and_bad_rows(photos):
@@ -152,7 +169,7 @@ def test_an_interrupted_pack_is_never_used(big):
     assert packs() == [], "not killed in the middle"
     spec = InputSpec(16, 16, "bilinear", "unit")
     pixels, bad = pack([str(big)] * 40, spec, mode="disk", workers=2)
-    assert packs() == [f"{left.stem}.npy"]
+    assert packs() == [f"{left.name.partition('.')[0]}.npy"]
     assert not left.exists()
     assert (whole(pixels) == read(big, spec)).all()
     assert bad == {}

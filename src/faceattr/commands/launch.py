@@ -58,7 +58,9 @@ COMMANDS = {
 }
 """The Hydra apps. Those with an `own_folder` take the keys of `train`, look at one configuration, and write into
 outputs/<command>/<own_folder>/<date_time>."""
-CACHE_SUMMARY = "list the pixels, features and image hashes stored between runs; cache clear removes them"
+CACHE_SUMMARY = (
+    "list what is stored between runs (pixels, features, hashes); cache verify: remove what is damaged; clear: all"
+)
 
 
 def main(command: str | None = None) -> None:

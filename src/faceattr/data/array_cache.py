@@ -1,4 +1,4 @@
-"""Arrays kept on disk: made once, found again by later runs, never used half-written.
+"""Arrays kept on disk: made once, found again by later runs, never used half-written or damaged.
 
 They lie in $FACEATTR_CACHE (default ~/.cache/faceattr), `kept/`; the least recently used ones go when it passes
 $FACEATTR_CACHE_GB (default 50). `faceattr cache` lists them, `faceattr cache clear` removes them.
@@ -6,107 +6,37 @@ $FACEATTR_CACHE_GB (default 50). `faceattr cache` lists them, `faceattr cache cl
 
 import json
 import logging
+import math
 import os
 import shutil
-import threading
 import time
-import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
+from faceattr.data.row_array import RowArray, open_arrays
 from faceattr.errors import FaceattrError
+from faceattr.files import write_json
 
 log = logging.getLogger(__name__)
 
-
-_in_use: "weakref.WeakSet[RowArray]" = weakref.WeakSet()
-
-
-class RowArray:
-    """An array [N, …] in a .npy file, read and written by row.
-
-    Not memory-mapped: what was read of a mapped file counts as memory of the process, and a full disk would kill it.
-    The file stays readable here when another process removes it. Raises ValueError or OSError: not a whole array.
-    """
-
-    def __init__(self, file: Path, *, writable: bool = False) -> None:
-        header = np.load(file, mmap_mode="r")
-        self.file, self.shape, self.dtype = Path(file), header.shape, header.dtype
-        self.nbytes, self._offset, self._size = header.nbytes, header.offset, header.nbytes // max(1, len(header))
-        del header  # Windows renames and removes no file that is mapped
-        flags = os.O_RDWR if writable else os.O_RDONLY
-        self._descriptor: int | None = os.open(file, flags | getattr(os, "O_BINARY", 0))
-        self._position = threading.Lock()
-        _in_use.add(self)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        self.read(rows, found)
-        return found
-
-    def read(self, rows: np.ndarray, out: np.ndarray) -> None:
-        """Fill `out`, contiguous, with these rows."""
-        for place, row in zip(out, rows.tolist(), strict=True):
-            if self._read_into(place, self._offset + row * self._size) != self._size:
-                raise FaceattrError(f"{self.file} has been cut short. Remove it, or: faceattr cache clear")
-
-    def __setitem__(self, row: int, values: np.ndarray) -> None:
-        data, offset = np.ascontiguousarray(values, self.dtype).data, self._offset + row * self._size
-        if hasattr(os, "pwrite"):
-            os.pwrite(self._file_descriptor, data, offset)
-            return
-        with self._position:  # Windows: one position in the file for all threads
-            os.lseek(self._file_descriptor, offset, os.SEEK_SET)
-            os.write(self._file_descriptor, data)
-
-    def _read_into(self, place: np.ndarray, offset: int) -> int:
-        """Bytes read into `place`."""
-        if hasattr(os, "preadv"):
-            return os.preadv(self._file_descriptor, [place.data], offset)
-        with self._position:
-            os.lseek(self._file_descriptor, offset, os.SEEK_SET)
-            data = os.read(self._file_descriptor, self._size)
-        if len(data) == self._size:
-            place[...] = np.frombuffer(data, self.dtype).reshape(place.shape)
-        return len(data)
-
-    @property
-    def _file_descriptor(self) -> int:
-        assert self._descriptor is not None, f"{self.file} is closed"
-        return self._descriptor
-
-    def flush(self) -> None:
-        """Wait until what was written is on the disk."""
-        os.fsync(self._file_descriptor)
-
-    def close(self) -> None:
-        """Nothing can be read or written any more."""
-        if (descriptor := getattr(self, "_descriptor", None)) is not None:
-            self._descriptor = None
-            os.close(descriptor)
-
-    def __reduce__(self) -> tuple[type, tuple[Path]]:
-        return RowArray, (self.file,)
-
-    def __del__(self) -> None:
-        self.close()
+CHUNK = 256
+"""Rows that `is_damaged` reads at once."""
 
 
 def folder() -> Path:
     """Where arrays are kept."""
-    return Path(os.environ.get("FACEATTR_CACHE") or Path.home() / ".cache" / "faceattr") / "kept"
+    return Path(os.environ.get("FACEATTR_CACHE") or "~/.cache/faceattr").expanduser() / "kept"
 
 
 class NoRoom(FaceattrError):
-    """An array is larger than what may be kept."""
+    """An array cannot be kept: it is larger than what may be, or its folder cannot be written to."""
 
 
 def get_or_create(
@@ -115,99 +45,149 @@ def get_or_create(
     """The array `name`, found or else made by `compute`, which sets the rows and returns what to remember beside them.
 
     The file gets its name only when complete; of two processes that want the same array one makes it and one waits.
-    `what` says in the log what it is. Raises NoRoom before anything is made, and a FaceattrError when the disk is full.
+    `what` says in the log what it is. Raises NoRoom.
     """
-    file = folder() / f"{name}.npy"
+    file, limit = folder() / f"{name}.npy", _limit()
     found = _open(file)
     if found is not None:
         log.info("%s: found in %s", what, file)
         return found
-    size, room = int(np.prod(shape)) * np.dtype(dtype).itemsize, _room()
-    if size > room:
-        raise NoRoom(
-            f"{what}: {size / 1e9:.2f} GB, and {folder()} has room for {max(0, room) / 1e9:.2f} (free disk space less "
-            "1 GiB, at most FACEATTR_CACHE_GB, less what is in use). FACEATTR_CACHE names another folder."
-        )
-    try:
+    lock = FileLock(file.with_suffix(".lock"))
+    with _writing(file):
+        _check_room(int(np.prod(shape)) * np.dtype(dtype).itemsize, what, limit)
         file.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(file.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
             log.info("Waiting for another process that makes %s", file)
             lock.acquire()
-        try:
+    try:
+        found = _open(file)
+        if found is None:
+            _make(file, shape, dtype, compute, limit)
             found = _open(file)
-            if found is None:
-                _make(file, shape, dtype, compute)
-                found = _open(file)
-                log.info("%s: kept in %s", what, file)
-        finally:
-            lock.release()
-    except OSError as error:
-        raise FaceattrError(f"Cannot write {file}: {error}. FACEATTR_CACHE names another folder.") from error
+            log.info("%s: kept in %s", what, file)
+    finally:
+        lock.release()
     assert found is not None, f"{file} was changed while it was made"
     return found
 
 
-def _make(file: Path, shape: Sequence[int], dtype: Any, compute: Callable[[RowArray], dict[str, Any]]) -> None:
-    part = file.with_suffix(".part")  # the lock is ours: a part that is there was left by a process that died
+def is_damaged(file: Path) -> bool:
+    """Whether any byte of a kept array is not as it was written. Reads the whole file."""
+    found = _open(file)
+    if found is None:
+        return True
     try:
-        header = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=tuple(shape))
-        _evict(header.nbytes)
-        del header
-        if hasattr(os, "posix_fallocate"):  # a full disk is told now, not in the middle
-            with part.open("r+b") as stream:
-                os.posix_fallocate(stream.fileno(), 0, part.stat().st_size)
-        rows = RowArray(part, writable=True)
+        for start in range(0, len(found[0]), CHUNK):
+            found[0][np.arange(start, min(start + CHUNK, len(found[0])))]
+    except (OSError, FaceattrError):
+        return True
+    return False
+
+
+def remove(file: Path) -> None:
+    """A kept array, and what is remembered beside it."""
+    with suppress(PermissionError):  # Windows removes no file that another process has open
+        file.unlink(missing_ok=True)
+        file.with_suffix(".json").unlink(missing_ok=True)
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise NoRoom(f"Cannot write {file}: {error.strerror or error}. FACEATTR_CACHE names another folder.") from error
+
+
+def _make(
+    file: Path, shape: Sequence[int], dtype: Any, compute: Callable[[RowArray], dict[str, Any]], limit: int
+) -> None:
+    part = file.with_name(f"{file.stem}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        with _writing(file):
+            _remove_dead_parts(file)
+            header = np.lib.format.open_memmap(part, mode="w+", dtype=dtype, shape=tuple(shape))
+            _evict(header.nbytes, limit)
+            del header
+            rows = RowArray(part, writable=True)
         try:
+            with _writing(file):
+                if hasattr(os, "posix_fallocate"):  # a full disk is told now, not in the middle
+                    with part.open("r+b") as stream:
+                        os.posix_fallocate(stream.fileno(), 0, part.stat().st_size + rows.checksum_bytes)
             about = compute(rows)
-            rows.flush()
+            rows.seal()
         finally:
             rows.close()  # Windows renames and removes no open file
-        about = {**about, "written": part.stat().st_mtime_ns}
-        file.with_suffix(".json").write_text(json.dumps(about), encoding="utf-8")
-        part.replace(file)
+        with _writing(file):
+            checked = zlib.crc32(json.dumps(about).encode())
+            write_json(file.with_suffix(".json"), {"written": part.stat().st_mtime_ns, "crc": checked, "about": about})
+            part.replace(file)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def _remove_dead_parts(file: Path) -> None:
+    """What processes left that were killed while they made an array: nobody has its lock. That of `file` is ours."""
+    for part in file.parent.glob("*.part"):
+        name = part.name.partition(".")[0]
+        lock = FileLock(file.with_name(f"{name}.lock"))
+        with suppress(Timeout):
+            if name != file.stem:
+                lock.acquire(timeout=0)
+            part.unlink(missing_ok=True)
+            lock.release()
 
 
 def _open(file: Path) -> tuple[RowArray, dict[str, Any]] | None:
     """None where it is not there, not whole, or has changed since it was written."""
     try:
-        about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        written = file.stat().st_mtime_ns
-        if about["written"] != written:
+        stored = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        written, about = file.stat().st_mtime_ns, stored["about"]
+        if stored["written"] != written or stored["crc"] != zlib.crc32(json.dumps(about).encode()):
             return None
         rows = RowArray(file)
-        os.utime(file, ns=(time.time_ns(), written))  # the access time is that of the last use, for eviction
-    except (OSError, ValueError, EOFError, KeyError):
+    except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
-    return rows, about
+    with suppress(OSError):  # of another user, or read-only
+        os.utime(file, ns=(time.time_ns(), written))  # the access time is that of the last use, for eviction
+    return (rows, about) if rows.has_checksums else None
 
 
-def _room() -> int:
-    """Bytes that may be kept beside what this process uses: of the disk less 1 GiB, and of $FACEATTR_CACHE_GB."""
+def _check_room(size: int, what: str, limit: int) -> None:
+    """Raises NoRoom where `size` bytes are more than the disk has less 1 GiB, or than `limit`, beside what is in use here."""
     place = folder()
     while not place.exists():
         place = place.parent
-    return min(shutil.disk_usage(place).free - 2**30, _limit() - sum(_used().values()))
+    room = min(shutil.disk_usage(place).free - 2**30, limit - sum(_used().values()))
+    if size > room:
+        raise NoRoom(
+            f"{what}: {size / 1e9:.2f} GB, and {folder()} has room for {max(0, room) / 1e9:.2f} (free disk space less "
+            "1 GiB, at most FACEATTR_CACHE_GB, less what is in use). FACEATTR_CACHE names another folder."
+        )
 
 
 def _used() -> dict[Path, int]:
     """Size of each array in the folder that this process has open."""
-    return {rows.file: rows.nbytes for rows in _in_use if rows.file.parent == folder()}
+    return {rows.file: rows.nbytes for rows in open_arrays if rows.file.parent == folder()}
 
 
 def _limit() -> int:
+    """Bytes that all arrays may take."""
     given = os.environ.get("FACEATTR_CACHE_GB", "50")
     try:
-        return int(float(given) * 1e9)
+        gigabytes = float(given)
     except ValueError:
-        raise FaceattrError(f"FACEATTR_CACHE_GB={given}: a number of gigabytes, such as 50.") from None
+        gigabytes = math.nan
+    if not 0 <= gigabytes < math.inf:
+        raise FaceattrError(f"FACEATTR_CACHE_GB={given}: must be a number of gigabytes from 0 on, such as 50.")
+    return int(gigabytes * 1e9)
 
 
-def _evict(coming: int) -> None:
+def _evict(coming: int, limit: int) -> None:
     """Remove the least recently used arrays until `coming` bytes fit under the limit; those in use here stay."""
     found = []
     for file in folder().glob("*.npy"):
@@ -215,16 +195,10 @@ def _evict(coming: int) -> None:
             found.append((file.stat().st_atime_ns, file.stat().st_size, file))
     total = coming + sum(size for _, size, _ in found)
     for _, size, file in sorted(found):
-        if total <= _limit():
+        if total <= limit:
             return
         if file in _used():
             continue
         total -= size
-        _remove(file)
-        log.info("Removed %s, the least recently used array (limit %.0f GB)", file, _limit() / 1e9)
-
-
-def _remove(file: Path) -> None:
-    with suppress(PermissionError):  # Windows removes no file that another process has open
-        file.unlink(missing_ok=True)
-        file.with_suffix(".json").unlink(missing_ok=True)
+        remove(file)
+        log.info("Removed %s, the least recently used array (limit %.0f GB)", file, limit / 1e9)

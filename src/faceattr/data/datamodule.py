@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader
 
 from faceattr.config.schema import Data
 from faceattr.data import table
-from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_and_size
 from faceattr.data.decode import InputSpec, UnreadableImage, cores, read
 from faceattr.data.device_batches import DeviceBatches, place
 from faceattr.data.faces.detections import FaceRows
 from faceattr.data.faces.found import FoundFaces, find_faces
 from faceattr.data.pixel_cache import pack
+from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)

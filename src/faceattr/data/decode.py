@@ -14,11 +14,11 @@ from tqdm import tqdm
 
 from faceattr.config.schema import Faces, Model
 from faceattr.data import image_checks
-from faceattr.data.array_cache import RowArray
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.image_files import FORMATS
+from faceattr.data.row_array import RowArray
 from faceattr.data.scaling import Scaling, scaling_of
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is an error; Pillow's is a warning

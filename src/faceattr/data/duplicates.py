@@ -29,6 +29,7 @@ from faceattr.data.perceptual_hash import (
     view_transform,
     warp,
 )
+from faceattr.data.row_array import RowArray
 
 FORMAT = 1  # of the cached pairs: increase it with every change that changes the pairs
 MIN_DETAIL_CORRELATION, MIN_CORRELATION = 0.92, 0.965
@@ -45,7 +46,7 @@ def find(data: FaceData) -> pd.DataFrame:
     next run on the same files.
     """
 
-    def compute(rows: array_cache.RowArray | None) -> dict[str, Any]:
+    def compute(rows: RowArray | None) -> dict[str, Any]:
         hashes = compute_hashes(data)
         if rows is not None:
             for row, words in enumerate(hashes[:, 0]):

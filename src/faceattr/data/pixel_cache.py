@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from faceattr.data import array_cache
-from faceattr.data.array_cache import RowArray
 from faceattr.data.decode import InputSpec, read_many
 from faceattr.data.faces.detect import Face
+from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def pack(
 
 
 def key(paths: list[str], spec: InputSpec) -> str:
-    """Changes with the input spec, how faces are cropped, the order of the images, and the size or date of any file."""
+    """Changes with the input spec, how faces are cropped, the order of the images, and any file (`file_identities`)."""
     recipe: list[Any] = [asdict(spec.faces)] if spec.faces.active else []
     recipe += [] if spec.resize == "stretch" else [spec.resize]
     digest = hashlib.sha256(json.dumps([FORMAT, spec.height, spec.width, spec.interpolation, *recipe]).encode())
@@ -69,6 +69,8 @@ def key(paths: list[str], spec: InputSpec) -> str:
 
 
 def file_identities(paths: Sequence[str]) -> bytes:
-    """Changes with the order of the files, and the size or date of any."""
+    """Changes with the order of the files, and with any of them: with its size, date, place on the disk (inode), or the date of
+    any change, which cannot be set as the file's own date can."""
     stats = [(path, Path(path).stat()) for path in paths]
-    return "".join(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for path, stat in stats).encode()
+    parts = (f"{path}\0{s.st_size}\0{s.st_mtime_ns}\0{s.st_ino}\0{s.st_ctime_ns}\n" for path, s in stats)
+    return "".join(parts).encode()

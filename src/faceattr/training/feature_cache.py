@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from faceattr.config.schema import Data, Finetune, Trainer
 from faceattr.data import array_cache, pixel_cache
-from faceattr.data.array_cache import RowArray
 from faceattr.data.batches import Rows, as_numpy
 from faceattr.data.datamodule import FaceData
+from faceattr.data.row_array import RowArray
 from faceattr.models.freezing import Policy
 from faceattr.models.network import Network
 from faceattr.training.module import Classifier

@@ -18,6 +18,7 @@ from faceattr.data.faces.detect import POINTS, Detector, Face
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick
 from faceattr.data.pixel_cache import file_identities
+from faceattr.data.row_array import RowArray
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
     thread for each core.
     """
 
-    def compute(rows: array_cache.RowArray | np.ndarray) -> dict[str, Any]:
+    def compute(rows: RowArray | np.ndarray) -> dict[str, Any]:
         detector = Detector(detector_file(weights), recipe.min_score)
         owner: list[int] = []
         values: list[list[float]] = []
