@@ -27,6 +27,12 @@ def write_atomically(file: Path) -> Iterator[IO[bytes]]:
         part.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Removes what a process that was killed left half-written in `folder`. Call it only where no other process writes."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """As UTF-8, two spaces deep."""
     with write_atomically(file) as stream:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from faceattr.config.command_line import argument, typed
 from faceattr.errors import FaceattrError
+from faceattr.files import remove_parts
 
 LOCK = ".lock"
 """A file in the folder, locked while a process runs there. The system unlocks it when the process ends, however it ends."""
@@ -38,8 +39,8 @@ def claim(folder: Path) -> None:
             f"{folder}: another process runs in this folder. Give another hydra.run.dir, or wait until it ends."
         ) from None
     _claimed[folder] = lock
-    for part in (*folder.glob(".*.part"), *folder.glob("checkpoints/.*.part")):
-        part.unlink(missing_ok=True)
+    remove_parts(folder)
+    remove_parts(folder / "checkpoints")
 
 
 @contextmanager
