@@ -1,14 +1,20 @@
 """faces=align from training to evaluation: the checkpoint knows how faces are cropped, the command line may say otherwise."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
 import pytest
+from composing import compose_config
 from PIL import Image
 from programs import TINY, quick
 
+from faceattr.commands.settings import plain
+from faceattr.commands.start_weights import check_resume
 from faceattr.data.sources import sample
+from faceattr.errors import FaceattrError
+from faceattr.models.task import Task
 
 KEYS = tuple(key for key in TINY if not key.startswith("data."))
 
@@ -88,3 +94,24 @@ def test_train_with_images_without_a_face_stops_and_says_what_to_do(root, weight
     ended = quick("train", *given, cwd=tmp_path)
     assert ended.code == 1 and "1 of 60 images have no face" in ended.err and "faces.on_none=skip" in ended.err
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "changed"), [((), False), (("faces.weights=elsewhere.onnx",), False), (("faces.margin=0.1",), True)]
+)
+def test_check_resume_refuses_other_crops(given, changed):
+    begun = plain(compose_config("faces=align"))
+    stored = {"config": begun, "classes": ["woman", "man"], "fingerprint": "0"}
+    task = Task.from_config(["woman", "man"], loss="auto", ordinal=False)
+    with pytest.raises(FaceattrError, match="not the same run: faces differ") if changed else nullcontext():
+        check_resume(compose_config("faces=align", *given), stored, task, "0")
+
+
+def test_check_resume_of_a_run_before_there_were_recipes():
+    begun = plain(compose_config())
+    del begun["faces"]
+    stored = {"config": begun, "classes": ["woman", "man"], "fingerprint": "0"}
+    task = Task.from_config(["woman", "man"], loss="auto", ordinal=False)
+    check_resume(compose_config(), stored, task, "0")
+    with pytest.raises(FaceattrError, match="not the same run: faces differ"):
+        check_resume(compose_config("faces=align"), stored, task, "0")

@@ -8,12 +8,14 @@ import pytest
 from PIL import Image
 
 from faceattr.config import schema
-from faceattr.data import table
+from faceattr.data import leaks, table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, decode
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.found import find_faces
 from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.sources.sample_people import imagine
+from faceattr.data.sources.sample_portraits import draw
 from faceattr.errors import FaceattrError
 
 EMPTY = {"train/man/2.png", "val/woman/0.png"}
@@ -43,8 +45,8 @@ def prepared(root) -> pd.DataFrame:
     return table.prepare(rows, root)
 
 
-def data(root, weights, *, pack: str = "ram", **recipe: object) -> FaceData:
-    spec = InputSpec(24, 20, "bilinear", "unit", FaceRecipe(**{"mode": "align", "on_none": "skip"} | recipe))
+def data(root, weights, *, pack: str = "ram", size: tuple[int, int] = (24, 20), **recipe: object) -> FaceData:
+    spec = InputSpec(*size, "bilinear", "unit", FaceRecipe(**{"mode": "align", "on_none": "skip"} | recipe))
     settings = schema.Data(root=str(root), batch_size=4, workers=0, pack=pack)
     return FaceData(prepared(root), settings, spec, 0, str(weights))
 
@@ -127,3 +129,25 @@ def test_find_faces_counts_and_says_what_it_found(root, weights, caplog):
     assert [names[image] for image in doubtful["several faces"]] == ["train/man/1.png", "val/man/1.png"]
     scores = [found.chosen[image].score for image in doubtful["lowest scores"]]
     assert scores == sorted(scores) and len(scores) == 6
+
+
+def test_leaks_are_looked_for_in_the_crops(tmp_path, weights):
+    """One person at two places of two pictures, which are no copies of each other."""
+    for split, label, number, shift in (("train", "man", 0, 0), ("train", "woman", 1, 0), ("val", "woman", 0, 130)):
+        file = tmp_path / split / label / "photo.png"
+        file.parent.mkdir(parents=True)
+        picture = np.random.default_rng(number + shift).integers(0, 90, (200, 260, 3), dtype=np.uint8)
+        picture[20:116, 20 + shift : 116 + shift] = np.asarray(draw(imagine(number, 0, 0), 96, 96))
+        Image.fromarray(picture).save(file)
+    crops, whole = (
+        data(tmp_path, weights, size=(64, 64)),
+        FaceData(
+            prepared(tmp_path),
+            schema.Data(root=str(tmp_path), workers=0, pack="ram"),
+            InputSpec(64, 64, "bilinear", "unit"),
+        ),
+    )
+    assert leaks.find(crops).pairs[["path", "other"]].values.tolist() == [
+        ["train/man/photo.png", "val/woman/photo.png"]
+    ]
+    assert len(leaks.find(whole).pairs) == 0
