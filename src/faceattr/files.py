@@ -1,9 +1,11 @@
 """How files are written: beside the target and then renamed, or by whole rows, so that a reader never sees half of one."""
 
 import csv
+import functools
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,3 +81,29 @@ class CsvRows:
             self._stream.truncate(self._size)
             raise
         self._size += len(content)
+
+
+def damaged_part(file: Path) -> str | None:
+    """The first part of a zip file, such as torch writes, whose bytes do not have the checksum (CRC-32) stored with them.
+
+    None where all have, and for a file of another kind. torch.load does not look. Reads the whole file, once in a process.
+    """
+    stat = file.stat()
+    return _damaged_part(file, stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@functools.lru_cache(maxsize=64)
+def _damaged_part(file: Path, size: int, mtime_ns: int, inode: int) -> str | None:
+    if not zipfile.is_zipfile(file):
+        return None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            parts = archive.infolist()
+            packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]
+            if (
+                packed or sum(part.file_size for part in parts) > size
+            ):  # torch compresses nothing; this may be a zip bomb
+                return (packed or ["its list of parts"])[0]
+            return archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError):
+        return "its list of parts"

@@ -1,6 +1,7 @@
 """Checkpoints: none is lost while another is written, and what is not one of ours gets one clear line."""
 
 import resource
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -148,6 +149,30 @@ def test_what_cannot_be_read_gets_one_clear_line(tmp_path, what, message):
         read(path)
     assert str(caught.value).startswith(f"ckpt={path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_read_finds_a_flipped_bit(tmp_path):
+    """In a tensor, where torch.load sees nothing."""
+    path = tmp_path / "last.ckpt"
+    save(path, size=5000)
+    whole = path.read_bytes()
+    place = whole.index(torch.arange(2000, 2010).numpy().tobytes())
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    assert torch.load(path, weights_only=True)["state_dict"]["weight"][2000] == 2001
+    with pytest.raises(FaceattrError, match=r"last\.ckpt: damaged: .*data/0 is not as it was written"):
+        read(path)
+
+
+def test_read_unpacks_no_compressed_checkpoint(tmp_path):
+    save(tmp_path / "whole.ckpt")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.ckpt") as whole,
+        zipfile.ZipFile(tmp_path / "x.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in whole.namelist():
+            bomb.writestr(name, whole.read(name) + bytes(10_000_000))
+    with pytest.raises(FaceattrError, match=r"x\.ckpt: damaged"):
+        read(tmp_path / "x.ckpt")
 
 
 def test_the_former_file_format_of_torch_is_read(tmp_path):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from faceattr.data.scaling import SCALINGS, Scaling, mean_and_std, scaling_of
 from faceattr.errors import FaceattrError
+from faceattr.files import damaged_part
 from faceattr.models.network import Network
 from faceattr.models.timm_backbone import timm_backbone
 
@@ -185,6 +186,8 @@ def _load_file(network: Network, path: Path) -> WeightsReport:
     """Loads the tensors of a .safetensors file or a PyTorch file. Executes no code from the file."""
     if not path.is_file():
         raise FaceattrError(f"model.weights={path}: no such file")
+    if (part := damaged_part(path)) is not None:
+        raise FaceattrError(f"model.weights={path} cannot be read: damaged: {part} is not as it was written")
     try:
         safe = path.suffix == ".safetensors"
         content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)

@@ -25,7 +25,7 @@ from faceattr.config.validate import validate_settings
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError
-from faceattr.files import write_atomically
+from faceattr.files import damaged_part, write_atomically
 from faceattr.models.freezing import Policy
 from faceattr.models.network import build_network
 from faceattr.models.task import Task
@@ -52,6 +52,8 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
         )
     if not path.is_file():
         raise FaceattrError(f"ckpt={path}: there is no such file.")
+    if (part := damaged_part(path)) is not None:
+        raise FaceattrError(f"ckpt={path}: damaged: {part} is not as it was written.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
