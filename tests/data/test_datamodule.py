@@ -9,20 +9,16 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from composing import compose_unchecked
-from omegaconf import DictConfig
 from PIL import Image
 from pytorch_lightning.utilities import move_data_to_device
 from torch.distributed.utils import _recursive_to
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from faceattr.config import schema
-from faceattr.config.instantiate import group_settings, instantiate
 from faceattr.data import table
 from faceattr.data.batches import Batch, EpochSampler
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, read
-from faceattr.data.load import ModelClasses, load_table
 from faceattr.errors import FaceattrError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -299,30 +295,3 @@ def test_ddp_drops_the_last_batch_by_what_a_process_holds(root, process_of):
     process_of(0, 2)
     assert [len(rows) for rows in rows_of(faces(root, batch_size=11).train_dataloader())] == [11]
     assert [len(rows) for rows in rows_of(faces(root, batch_size=22).train_dataloader())] == [12]
-
-
-def load(cfg: DictConfig, **keys: object) -> pd.DataFrame:
-    return load_table(instantiate(cfg, "data"), group_settings(cfg, schema.Data), **keys)
-
-
-def data_config(*overrides: str) -> DictConfig:
-    return compose_unchecked("data/folders", [f"++{override}" for override in overrides]).data
-
-
-def test_load_table_follows_the_config_and_the_checkpoints_classes(root):
-    cfg = data_config(f"data.root={root}", "data.seed=0")
-    own = load(cfg)
-    assert own.attrs["classes"] == ["man", "woman"]
-    assert own["split"].value_counts().to_dict() == SPLITS
-    turned = load(cfg, model_classes=ModelClasses(("woman", "man"), multilabel=False))
-    assert turned["label"].cat.categories.tolist() == ["woman", "man"]
-    assert (turned["label"].astype(str) == own["label"].astype(str)).all()
-
-
-def test_classes_of_a_checkpoint_that_the_data_lack_are_refused_with_both_lists(root):
-    message = r"The model tells apart old, young; these data hold man, woman\.\n.*data.class_map"
-    with pytest.raises(FaceattrError, match=message):
-        load(
-            data_config(f"data.root={root}", "data.seed=0"),
-            model_classes=ModelClasses(("old", "young"), multilabel=False),
-        )

@@ -57,6 +57,13 @@ def evaluate_split(
     rows = data.table.iloc[data.rows(split)]
     truth = torch.from_numpy(table.targets(rows))
     metrics = evaluation.evaluate(model.task, scores, truth)
+    absent = [name for name in model.task.classes if metrics.get(f"n_{name}") == 0]
+    if absent and not model.task.multilabel and len(truth):
+        log.warning(
+            "%s: no images of %s. There is no recall of it, and no metric that ranks it against the others",
+            split.capitalize(),
+            ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else ""),
+        )
     metrics |= evaluation.intervals_of(metrics, model.task, scores, truth, people(rows))
     if published_map:
         metrics["published_map"] = accuracy.published_map(scores, truth)

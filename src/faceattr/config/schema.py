@@ -24,6 +24,10 @@ class Data:
 
     root: Annotated[str, Key("The folder that holds the data.", is_path=True)] = MISSING
     classes: Annotated[list[str] | None, Key("Names of the classes in label order; null: the source's own.")] = None
+    ordinal: Annotated[
+        bool | None,
+        Key("Whether classes are ordered. true: data.classes lists them in order; null: as the source says."),
+    ] = None
     batch_size: Annotated[int, Key("Images in a batch, on each device.", minimum=1, maximum=LARGEST_BATCH)] = 32
     workers: Annotated[
         int | None,

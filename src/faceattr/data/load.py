@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from faceattr.config.command_line import quoted
 from faceattr.config.schema import Data
 from faceattr.data import table
 from faceattr.errors import FaceattrError
@@ -22,12 +23,14 @@ def load_table(
     """`loaded`, a source's table, checked and split; `model_classes` (a checkpoint's) fixes the classes and their order.
 
     `splits=False` keeps a source's own split column but makes and demands none: for evaluating on other data.
+    Data with some of the model's classes only are taken; data with another class are refused.
     """
     multilabel, classes = bool(loaded.attrs.get("multilabel")), list(settings.classes or ()) or None
     if multilabel and classes and set(classes) != set(loaded.attrs["classes"]):
         raise FaceattrError(
             "data.classes names classes; with data.attributes leave it out, or give the same names in another order."
         )
+    loaded.attrs["ordinal"] = _ordinal(settings, loaded)
     if model_classes:
         _check_classes(model_classes, multilabel, loaded.attrs["classes"])
         classes = list(model_classes.names)
@@ -43,6 +46,18 @@ def load_table(
     )
 
 
+def _ordinal(settings: Data, loaded: pd.DataFrame) -> bool:
+    """Whether the classes are ordered: data.ordinal, else as the source says."""
+    if settings.ordinal is None:
+        return bool(loaded.attrs.get("ordinal"))
+    if settings.ordinal and loaded.attrs.get("multilabel"):
+        raise FaceattrError("data.ordinal=true: attributes (data.attributes) have no order.")
+    if settings.ordinal and not settings.classes and not loaded.attrs.get("ordinal"):
+        present = ",".join(quoted(name) for name in loaded.attrs["classes"])
+        raise FaceattrError(f"data.ordinal=true: give the classes in their order, such as data.classes=[{present}].")
+    return settings.ordinal
+
+
 def _check_classes(model: ModelClasses, multilabel: bool, classes: list[str]) -> None:
     names, others = ", ".join(model.names), ", ".join(classes)
     if model.multilabel and (not multilabel or set(classes) != set(model.names)):
@@ -55,7 +70,7 @@ def _check_classes(model: ModelClasses, multilabel: bool, classes: list[str]) ->
         raise FaceattrError(
             f"The model tells apart the classes {names}; data.attributes asks for others: leave it out."
         )
-    if set(classes) != set(model.names):
+    if set(classes) - set(model.names):
         raise FaceattrError(
             f"The model tells apart {names}; these data hold {others}.\n"
             "Classes are matched by name: rename those of the data (data.label_map, data.class_map, data.classes, data.bins)."
