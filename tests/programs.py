@@ -20,6 +20,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = "evaluate.report=figures"
 TINY = ("data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32", FIGURES)
+S0_MAP = "data.label_map={0:male,1:female}"
+"""What `Gender` means in the sample's layout `csv`."""
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
 
 

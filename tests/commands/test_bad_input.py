@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from programs import FIGURES, OFFLINE, TINY, quick, shell, tiny_run
+from programs import FIGURES, OFFLINE, S0_MAP, TINY, quick, shell, tiny_run
 
 from faceattr.data.sources import sample
 from faceattr.errors import FaceattrError
@@ -67,7 +67,7 @@ def check(ended, said: list[str], lines: int = 3) -> None:
 
 
 def filled(arguments: str, files: Path) -> list[str]:
-    return [argument.replace("FILES", str(files)) for argument in arguments.split()]
+    return [S0_MAP if argument == "MAP" else argument.replace("FILES", str(files)) for argument in arguments.split()]
 
 
 # fmt: off
@@ -103,9 +103,10 @@ TRAIN = {
     "data=csv data.root=FILES/csv data.label_column=Sex": ["data.label_column=Sex", "Filename, Gender, Age"],
     "data=csv data.root=FILES/csv data.image_column=File": ["data.image_column=File", "Filename, Gender, Age"],
     "data=csv data.root=FILES/csv data.image_dir=pics": ["data.image_dir", "csv/pics"],
-    "data=csv data.root=FILES/csv data.classes=[woman,man]": ["[woman, man]", "namely 0, 1", "images/000001.jpg"],
+    "data=csv data.root=FILES/csv": ["column 'Gender' has numbers", "0 (", "data.label_map={0: male, 1: female}"],
+    "data=csv data.root=FILES/csv data.classes=[woman,man]": ["'data.label_map={0: woman, 1: man}'"],
     "data=csv data.root=FILES/csv data.label_column=Age data.bins=[30]": ["data.bins=[30]", "2 classes"],
-    "data=csv data.root=FILES/csv data.split=identity": ["data.split=identity", "group"],
+    "data=csv MAP data.root=FILES/csv data.split=identity": ["data.split=identity", "group"],
     "data=folders data.root=FILES/empty": ["data.root", "<class>/"],
     "data=folders data.root=FILES/folders data.class_map={man:male}": ["data.class_map", "man", "Female, Male"],
     "data=celeba data.root=FILES/csv": ["list_attr_celeba.txt", "img_align_celeba"],
@@ -115,7 +116,7 @@ TRAIN = {
     "data.fractions.train=0.9": ["data.fractions", "sum to 1"],
     "data.attribute=height": ["data.attribute", "gender, age"],
     "data.n=3": ["empty split", "val"],
-    "data=csv data.root=FILES/corrupt": ["3 of 40", "000003.jpg", "000007.jpg", "000009.jpg", "data.on_bad_image=skip"],
+    "data=csv MAP data.root=FILES/corrupt": ["3 of 40", "000003.jpg", "000007.jpg", "000009.jpg", "data.on_bad_image=skip"],
     # model and finetune
     "finetune.train_from=block9": ["finetune.train_from", "block9", "block1, block2, block3, block4, head"],
     "finetune.train_from=[[1,head]]": ["finetune.train_from", "increase from 0"],
@@ -142,9 +143,9 @@ EVALUATE = {
     "ckpt=FILES/run/checkpoints/best.ckpt splt=val": ["splt", "Did you mean split?"],
     "ckpt=FILES/run/checkpoints/best.ckpt split=dev": ["split=dev", "train, val, test"],
     "ckpt=FILES/run/checkpoints/best.ckpt data=csv": ["data.root"],
-    "ckpt=FILES/run/checkpoints/best.ckpt data=csv data.root=FILES/csv split=test": ["split=test", "split=all"],
+    "ckpt=FILES/run/checkpoints/best.ckpt data=csv MAP data.root=FILES/csv split=test": ["split=test", "split=all"],
     "ckpt=FILES/run/checkpoints/best.ckpt data=imfdb data.root=FILES/imfdb": ["female, male", "young, middle, old"],
-    "ckpt=FILES/run/checkpoints/best.ckpt data=csv data.root=FILES/corrupt": ["3 of 40", "data.on_bad_image=skip"],
+    "ckpt=FILES/run/checkpoints/best.ckpt data=csv MAP data.root=FILES/corrupt": ["3 of 40", "data.on_bad_image=skip"],
 }
 PREDICT = {
     "input=photo.jpg": ["ckpt", "python predict.py ckpt="],
@@ -199,7 +200,7 @@ def test_the_traceback_is_shown_on_request(tmp_path):
 
 
 def test_all_problems_of_a_table_at_once(files, tmp_path):
-    ended = quick("train", "data=csv", f"data.root={files / 'problems'}", cwd=tmp_path)
+    ended = quick("train", "data=csv", S0_MAP, f"data.root={files / 'problems'}", cwd=tmp_path)
     said = ["path that leaves data.root (1): ", "missing file (1): images/absent.jpg", "images/000002.jpg: 7"]
     check(ended, [*said, "duplicate path (1): images/000004.jpg"], lines=6)
     assert not list(tmp_path.iterdir())

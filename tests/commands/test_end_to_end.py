@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from programs import FIGURES, OFFLINE, ROOT, TINY, quick, shell, start, tiny_run
+from programs import FIGURES, OFFLINE, ROOT, S0_MAP, TINY, quick, shell, start, tiny_run
 
 from faceattr.data.sources import sample
 
@@ -252,7 +252,7 @@ def test_other_data_are_matched_by_class_name(best, tmp_path):
     """The same pictures in S0's layout, where male is 0 and female 1, give the same figures per class."""
     sample.write("csv", tmp_path / "csv", n=60, image_size=32)
     other = quick(
-        "evaluate", f"ckpt={best}", "data=csv", "data.root=csv", FIGURES, "hydra.run.dir=csv_out", cwd=tmp_path
+        "evaluate", f"ckpt={best}", "data=csv", S0_MAP, "data.root=csv", FIGURES, "hydra.run.dir=csv_out", cwd=tmp_path
     )
     own = quick("evaluate", f"ckpt={best}", FIGURES, "split=all", "hydra.run.dir=own_out", cwd=tmp_path)
     assert other.code == own.code == 0, other.err + own.err
@@ -538,7 +538,7 @@ def test_unreadable_images(tmp_path):
     root = sample.write("csv", tmp_path / "csv", n=60, image_size=32)
     for number in (3, 7, 30):
         (root / "images" / f"{number:06d}.jpg").write_bytes(b"no image")
-    arguments = ["data=csv", "data.root=csv", *TINY[2:], "trainer.max_epochs=1", "hydra.run.dir=run"]
+    arguments = ["data=csv", S0_MAP, "data.root=csv", *TINY[2:], "trainer.max_epochs=1", "hydra.run.dir=run"]
     ended = quick("train", *arguments, cwd=tmp_path)
     assert ended.code == 1 and "000030.jpg" in ended.err and not (tmp_path / "run").exists()
     ended = quick("train", *arguments, "data.on_bad_image=skip", cwd=tmp_path)
@@ -577,7 +577,7 @@ def _real(tmp_path: Path, *arguments: object) -> dict:
 
 
 def test_real_portraits_by_a_csv(shared, tmp_path):
-    about = _real(tmp_path, "data=csv", f"data.root={shared('data', 'small_csv')}")
+    about = _real(tmp_path, "data=csv", S0_MAP, f"data.root={shared('data', 'small_csv')}")
     assert about["images"] == {"train": 140, "val": 30, "test": 30} and about["classes"] == ["male", "female"]
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from programs import FIGURES, TINY, Ended, quick
+from programs import FIGURES, S0_MAP, TINY, Ended, quick
 
 from faceattr.data.array_cache import folder
 from faceattr.data.sources import sample
@@ -23,7 +23,7 @@ def trained(tmp_path_factory) -> Path:
     """A run on 60 images, of which none can be decoded any more: their files have kept size and date only."""
     place = tmp_path_factory.mktemp("evaluate")
     root = sample.write("csv", place / "data", n=60, image_size=32)
-    given = ("data=csv", f"data.root={root}", *(key for key in TINY if not key.startswith("data.")))
+    given = ("data=csv", S0_MAP, f"data.root={root}", *(key for key in TINY if not key.startswith("data.")))
     ended = quick("train", *given, "trainer.max_epochs=1", "hydra.run.dir=run", cwd=place)
     assert ended.code == 0, ended.err
     for file in root.rglob("*.jpg"):

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from composing import compose_config
 from pictures import places
+from programs import S0_MAP
 
 from faceattr.commands.evaluate_split import draw_split, evaluate_split, write_split
 from faceattr.commands.settings import create_classifier, create_data, evaluation_settings, read_table, trainer_settings
@@ -19,7 +20,7 @@ SPEC = InputSpec(32, 32, "bilinear", "unit")
 def test_draw_split_shows_packed_pixels_and_a_failed_gallery_does_not_lose_the_evaluation(tmp_path):
     root = sample.write("csv", tmp_path / "data", n=30, image_size=32)
     tiny = ["model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32"]
-    cfg = compose_config("data=csv", f"data.root={root}", "data.pack=ram", *tiny)
+    cfg = compose_config("data=csv", S0_MAP, f"data.root={root}", "data.pack=ram", *tiny)
     table = read_table(cfg)
     task = Task.from_config(table.attrs["classes"], ordinal=False, loss="auto")
     model = create_classifier(cfg, task)

@@ -10,6 +10,8 @@ import pytest
 from faceattr.data.sources import celeba, csv, folders, imfdb, sample
 from faceattr.errors import FaceattrError
 
+S0_MAP = {0: "male", 1: "female"}
+
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
@@ -50,7 +52,7 @@ def labels(table: pd.DataFrame) -> dict[str, str]:
 )
 def test_load_gives_a_table_of_all_images(written, layout, load, classes):
     root = written(layout)
-    table = load(root)
+    table = load(root, **({"label_map": S0_MAP} if layout == "csv" else {}))
     files = {path.relative_to(root).as_posix() for path in root.rglob("*.jpg")}
     assert len(table) == 40
     assert set(table["path"]) == files
@@ -69,12 +71,14 @@ def test_load_refuses_a_missing_root_and_describes_the_layout(source, root, tmp_
 # csv ---------------------------------------------------------------------------------------------------------------
 
 
-def test_csv_load_names_the_genders_of_s0_without_a_map(tmp_path):
+def test_csv_load_reads_s0_with_its_map_only(tmp_path):
     make(tmp_path, "images/1.jpg", results__csv="Filename,Gender,Age\n1.jpg,0,31\n2.jpg,1,4\n")
-    table = csv.load(tmp_path)
+    table = csv.load(tmp_path, label_map=S0_MAP)
     assert labels(table) == {"images/1.jpg": "male", "images/2.jpg": "female"}
     assert table["Age"].tolist() == [31, 4]
-    assert csv.load(tmp_path, classes=["female", "male"]).attrs["classes"] == ["female", "male"]
+    assert csv.load(tmp_path, label_map=S0_MAP, classes=["female", "male"]).attrs["classes"] == ["female", "male"]
+    with pytest.raises(FaceattrError, match=r"'Gender' has numbers, .*: 0 \(1\), 1 \(1\)\.\n.*data\.label_map="):
+        csv.load(tmp_path)
 
 
 @pytest.mark.parametrize("raw", ["0", " 0 ", "0.0", '"0"', "00"])
@@ -90,8 +94,9 @@ def test_csv_load_compares_label_map_as_text(tmp_path, raw, key):
 
 def test_csv_load_keeps_unknown_labels_and_sorts_classes_without_a_map(tmp_path):
     make(tmp_path, "images/1.jpg", results__csv="Filename,kind\n1.jpg,b\n2.jpg,a\n3.jpg,None\n")
-    assert csv.load(tmp_path, label_column="kind").attrs["classes"] == ["None", "a", "b"]
-    assert csv.load(tmp_path, label_column="kind", label_map={"a": "x"})["label"].tolist() == ["b", "x", "None"]
+    assert csv.load(tmp_path, label_column="kind").attrs["classes"] == ["a", "b"]
+    table = csv.load(tmp_path, label_column="kind", label_map={"a": "x"})
+    assert table["label"].tolist()[:2] == ["b", "x"] and pd.isna(table["label"][2])
 
 
 def test_csv_load_bins_are_right_open_and_keep_the_number(tmp_path):
@@ -104,10 +109,8 @@ def test_csv_load_bins_are_right_open_and_keep_the_number(tmp_path):
 
 
 def test_csv_load_bins_lists_cells_that_are_no_numbers(tmp_path):
-    make(tmp_path, "images/1.jpg", results__csv="Filename,age\n1.jpg,29\n2.jpg,old\n3.jpg,nan\n")
-    with pytest.raises(
-        FaceattrError, match=r"2 cells of column 'age' .*row 2 \(2\.jpg\): 'old'; row 3 \(3\.jpg\): 'nan'"
-    ):
+    make(tmp_path, "images/1.jpg", results__csv="Filename,age\n1.jpg,29\n2.jpg,old\n3.jpg,1e999\n4.jpg,nan\n")
+    with pytest.raises(FaceattrError, match=r"2 cells of column 'age' .*line 3: 'old'; line 4: '1e999'"):
         csv.load(tmp_path, label_column="age", bins=[30], classes=["young", "old"])
 
 
@@ -139,7 +142,7 @@ def test_csv_load_detects_separator_and_encoding(tmp_path, separator, encoding):
     rows = [["Filename", "Gender", "Name, full"], ["josé.jpg", "1", '"a, b; c"']]
     text = "\r\n".join(separator.join(f'"{c}"' if separator in c and '"' not in c else c for c in row) for row in rows)
     make(tmp_path, "images/josé.jpg", results__csv=text.encode(encoding))
-    table = csv.load(tmp_path)
+    table = csv.load(tmp_path, label_map=S0_MAP)
     assert labels(table) == {"images/josé.jpg": "female"}
     assert table["Name, full"].tolist() == ["a, b; c"]
 
@@ -159,7 +162,7 @@ def test_csv_load_without_rows_gives_an_empty_table(tmp_path):
 def test_csv_load_completes_image_names_without_extension(tmp_path):
     files = ["images/001.jpg", "images/v1.2.PNG", "images/003", "images/notes.txt"]
     make(tmp_path, *files, results__csv="Filename,Gender\n001,0\nv1.2,1\n003,0\n004,1\nnotes,1\n,0\n")
-    paths = csv.load(tmp_path)["path"].tolist()
+    paths = csv.load(tmp_path, label_map=S0_MAP)["path"].tolist()
     assert paths[:5] == ["images/001.jpg", "images/v1.2.PNG", "images/003", "images/004", "images/notes"]
     assert pd.isna(paths[5])
 
@@ -173,7 +176,9 @@ def test_csv_load_refuses_an_ambiguous_image_name(tmp_path):
 @pytest.mark.parametrize("image_dir", [None, "", "."])
 def test_csv_load_paths_are_relative_to_root(tmp_path, image_dir):
     make(tmp_path, "Train/1.jpg", results__csv="Filename,Gender\nTrain\\1.jpg,0\n")
-    assert [Path(path) for path in csv.load(tmp_path, image_dir=image_dir)["path"]] == [Path("Train/1.jpg")]
+    assert [Path(path) for path in csv.load(tmp_path, image_dir=image_dir, label_map=S0_MAP)["path"]] == [
+        Path("Train/1.jpg")
+    ]
 
 
 def test_csv_load_reads_split_and_group_and_keeps_other_columns(tmp_path, caplog):
@@ -181,15 +186,28 @@ def test_csv_load_reads_split_and_group_and_keeps_other_columns(tmp_path, caplog
         "Filename,Gender,part,who,split\n1.jpg,0,Training,007,x\n2.jpg,1,VALID,7,y\n3.jpg,1,dev,,z\n4.jpg,1,later,7,\n"
     )
     make(tmp_path, "images/1.jpg", results__csv=text)
-    table = csv.load(tmp_path, split_column="part", group_column="who")
+    table = csv.load(tmp_path, label_map=S0_MAP, split_column="part", group_column="who")
     assert table["split"].tolist() == ["train", "val", "val", "later"]
     assert table["group"].tolist()[:2] == ["007", "7"]
     assert table["group"].isna().tolist() == [False, False, True, False]
     with caplog.at_level(logging.INFO):
-        table = csv.load(tmp_path)
+        table = csv.load(tmp_path, label_map=S0_MAP)
     assert "split" not in table
     assert table["csv_split"].tolist() == ["x", "y", "z", ""]
-    assert "csv_<name>" in caplog.text
+    assert "split as csv_split" in caplog.text
+
+
+def test_csv_load_keeps_columns_apart_that_would_get_one_name(tmp_path):
+    make(tmp_path, "images/1.jpg", results__csv="Filename,Gender,split,csv_split\n1.jpg,0,a,b\n2.jpg,1,c,d\n")
+    table = csv.load(tmp_path, label_map=S0_MAP)
+    assert table["csv_split"].tolist() == ["b", "d"] and table["csv_csv_split"].tolist() == ["a", "c"]
+
+
+def test_csv_load_refuses_a_repeated_column_that_a_key_names(tmp_path):
+    make(tmp_path, "images/1.jpg", results__csv="Filename,Gender,Gender,Age,Age\n1.jpg,0,1,5,6\n")
+    with pytest.raises(FaceattrError, match=r"data\.label_column=Gender: .* several columns"):
+        csv.load(tmp_path)
+    assert csv.load(tmp_path, label_column="Filename")["Age (2)"].tolist() == [6]
 
 
 # folders -----------------------------------------------------------------------------------------------------------
@@ -429,7 +447,7 @@ def test_imfdb_load_gives_ordered_lower_case_classes(tmp_path):
 
 
 def test_csv_load_reads_real_small_csv(shared):
-    table = csv.load(shared("data", "small_csv"))
+    table = csv.load(shared("data", "small_csv"), label_map=S0_MAP)
     assert table["label"].value_counts().to_dict() == {"male": 100, "female": 100}
     assert table["Age"].dtype.kind == "i"
 

@@ -34,16 +34,20 @@ SIGNATURES = (
 
 def describe_other_file(path: str | os.PathLike[str]) -> str:
     """`not an image file`, with what the file is instead where its first bytes say so."""
-    with open(path, "rb") as stream:  # noqa: PTH123 (also takes what is only path-like)
-        start = stream.read(512)
-    kind = next((name for pattern, name in SIGNATURES if re.match(pattern, start, re.DOTALL | re.IGNORECASE)), "")
-    if kind == "a ZIP archive":
-        kind = _describe_zip(path)
+    kind = kind_of_file(path)
     if kind == "a HEIC photo":
         kind += "; with the package pillow-heif it can be read: pip install pillow-heif"
-    if not start:
-        kind = "empty"
     return f"not an image file: it is {kind}" if kind else "not an image file"
+
+
+def kind_of_file(path: str | os.PathLike[str]) -> str:
+    """What a file that is neither an image nor a table is, by its first bytes; "" where they do not say it."""
+    with open(path, "rb") as stream:  # noqa: PTH123 (also takes what is only path-like)
+        start = stream.read(512)
+    if not start:
+        return "empty"
+    kind = next((name for pattern, name in SIGNATURES if re.match(pattern, start, re.DOTALL | re.IGNORECASE)), "")
+    return _describe_zip(path) if kind == "a ZIP archive" else kind
 
 
 def _describe_zip(path: str | os.PathLike[str]) -> str:

@@ -119,14 +119,27 @@ def upgrade(description: dict[str, Any]) -> dict[str, Any]:
         return description
     if description["format"] == 1:
         config = {key: _moved_target(group) for key, group in config.items()}
-        description = {**description, "format": 2, "config": config}
+        description = {**description, "format": 2}
+    if description["format"] <= 3:  # data=csv took any column Gender for study S0's
+        config = _with_map_of_gender(config)
     if description["format"] == 2:  # it knew whole images only
         description = {**description, "format": 3, "detector": ""}
     if description["format"] == 3:  # every stage had the head's learning rate
         finetune = config.get("finetune")
         config = config | ({"finetune": {**finetune, "pretrained_lr": 1.0}} if isinstance(finetune, dict) else {})
-        description = {**description, "format": 4, "config": config, "pretrained_stages": []}
-    return description
+        description = {**description, "format": 4, "pretrained_stages": []}
+    return {**description, "config": config}
+
+
+def _with_map_of_gender(config: dict[str, Any]) -> dict[str, Any]:
+    """The config, with the meaning that `data=csv` gave 0 and 1 in a column `Gender` without `data.label_map`."""
+    data = config.get("data")
+    if not isinstance(data, dict) or data.get("_target_") != "faceattr.data.sources.csv.load":
+        return config
+    mapped = data.get("label_map") or data.get("bins") or data.get("attributes") or data.get("label_column") != "Gender"
+    if mapped or not set(data.get("classes") or ()) <= {"male", "female"}:
+        return config
+    return config | {"data": data | {"label_map": {0: "male", 1: "female"}}}
 
 
 def _moved_target(group: Any) -> Any:

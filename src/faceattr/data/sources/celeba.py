@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import pandas as pd
 
 from faceattr.config.key import Key
+from faceattr.data.sources.labels import Unknown, known_codes
 from faceattr.data.sources.layout import SPLITS, Attributes, existing_root, file_names, listed_attributes
 from faceattr.errors import FaceattrError
 
@@ -31,6 +33,7 @@ def load(
         Key("The attribute that is the label: Male gives female and male; another, Smiling, not_smiling and smiling."),
     ] = "Male",
     attributes: Attributes = None,
+    unknown: Unknown = "auto",
     allow_missing: Annotated[bool, Key("Go on without the images that are missing.")] = False,
     download: Annotated[bool, Key("Download CelebA through torchvision, into data.root/celeba.")] = False,
     first_per_class: Annotated[
@@ -40,7 +43,8 @@ def load(
         int | None, Key("With first_per_class: the last rows of each class are the test.", minimum=1)
     ] = None,
 ) -> pd.DataFrame:
-    """A row per line of the attribute file. Further attributes are bool columns. A 0 in the file means: not known.
+    """A row per line of the attribute file; further attributes are bool columns. Where the file has 0 beside 1 and -1, 0 means
+    not known: such an image has no label, and False in a further column. `attrs["notes"]` says it.
 
     Raises FaceattrError: root or a file missing, an unknown attribute, missing images, a failed download.
     """
@@ -52,6 +56,7 @@ def load(
         missing = "no folder img_align_celeba" if source else "no list_attr_celeba.txt (or .csv)"
         raise FaceattrError(f"data.root={root} has {missing}. Expected there: {LAYOUT}.")
     values = _read(source)  # 1, -1 or 0; a row per image, a column per attribute
+    _check_codes(values, source)
     names = listed_attributes(attributes, list(map(str, values)), str(source))
     if not names and attribute not in values:
         choices = ", ".join(map(str, values))
@@ -61,15 +66,17 @@ def load(
     if names and first_per_class:
         raise FaceattrError("data.first_per_class draws classes; data.attributes has none. Use data.max_images.")
 
+    codes = {str(int(code)) for code in np.unique(values.to_numpy())}
     values = _with_image(values, folder, source, allow_missing)
+    known, note = known_codes(values[names or [attribute]].astype(float), codes, unknown, where=str(source))
     table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + values.index}, index=values.index)
     if names:
-        table = table.join((values[names] > 0).astype(float).where(values[names] != 0))
-        table.attrs.update(classes=names, multilabel=True)
+        table = table.join(known)
+        table.attrs.update(classes=names, multilabel=True, notes=[note])
     else:
         classes = ["female", "male"] if attribute == "Male" else [f"not_{attribute.lower()}", attribute.lower()]
-        table["label"] = (values[attribute] > 0).map({False: classes[0], True: classes[1]})
-        table.attrs.update(classes=classes, ordinal=False)
+        table["label"] = known[attribute].map({0.0: classes[0], 1.0: classes[1]})
+        table.attrs.update(classes=classes, ordinal=False, notes=[note])
     table = _with_split_and_group(table, root, first_per_class, last_per_class or 0)
     attrs = table.attrs
     table = table.join(values.drop(columns=names or attribute) > 0)
@@ -78,6 +85,15 @@ def load(
     table = table.reset_index(drop=True)
     table.attrs.update(attrs)
     return table
+
+
+def _check_codes(values: pd.DataFrame, source: Path) -> None:
+    """Raises FaceattrError for an attribute that is none of 1, -1 and 0."""
+    wrong = np.argwhere(~values.isin([-1, 0, 1]).to_numpy())
+    if len(wrong):
+        row, column = wrong[0]
+        cell = f"{values.columns[column]!r} of {values.index[row]} is {values.iat[row, column]}"
+        raise FaceattrError(f"{source}: attribute {cell}; expected 1, -1 or 0 (not known).")
 
 
 def _with_image(values: pd.DataFrame, folder: Path, source: Path, allow_missing: bool) -> pd.DataFrame:

@@ -49,6 +49,13 @@ def file_names(folder: Path) -> set[str]:
     """Names of the files directly in `folder`; none if it does not exist. One listing is faster than a stat per file."""
     try:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file()}
-    except (FileNotFoundError, NotADirectoryError):
+            return {entry.name for entry in entries if _is_file(entry)}
+    except (OSError, ValueError):  # no such folder; a name that is too long, or that no file can have
         return set()
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link that leads to itself
+        return False

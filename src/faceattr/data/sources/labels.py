@@ -1,0 +1,189 @@
+"""From the cells of a table to labels: which class a text means, which code says yes, no or unknown. Nothing is assumed."""
+
+import logging
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+
+from faceattr.config.key import Key
+from faceattr.data.sources.text_table import cell_errors
+from faceattr.errors import FaceattrError
+
+log = logging.getLogger(__name__)
+
+MISSING = frozenset(
+    {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nil", "?", "-", "--", ".", "u", "unknown", "undefined"}
+    | {"missing", "not available", "not known", "unk"}
+)
+"""What people write where a label is not known, in lower case (`u`: Adience)."""
+YES_OR_NO = {"1": 1, "true": 1, "yes": 1, "y": 1, "0": 0, "-1": -1, "false": 0, "no": 0, "n": 0}
+MOST_CLASSES = 1000
+DATE = re.compile(
+    r"\d{1,2}[-/. ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*|"
+    r"(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*[-/. ]\d{1,4}|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}",
+    re.IGNORECASE,
+)
+Unknown = Annotated[
+    str,
+    Key(
+        "With attributes: the number that means not known. auto: 0 where the file has -1, 0 and 1, none where it has two of them; "
+        "none: 0 and -1 both mean no.",
+        choices=("auto", "0", "-1", "none"),
+    ),
+]
+"""Type of the key `data.unknown`."""
+
+
+def plain(value: object) -> str:
+    """A label as text. 0, "0", 0.0 and " 0 " give the same text, and so do the forms in which Unicode writes one letter."""
+    return re.sub(r"^(-?\d+)\.0*$", r"\1", unicodedata.normalize("NFC", str(value)).strip())
+
+
+def fold(text: str) -> str:
+    """What texts have in common that differ in case and blanks only."""
+    return " ".join(text.casefold().split())
+
+
+def to_classes(
+    values: pd.Series,
+    label_map: Mapping | None,
+    classes: Sequence[str] | None,
+    *,
+    path: Path,
+    key: str = "data.label_map",
+) -> pd.Series:
+    """The class of each cell; None where it is empty or a marker such as `NA`. A value that no class fits stays.
+
+    A value is a class by `label_map` or by its own name, whatever its case and blanks. Without either, the values are the
+    classes: those that differ only in case or blanks are joined under their commonest spelling, and this is said.
+
+    Raises FaceattrError: numbers that neither `label_map` nor `classes` explains; classes of which one abbreviates another;
+    more than `MOST_CLASSES` classes.
+    """
+    mapped = {plain(value): str(name) for value, name in (label_map or {}).items()}
+    names = list(dict.fromkeys([*map(str, classes or ()), *mapped.values()]))
+    by_fold = _unambiguous(list(mapped.items())) | _unambiguous([(name, name) for name in names])
+    counts = Counter(values.map(plain))
+    class_of = {value: mapped.get(value, by_fold.get(fold(value))) for value in counts}
+    rest = {value: n for value, n in counts.items() if class_of[value] is None and fold(value) not in MISSING}
+    if (
+        rest
+        and not label_map
+        and not any(class_of.values())
+        and all(re.fullmatch(r"-?\d+([.,]\d+)?", value) for value in rest)
+    ):
+        raise _bare_numbers(path, str(values.name), rest, list(map(str, classes or ())), key)
+    if not names:
+        rest_of = _joined(rest)
+        _check_classes(
+            path,
+            str(values.name),
+            Counter({name: sum(rest[v] for v in rest if rest_of[v] == name) for name in rest_of.values()}),
+        )
+    else:
+        rest_of = dict(zip(rest, rest, strict=True))
+    missing = {value: n for value, n in counts.items() if value and class_of[value] is None and value not in rest}
+    if missing:
+        log.warning("%s: in column %r no label: %s", path, values.name, _counted(missing))
+    return values.map(lambda value: class_of[plain(value)] or rest_of.get(plain(value)))
+
+
+def _unambiguous(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Folded text → class, for texts that fold to one class only."""
+    found: dict[str, set[str]] = {}
+    for text, name in pairs:
+        found.setdefault(fold(text), set()).add(name)
+    return {text: next(iter(names)) for text, names in found.items() if len(names) == 1}
+
+
+def _joined(counts: Mapping[str, int]) -> dict[str, str]:
+    """Value → its class: the commonest spelling of those that differ only in case or blanks."""
+    spellings: dict[str, list[str]] = {}
+    for value in sorted(counts, key=lambda value: (-counts[value], value)):
+        spellings.setdefault(fold(value), []).append(value)
+    for same in spellings.values():
+        if len(same) > 1:
+            log.warning("One class, written in several ways: %s", _counted({value: counts[value] for value in same}))
+    return {value: same[0] for same in spellings.values() for value in same}
+
+
+def _check_classes(path: Path, column: str, counts: Counter[str]) -> None:
+    """Says or refuses classes that are probably none."""
+    if len(counts) > MOST_CLASSES:
+        raise FaceattrError(
+            f"{path}: column {column!r} (data.label_column) has {len(counts):,} different values. Are they classes? Then name "
+            "them in data.classes. Numbers are cut into classes by data.bins."
+        )
+    words = [name for name in counts if len(name) > 1]
+    for letter in (name for name in counts if len(name) == 1 and name.isalpha()):
+        if same := [word for word in words if word.casefold().startswith(letter.casefold())]:
+            raise FaceattrError(
+                f"{path}: column {column!r} has the classes {_counted(counts)}. Does {letter!r} mean {same[0]!r}? Then give "
+                f"'data.label_map={{{letter}: {same[0]}}}'; else name the classes in data.classes."
+            )
+    if dates := {name: n for name, n in counts.items() if DATE.fullmatch(name)}:
+        log.warning(
+            "%s: column %r has labels that look like dates: %s. Spreadsheets write 3-9 so",
+            path,
+            column,
+            _counted(dates),
+        )
+
+
+def _bare_numbers(path: Path, column: str, counts: Mapping[str, int], classes: list[str], key: str) -> FaceattrError:
+    """The error for labels that are numbers of unknown meaning, with a map to paste."""
+    values = sorted(counts, key=lambda text: float(text.replace(",", ".")))
+    about = f"{path}: column {column!r} has numbers, and nothing says what they mean: {_counted({v: counts[v] for v in values})}."
+    if len(values) > 12:
+        return FaceattrError(f"{about}\nCut them into classes: data.bins=[30,50] data.classes=[young,middle,old]")
+    gender = re.search("gender|sex", column, re.IGNORECASE) and len(values) == 2
+    names = classes if len(classes) == len(values) else ["male", "female"] if gender else [f"class_{v}" for v in values]
+    example = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=True))
+    advice = " or the other way round; data sets differ, look at some images" if gender else ", with your names"
+    return FaceattrError(f"{about}\nSay it with '{key}={{{example}}}'{advice}. Or data.classes=[{','.join(values)}].")
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    """The first ten values with their counts."""
+    shown = [f"{value[:40]} ({n:,})" for value, n in list(counts.items())[:10]]
+    return ", ".join(shown + (["…"] if len(counts) > 10 else []))
+
+
+def yes_or_no(path: Path, frame: pd.DataFrame, names: list[str], unknown: str) -> tuple[pd.DataFrame, str]:
+    """1, 0 or nan (not known) for each cell of the columns `names`, and in words what 0 and -1 were taken for.
+
+    Raises FaceattrError: a cell that is neither yes, no nor a missing marker.
+    """
+    cells = frame[names].map(lambda cell: plain(cell).lower())
+    values = cells.map(YES_OR_NO.get).astype(float)
+    for name in names:
+        invalid = values[name].isna() & ~cells[name].isin(MISSING)
+        if invalid.any():
+            raise cell_errors(path, frame[name], invalid, "1, 0, -1, yes, no, true, false or empty")
+    others = [column for column in frame if column not in names]
+    coded = [c for c in others if frame[c].isin(["-1", "0", "1", ""]).all()]
+    present = {code for column in coded for code in frame[column].unique()} & {"-1", "0", "1"}
+    present |= {str(int(value)) for value in np.unique(values.to_numpy()) if not np.isnan(value)}
+    return known_codes(values, present, unknown, where=str(path))
+
+
+def known_codes(values: pd.DataFrame, present: set[str], unknown: str, *, where: str) -> tuple[pd.DataFrame, str]:
+    """`values` of 1, 0, -1 and nan as 1, 0 and nan (not known); and in words what was decided. `present`: the file's codes."""
+    code = unknown if unknown != "auto" else "0" if present >= {"-1", "0", "1"} else "none"
+    no = [int(negative) for negative in ("0", "-1") if negative in present and negative != code]
+    known = (
+        values.mask(values.isin(no), 0.0)
+        if code == "none"
+        else values.mask(values == int(code)).mask(values.isin(no), 0.0)
+    )
+    how = "because -1, 0 and 1 all occur" if unknown == "auto" else f"data.unknown={unknown}"
+    no_text = " and ".join(map(str, no)) or "empty"
+    text = f"{where}: 1 means yes, {no_text} no" + (f", {code} not known ({how})" if code != "none" else "")
+    (log.warning if code != "none" and unknown == "auto" else log.info)("%s", text)
+    return known, text
