@@ -137,7 +137,8 @@ def _with_map_of_gender(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("_target_") != "faceattr.data.sources.csv.load":
         return config
     mapped = data.get("label_map") or data.get("bins") or data.get("attributes") or data.get("label_column") != "Gender"
-    if mapped or not set(data.get("classes") or ()) <= {"male", "female"}:
+    classes = data.get("classes") or []
+    if mapped or not isinstance(classes, list) or any(name not in ("male", "female") for name in classes):
         return config
     return config | {"data": data | {"label_map": {0: "male", 1: "female"}}}
 

@@ -68,15 +68,16 @@ def load(
 
     codes = {str(int(code)) for code in np.unique(values.to_numpy())}
     values = _with_image(values, folder, source, allow_missing)
-    known, note = known_codes(values[names or [attribute]].astype(float), codes, unknown, where=str(source))
+    known, note = known_codes(values[names or [attribute]].astype(float), codes, unknown, where=source.name)
+    notes = {"notes": [note]} if "0" in codes else {}
     table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + values.index}, index=values.index)
     if names:
         table = table.join(known)
-        table.attrs.update(classes=names, multilabel=True, notes=[note])
+        table.attrs.update(classes=names, multilabel=True, **notes)
     else:
         classes = ["female", "male"] if attribute == "Male" else [f"not_{attribute.lower()}", attribute.lower()]
         table["label"] = known[attribute].map({0.0: classes[0], 1.0: classes[1]})
-        table.attrs.update(classes=classes, ordinal=False, notes=[note])
+        table.attrs.update(classes=classes, ordinal=False, **notes)
     table = _with_split_and_group(table, root, first_per_class, last_per_class or 0)
     attrs = table.attrs
     table = table.join(values.drop(columns=names or attribute) > 0)
@@ -92,7 +93,7 @@ def _check_codes(values: pd.DataFrame, source: Path) -> None:
     wrong = np.argwhere(~values.isin([-1, 0, 1]).to_numpy())
     if len(wrong):
         row, column = wrong[0]
-        cell = f"{values.columns[column]!r} of {values.index[row]} is {values.iat[row, column]}"
+        cell = f"{values.columns[column]!r} of {values.index[row]!r} is {values.to_numpy(float)[row, column]:g}"
         raise FaceattrError(f"{source}: attribute {cell}; expected 1, -1 or 0 (not known).")
 
 

@@ -170,7 +170,7 @@ def yes_or_no(path: Path, frame: pd.DataFrame, names: list[str], unknown: str) -
     coded = [c for c in others if frame[c].isin(["-1", "0", "1", ""]).all()]
     present = {code for column in coded for code in frame[column].unique()} & {"-1", "0", "1"}
     present |= {str(int(value)) for value in np.unique(values.to_numpy()) if not np.isnan(value)}
-    return known_codes(values, present, unknown, where=str(path))
+    return known_codes(values, present, unknown, where=Path(path).name)
 
 
 def known_codes(values: pd.DataFrame, present: set[str], unknown: str, *, where: str) -> tuple[pd.DataFrame, str]:
