@@ -47,7 +47,9 @@ def test_draw_split_shows_packed_pixels_and_a_failed_gallery_does_not_lose_the_e
 def test_a_column_with_infinite_numbers_and_a_failing_chart_cost_nothing_else(tmp_path, caplog):
     """A chart that fails is one warning; a table with odd further columns is evaluated."""
     root = sample.write("csv", tmp_path / "data", n=40, image_size=32)
-    cfg = compose_config("data=csv", f"data.root={root}", "data.pack=ram", "model.image_size=[32,32]", "trainer=cpu")
+    cfg = compose_config(
+        "data=csv", S0_MAP, f"data.root={root}", "data.pack=ram", "model.image_size=[32,32]", "trainer=cpu"
+    )
     table = read_table(cfg).assign(score=[float("-inf"), *range(39)])
     task = Task.from_config(table.attrs["classes"], ordinal=False, loss="auto")
     data = create_data(cfg, table)

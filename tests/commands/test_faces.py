@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from composing import compose_config
 from PIL import Image
-from programs import TINY, quick
+from programs import S0_MAP, TINY, quick
 
 from faceattr.commands.settings import plain
 from faceattr.commands.start_weights import check_resume
@@ -36,7 +36,15 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(root, weights):
     """A run on the faces that were found."""
-    given = ("data=csv", f"data.root={root}", "faces=align", "faces.on_none=skip", f"faces.weights={weights}", *KEYS)
+    given = (
+        "data=csv",
+        S0_MAP,
+        f"data.root={root}",
+        "faces=align",
+        "faces.on_none=skip",
+        f"faces.weights={weights}",
+        *KEYS,
+    )
     ended = quick("train", *given, "trainer.max_epochs=1", "evaluate.report=full", "hydra.run.dir=run", cwd=root.parent)
     assert ended.code == 0, ended.err
     assert "Faces (align): 60 images, 1 without a face (left out, faces.on_none=skip)" in ended.out
@@ -67,7 +75,7 @@ def test_evaluate_crops_as_in_training_unless_the_command_line_says_otherwise(ru
 
 
 def test_compare_models_of_different_crops_on_the_same_images(run, root):
-    given = ("data=csv", f"data.root={root}", *KEYS, "trainer.max_epochs=1", "hydra.run.dir=whole")
+    given = ("data=csv", S0_MAP, f"data.root={root}", *KEYS, "trainer.max_epochs=1", "hydra.run.dir=whole")
     assert quick("train", *given, cwd=run.parent).code == 0
     compared = (
         "ckpt=whole/checkpoints/best.ckpt",
@@ -83,14 +91,30 @@ def test_compare_models_of_different_crops_on_the_same_images(run, root):
 
 
 def test_preview_shows_faces_beside_their_crops(root, weights, tmp_path):
-    given = ("data=csv", f"data.root={root}", "faces=square", "faces.on_none=skip", f"faces.weights={weights}", *KEYS)
+    given = (
+        "data=csv",
+        S0_MAP,
+        f"data.root={root}",
+        "faces=square",
+        "faces.on_none=skip",
+        f"faces.weights={weights}",
+        *KEYS,
+    )
     ended = quick("preview", *given, "hydra.run.dir=seen", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert (tmp_path / "seen" / "faces.png").exists() and (tmp_path / "seen" / "samples.png").exists()
 
 
 def test_train_with_images_without_a_face_stops_and_says_what_to_do(root, weights, tmp_path):
-    given = ("data=csv", f"data.root={root}", "faces=align", f"faces.weights={weights}", *KEYS, "hydra.run.dir=run")
+    given = (
+        "data=csv",
+        S0_MAP,
+        f"data.root={root}",
+        "faces=align",
+        f"faces.weights={weights}",
+        *KEYS,
+        "hydra.run.dir=run",
+    )
     ended = quick("train", *given, cwd=tmp_path)
     assert ended.code == 1 and "1 of 60 images have no face" in ended.err and "faces.on_none=skip" in ended.err
     assert not (tmp_path / "run" / "checkpoints").exists()

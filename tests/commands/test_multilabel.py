@@ -91,10 +91,15 @@ def test_a_csvs_columns_say_yes_no_or_nothing(tmp_path):
     (tmp_path / "results.csv").write_text("Filename,Hat,Glasses\na.png,1,yes\nb.png,-1,\nc.png,0,False\n")
     (tmp_path / "images").mkdir()
     found = csv.load(tmp_path, attributes=["Glasses", "Hat"])
-    assert found["Hat"].tolist() == [1, 0, 0] and found["Glasses"][[0, 2]].tolist() == [1, 0]
-    assert math.isnan(found["Glasses"][1]) and found.attrs == {"classes": ["Glasses", "Hat"], "multilabel": True}
+    assert (
+        found["Hat"][:2].tolist() == [1, 0]
+        and math.isnan(found["Hat"][2])
+        and found["Glasses"][[0, 2]].tolist() == [1, 0]
+    )
+    assert math.isnan(found["Glasses"][1]) and found.attrs["classes"] == ["Glasses", "Hat"]
+    assert csv.load(tmp_path, attributes=["Hat"], unknown="none")["Hat"].tolist() == [1, 0, 0]
     (tmp_path / "results.csv").write_text("Filename,Hat\na.png,1\nb.png,maybe\n")
-    with pytest.raises(FaceattrError, match=r"1 cells of data.attributes are neither .* row 2 \(b.png\): Hat='maybe'"):
+    with pytest.raises(FaceattrError, match=r"1 cells of column 'Hat' are not 1, .* line 3: 'maybe'"):
         csv.load(tmp_path, attributes=["Hat"])
 
 

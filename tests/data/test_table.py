@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from faceattr.config.schema import Data
+from faceattr.data.load import load_table
 from faceattr.data.sources import celeba, csv, imfdb
 from faceattr.data.table import fingerprint, prepare
 from faceattr.errors import FaceattrError
@@ -119,7 +121,7 @@ def test_prepare_lists_all_problems_with_counts_and_examples(tmp_path):
         "- missing file (7): 0/00000.jpg, 0/00003.jpg, 0/00006.jpg, 1/00001.jpg, 1/00004.jpg, …",
         "- duplicate path (1): 2/00008.jpg",
         "- split other than train, val, test (2): 0/00015.jpg: none, 2/00014.jpg: holdout",
-        "- no label (1): 1/00013.jpg",
+        "- no label (data.on_bad_label=skip leaves these out) (1): 1/00013.jpg",
         "- label outside data.classes [female, male, other], namely Male (1): 0/00012.jpg: Male",
         "- class absent from train (1): other",
         "- group in two splits (data.split=identity makes a split that divides no group) (1): a (train and val)",
@@ -348,3 +350,50 @@ def test_prepare_lists_each_folder_once(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", lambda folder: listed.append(Path(folder).name) or scandir(folder))
     prepare(table, tmp_path)
     assert sorted(listed) == ["0", "1", "2"]
+
+
+# left out ----------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_skips_missing_files_and_bad_labels_on_request(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 10)
+    table["label"] = table["label"].astype(object)
+    (tmp_path / table.loc[0, "path"]).unlink()
+    folder = tmp_path / table.loc[1, "path"]
+    folder.unlink()
+    folder.mkdir()
+    looping = tmp_path / table.loc[2, "path"]
+    looping.unlink()
+    looping.symlink_to(looping)
+    table.loc[3, "path"] = "x" * 1_000_000
+    table.loc[4, "label"] = None
+    table.loc[5, "label"] = "baby"
+    with pytest.raises(FaceattrError, match=r"missing file \(4\)") as error:
+        prepare(table, tmp_path)
+    assert "data.on_bad_label=skip" in str(error.value)
+    ready = prepare(table, tmp_path, on_bad_image="skip", on_bad_label="skip")
+    assert len(ready) == 14
+    reasons = dict(ready.attrs["bad_images"])
+    assert len(reasons) == 4 and reasons[table.loc[1, "path"]] == "a directory, not a file"
+    assert ready.attrs["bad_labels"] == [(table.loc[4, "path"], ""), (table.loc[5, "path"], "baby")]
+
+
+def test_prepare_refuses_an_attribute_with_one_value_in_train(tmp_path):
+    table = faces(tmp_path, [""] * 40).drop(columns="label").assign(Hat=[0.0, 1.0] * 20, Beard=0.0)
+    table.attrs.update(classes=["Hat", "Beard"], multilabel=True)
+    with pytest.raises(FaceattrError, match=r"attribute with one value only in train \(1\): Beard \(always no\)"):
+        prepare(table, tmp_path)
+
+
+def test_load_table_says_which_classes_are_small(tmp_path, caplog):
+    table = faces(tmp_path, ["male", "female"] * 30 + ["03-Sep"] * 4)
+    table.attrs["classes"] = [*CLASSES, "03-Sep"]
+    load_table(table, Data(root=str(tmp_path), seed=0))
+    assert "fewer than 5 images or under 1%: 03-Sep (4)" in caplog.text
+
+
+def test_load_table_shortens_lists_of_ten_thousand_classes(tmp_path):
+    table = faces(tmp_path, ["male", "female"] * 5)
+    with pytest.raises(FaceattrError) as error:
+        prepare(table, tmp_path, classes=[f"person {i}" for i in range(10_000)])
+    assert len(str(error.value)) < 3000

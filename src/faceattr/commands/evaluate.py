@@ -129,6 +129,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     result, description, comparison = evaluation.result, evaluation.description, evaluation.comparison
     if len(evaluation.data.bad_images):
         write_csv(folder / "bad_images.csv", evaluation.data.bad_images)
+    if len(evaluation.data.bad_labels):
+        write_csv(folder / "bad_labels.csv", evaluation.data.bad_labels)
     if evaluation.data.found_faces:
         write_csv(folder / "faces.csv", evaluation.data.found_faces.table())
     write_split(result, folder)

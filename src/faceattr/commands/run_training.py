@@ -194,6 +194,8 @@ def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: p
         **{key: plain(cfg[key]) for key in ("quirks", "published") if cfg[key]},
         "images": {str(split): len(data.rows(str(split))) for split in counts.index},
         "bad_images": len(data.bad_images),
+        **({"bad_labels": len(data.bad_labels)} if len(data.bad_labels) else {}),
+        **({"labels": data.table.attrs["notes"]} if data.table.attrs.get("notes") else {}),
         **({"faces": data.found_faces.counts} if data.found_faces else {}),
         "parameters": freezing.count_parameters(model.network),
     }
@@ -211,6 +213,8 @@ def _write_table(data: FaceData, folder: Path) -> None:
     write_csv(folder / "table.csv", data.table)
     if len(data.bad_images):
         write_csv(folder / "bad_images.csv", data.bad_images)
+    if len(data.bad_labels):
+        write_csv(folder / "bad_labels.csv", data.bad_labels)
     if data.found_faces:
         write_csv(folder / "faces.csv", data.found_faces.table())
 

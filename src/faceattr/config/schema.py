@@ -61,7 +61,15 @@ class Data:
     on_bad_image: Annotated[
         str,
         Key(
-            "An image that cannot be read. error: stop; skip: leave it out and list it in bad_images.csv.",
+            "An image that is missing or cannot be read. error: stop; skip: leave it out and list it in bad_images.csv.",
+            choices=("error", "skip"),
+        ),
+    ] = "error"
+    on_bad_label: Annotated[
+        str,
+        Key(
+            "An image without a label, or with one that is no class. error: stop; skip: leave it out and list it in "
+            "bad_labels.csv.",
             choices=("error", "skip"),
         ),
     ] = "error"

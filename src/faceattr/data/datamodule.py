@@ -57,8 +57,11 @@ class FaceData(pl.LightningDataModule):
         self.bad_images = pd.DataFrame({"path": prepared["path"].iloc[list(bad)], "reason": list(bad.values())})
         if bad and settings.on_bad_image == "error":
             raise FaceattrError(_list_bad(self.bad_images, len(prepared)))
-        if bad:
-            log.warning("Left out %d unreadable images (data.on_bad_image=skip); see bad_images.csv", len(bad))
+        missing = pd.DataFrame(prepared.attrs.get("bad_images", []), columns=["path", "reason"], dtype=object)
+        self.bad_images = pd.concat([missing, self.bad_images], ignore_index=True) if len(missing) else self.bad_images
+        if len(self.bad_images):
+            message = "Left out %d unreadable images (data.on_bad_image=skip); see bad_images.csv"
+            log.warning(message, len(self.bad_images))
         packed = np.setdiff1d(np.arange(len(rows)), list(unreadable))
         self.table = prepared.iloc[rows[packed]].reset_index(drop=True)
         self.table.attrs = prepared.attrs
@@ -69,6 +72,11 @@ class FaceData(pl.LightningDataModule):
         self._images: dict[str, ImageSet] = {}
         self.device: torch.device | None = None  # where batches are made; None: in host memory
         self.placement: dict[str, str] = {}
+
+    @property
+    def bad_labels(self) -> pd.DataFrame:
+        """The rows that `data.on_bad_label=skip` left out (columns path, label)."""
+        return pd.DataFrame(self.table.attrs.get("bad_labels", []), columns=["path", "label"], dtype=object)
 
     def setup(self, stage: str) -> None:
         """Lightning's hook, called when the trainer knows its device."""

@@ -6,7 +6,7 @@ import pandas as pd
 
 from faceattr.config.command_line import quoted
 from faceattr.config.schema import Data
-from faceattr.data import table
+from faceattr.data import table, table_checks
 from faceattr.errors import FaceattrError
 
 
@@ -34,7 +34,7 @@ def load_table(
     if model_classes:
         _check_classes(model_classes, multilabel, loaded.attrs["classes"])
         classes = list(model_classes.names)
-    return table.prepare(
+    prepared = table.prepare(
         loaded,
         settings.root,
         classes=classes,
@@ -43,7 +43,12 @@ def load_table(
         seed=settings.seed,
         per_class=dict(settings.per_class) if settings.per_class else None,
         max_images=settings.max_images,
+        on_bad_image=settings.on_bad_image,
+        on_bad_label=settings.on_bad_label,
     )
+    if splits and not multilabel:
+        table_checks.warn_about_small_classes(prepared)
+    return prepared
 
 
 def _ordinal(settings: Data, loaded: pd.DataFrame) -> bool:
@@ -59,7 +64,7 @@ def _ordinal(settings: Data, loaded: pd.DataFrame) -> bool:
 
 
 def _check_classes(model: ModelClasses, multilabel: bool, classes: list[str]) -> None:
-    names, others = ", ".join(model.names), ", ".join(classes)
+    names, others = (", ".join([*list(of)[:20], *["…"][: len(of) > 20]]) for of in (model.names, classes))
     if model.multilabel and (not multilabel or set(classes) != set(model.names)):
         held = f"data.attributes is {others}" if multilabel else f"these data have the classes {others}"
         given = f"'data.attributes=[{','.join(model.names)}]'"

@@ -30,6 +30,8 @@ def prepare(
     seed: int = 0,
     per_class: Mapping[str, int] | None = None,
     max_images: int | None = None,
+    on_bad_image: str = "error",
+    on_bad_label: str = "error",
 ) -> pd.DataFrame:
     """A source's table, checked, split and reduced to the images that are used; sorted by path.
 
@@ -49,6 +51,8 @@ def prepare(
     max_images: at most this many images, with the same proportions of labels and splits.
     seed: the only source of randomness. The order of the source's rows has no effect, and `max_images` never changes the
         split of an image.
+    on_bad_image: `skip` leaves out rows whose file is missing; `attrs["bad_images"]` lists them with a reason.
+    on_bad_label: `skip` leaves out rows without a label that is a class; `attrs["bad_labels"]` lists them with their label.
 
     Raises FaceattrError: an invalid setting, or one message with all problems of the table, with counts and five examples.
     """
@@ -62,6 +66,11 @@ def prepare(
         raise FaceattrError("data.per_class draws classes; data.attributes has none. Use data.max_images.")
 
     table = table_checks.normalise(table.assign(label="") if multilabel else table, root, split)
+    left_out: dict[str, list[tuple[str, str]]] = {}
+    if on_bad_image == "skip":
+        table, left_out["bad_images"] = table_checks.leave_out_missing(table, root)
+    if on_bad_label == "skip":
+        table, left_out["bad_labels"] = table_checks.leave_out_unlabelled(table, names, multilabel)
     problems = table_checks.row_problems(table, root, split_required=split != "random")
     problems += table_checks.label_problems(table, names, multilabel)
     table = table[table["label"].isin([""] if multilabel else names) & table["path"].notna()]
@@ -70,7 +79,9 @@ def prepare(
         problems += table_checks.split_problems(table, names, required, multilabel) if split else []
     if problems:
         raise FaceattrError(f"The table of data.root={root} cannot be used:\n- " + "\n- ".join(problems))
-    return _finish(table, names, ordinal=ordinal, multilabel=multilabel)
+    table = _finish(table, names, ordinal=ordinal, multilabel=multilabel)
+    table.attrs.update({kind: rows for kind, rows in left_out.items() if rows})
+    return table
 
 
 def class_names(table: pd.DataFrame) -> list[str]:

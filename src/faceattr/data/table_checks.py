@@ -2,6 +2,8 @@
 list all of them.
 """
 
+import logging
+import os
 import posixpath
 from collections.abc import Collection
 from pathlib import Path
@@ -11,7 +13,11 @@ import pandas as pd
 from faceattr.data.sources.layout import SPLITS, file_names
 from faceattr.errors import FaceattrError
 
+log = logging.getLogger(__name__)
+
 EXAMPLES = 5
+OUTSIDE = r"/|\.\.(/|$)"
+"""A normalised path that leaves data.root."""
 
 
 def normalise(table: pd.DataFrame, root: Path, split: str | None) -> pd.DataFrame:
@@ -29,7 +35,8 @@ def normalise(table: pd.DataFrame, root: Path, split: str | None) -> pd.DataFram
     if split == "identity" and "group" not in table:
         raise FaceattrError("data.split=identity needs a group for the images, and this source gives none.")
     if split == "random":
-        table = table.rename(columns={"group": "identity"})
+        other = {"identity": "source_identity"} if "group" in table else {}  # a further column of this name makes room
+        table = table.rename(columns={**other, "group": "identity"})
     return table.sort_values("path", kind="stable", ignore_index=True)
 
 
@@ -37,7 +44,7 @@ def row_problems(table: pd.DataFrame, root: Path, *, split_required: bool) -> li
     """Paths that are missing, duplicated, outside `root` or without a file; split names that do not exist."""
     paths = table["path"].dropna()
     problems = [f"rows without a path ({len(table) - len(paths):,})"] if len(paths) < len(table) else []
-    outside = paths.str.match(r"/|\.\.(/|$)")
+    outside = paths.str.match(OUTSIDE)
     problems += _problem("path that leaves data.root", paths[outside])
     problems += _problem("missing file", _without_file(root, paths[~outside]))
     problems += _problem("duplicate path", paths[paths.duplicated()].drop_duplicates())
@@ -45,6 +52,42 @@ def row_problems(table: pd.DataFrame, root: Path, *, split_required: bool) -> li
         allowed = table["split"].isin(SPLITS) | (table["split"].isna() & (not split_required))
         problems += _problem(f"split other than {', '.join(SPLITS)}", _path_and_value(table, "split")[~allowed])
     return problems
+
+
+def leave_out_missing(table: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """The table without the rows whose file is missing below `root`, and their paths with the reason."""
+    paths = table["path"].dropna()
+    missing = set(_without_file(root, paths[~paths.str.match(OUTSIDE)]))
+    reasons = [
+        (path, "a directory, not a file" if os.path.isdir(root / path) else "no such file")
+        for path in sorted(missing)  # noqa: PTH112 (no error for a name that is too long)
+    ]
+    return table[~table["path"].isin(missing)], reasons
+
+
+def leave_out_unlabelled(
+    table: pd.DataFrame, names: list[str], multilabel: bool
+) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+    """The table without the rows that have no label or another than `names`, and their paths with that label.
+
+    Attributes: without the rows of which none is known.
+    """
+    labelled = table[names].notna().any(axis=1) if multilabel else table["label"].isin(names)
+    bad = table[~labelled]
+    labels = [""] * len(bad) if multilabel else bad["label"].astype(object).where(bad["label"].notna(), "").tolist()
+    if len(bad):
+        log.warning("Left out %d images without a label (data.on_bad_label=skip); see bad_labels.csv", len(bad))
+    return table[labelled], list(zip(bad["path"].astype(object).where(bad["path"].notna(), ""), labels, strict=True))
+
+
+def warn_about_small_classes(table: pd.DataFrame) -> None:
+    """Says which classes of a prepared table have fewer than 5 images, or under 1%."""
+    counts = table["label"].value_counts()
+    if small := [f"{name} ({n:,})" for name, n in counts.items() if 0 < n < max(5, 0.01 * len(table))]:
+        more = ", …" if len(small) > 10 else ""
+        log.warning(
+            "Classes with fewer than 5 images or under 1%%: %s%s. Are they classes?", ", ".join(small[:10]), more
+        )
 
 
 def label_problems(table: pd.DataFrame, names: list[str], multilabel: bool) -> list[str]:
@@ -61,6 +104,9 @@ def split_problems(table: pd.DataFrame, names: list[str], required: Collection[s
         known = [name for name in names if train[name].notna().any()] if multilabel else set(train["label"])
         problem = "attribute without a known label in train" if multilabel else "class absent from train"
         problems += _problem(problem, [name for name in names if name not in known])
+        constant = [name for name in known if train[name].nunique() == 1] if multilabel else []
+        values = [f"{name} (always {'yes' if train[name].max() else 'no'})" for name in constant]
+        problems += _problem("attribute with one value only in train", values)
     if "group" in table:
         splits = table[table["split"].isin(SPLITS)].sort_values("split").groupby("group")["split"].unique()
         divided = [f"{group} ({' and '.join(found)})" for group, found in splits.items() if len(found) > 1]
@@ -69,12 +115,12 @@ def split_problems(table: pd.DataFrame, names: list[str], required: Collection[s
 
 
 def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
-    choices, labels = f"[{', '.join(names)}]", table["label"]
+    choices, labels = f"[{', '.join([*names[:20], *['…'][: len(names) > 20]])}]", table["label"]
     valid = len(names) >= 2 and len(set(names)) == len(names)
     problems = [] if valid else [f"data.classes={choices}: at least two classes are needed, each named once"]
-    problems += _problem("no label", table["path"][labels.isna()])
+    problems += _problem("no label (data.on_bad_label=skip leaves these out)", table["path"][labels.isna()])
     unknown = table[labels.notna() & ~labels.isin(names)]
-    values = ", ".join(sorted(unknown["label"].unique())[:10])
+    values = ", ".join(value[:40] for value in sorted(unknown["label"].unique())[:10])
     problem = f"label outside data.classes {choices}, namely {values}"
     return problems + _problem(problem, _path_and_value(unknown, "label"))
 
@@ -89,8 +135,12 @@ def _attribute_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
 
 def _problem(problem: str, examples: pd.Series | list[str]) -> list[str]:
     """One line with the number of examples and the first of them; no line without examples."""
-    shown = [str(example) for example in examples[:EXAMPLES]] + (["…"] if len(examples) > EXAMPLES else [])
+    shown = [_short(str(example)) for example in examples[:EXAMPLES]] + (["…"] if len(examples) > EXAMPLES else [])
     return [f"{problem} ({len(examples):,}): {', '.join(shown)}"] if len(examples) else []
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 200 else f"{text[:100]}… ({len(text):,} characters)"
 
 
 def _path_and_value(rows: pd.DataFrame, column: str) -> pd.Series:

@@ -22,7 +22,8 @@ MISSING = frozenset(
     | {"missing", "not available", "not known", "unk"}
 )
 """What people write where a label is not known, in lower case (`u`: Adience)."""
-YES_OR_NO = {"1": 1, "true": 1, "yes": 1, "y": 1, "0": 0, "-1": -1, "false": 0, "no": 0, "n": 0}
+WORDS = {"true": 1, "yes": 1, "y": 1, "false": 0, "no": 0, "n": 0}
+CODES = {"1": 1, "0": 0, "-1": -1}
 MOST_CLASSES = 1000
 DATE = re.compile(
     r"\d{1,2}[-/. ](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*|"
@@ -161,16 +162,17 @@ def yes_or_no(path: Path, frame: pd.DataFrame, names: list[str], unknown: str) -
     Raises FaceattrError: a cell that is neither yes, no nor a missing marker.
     """
     cells = frame[names].map(lambda cell: plain(cell).lower())
-    values = cells.map(YES_OR_NO.get).astype(float)
+    words, values = (cells.map(meaning.get).astype(float) for meaning in (WORDS, CODES))
     for name in names:
-        invalid = values[name].isna() & ~cells[name].isin(MISSING)
+        invalid = ~cells[name].isin([*WORDS, *CODES, *MISSING])
         if invalid.any():
             raise cell_errors(path, frame[name], invalid, "1, 0, -1, yes, no, true, false or empty")
     others = [column for column in frame if column not in names]
     coded = [c for c in others if frame[c].isin(["-1", "0", "1", ""]).all()]
     present = {code for column in coded for code in frame[column].unique()} & {"-1", "0", "1"}
     present |= {str(int(value)) for value in np.unique(values.to_numpy()) if not np.isnan(value)}
-    return known_codes(values, present, unknown, where=Path(path).name)
+    known, note = known_codes(values, present, unknown, where=Path(path).name)
+    return known.where(words.isna(), words), note
 
 
 def known_codes(values: pd.DataFrame, present: set[str], unknown: str, *, where: str) -> tuple[pd.DataFrame, str]:
