@@ -3,7 +3,6 @@ list all of them.
 """
 
 import logging
-import os
 import posixpath
 from collections.abc import Collection
 from pathlib import Path
@@ -58,11 +57,15 @@ def leave_out_missing(table: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, li
     """The table without the rows whose file is missing below `root`, and their paths with the reason."""
     paths = table["path"].dropna()
     missing = set(_without_file(root, paths[~paths.str.match(OUTSIDE)]))
-    reasons = [
-        (path, "a directory, not a file" if os.path.isdir(root / path) else "no such file")
-        for path in sorted(missing)  # noqa: PTH112 (no error for a name that is too long)
-    ]
+    reasons = [(path, _reason(root, path)) for path in sorted(missing)]
     return table[~table["path"].isin(missing)], reasons
+
+
+def _reason(root: Path, path: str) -> str:
+    try:
+        return "a directory, not a file" if (root / path).is_dir() else "no such file"
+    except OSError as error:  # a name that is too long, links that lead in a circle
+        return error.strerror or "no such file"
 
 
 def leave_out_unlabelled(
