@@ -51,9 +51,34 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def write_csv(file: Path, table: "pd.DataFrame") -> None:
-    """Without the index."""
+    """Without the index. A text that a spreadsheet would compute gets an apostrophe, as `=1+1` → `'=1+1`.
+
+    `data/sources/text_table.py` takes it away again.
+    """
+    texts = {
+        i: column.map(_harmless) for i, (_, column) in enumerate(table.items()) if column.dtype.kind not in "iufbM"
+    }
+    safe = table.copy(deep=False)
+    for position, column in texts.items():
+        safe.isetitem(position, column.to_numpy())
+    safe.columns = safe.columns.map(_harmless)
     with write_atomically(file) as stream:
-        table.to_csv(stream, index=False)
+        safe.to_csv(stream, index=False)
+
+
+def _harmless(cell: Any) -> Any:
+    """The cell, with an apostrophe before a text that begins a formula; numbers stay."""
+    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that Excel, LibreOffice or Google Sheets compute."""
 
 
 class CsvRows:

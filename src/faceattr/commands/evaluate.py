@@ -79,7 +79,10 @@ def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
     write_evaluation(evaluation, folder)
     if full:
         with optional("report.html"):
-            log.info("Report: %s", write_report(evaluation, cfg.ckpt, folder, _data_name(cfg), command))
+            log.info(
+                "Report: %s",
+                write_report(evaluation, cfg.ckpt, folder, _data_name(cfg), command, paths=cfg.report.paths),
+            )
     log.info("Results: %s", folder)
     return dict(evaluation.result.metrics)
 
@@ -150,7 +153,9 @@ def _data_name(cfg: DictConfig) -> str:
     return "" if option == "from_checkpoint" else f"{option} {Path(str(cfg.data.get('root') or '')).name}".strip()
 
 
-def write_report(evaluation: Evaluation, ckpt: str, folder: Path, data_name: str, command: str | None) -> Path:
+def write_report(
+    evaluation: Evaluation, ckpt: str, folder: Path, data_name: str, command: str | None, *, paths: bool
+) -> Path:
     """report.html and the pictures of an evaluation, in the folder of its numbers; returns the report."""
     data, result, description = evaluation.data, evaluation.result, evaluation.description
     config, comparison = description["config"], evaluation.comparison
@@ -172,6 +177,7 @@ def write_report(evaluation: Evaluation, ckpt: str, folder: Path, data_name: str
         faces=data.found_faces,
         spec=data.spec,
         comparison=comparison.about if comparison else None,
+        paths=paths,
     )
 
 

@@ -78,6 +78,7 @@ def write_report(
         audit=leakage,
         faces=data.found_faces,
         spec=data.spec,
+        paths=cfg.report.paths,
     )
 
 

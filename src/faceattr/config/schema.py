@@ -402,6 +402,15 @@ class Evaluation:
     ] = "full"
 
 
+@dataclass
+class Report:
+    """What report.html shows."""
+
+    paths: Annotated[
+        bool, Key("Absolute paths, which may hold a user's name; else the page, made to be sent, has none.")
+    ] = False
+
+
 Seed = Annotated[int, Key("Seed of everything random.", minimum=0, maximum=LARGEST_SEED)]
 
 
@@ -427,6 +436,7 @@ class Train:
         list[Any], Key("What a study published: entries of metric, split, value, n and source; a preset fills it.")
     ] = field(default_factory=list)
     evaluate: Evaluation = field(default_factory=Evaluation)
+    report: Report = field(default_factory=Report)
     data: Any = None
     faces: Faces = field(default_factory=Faces)
     model: Any = None
@@ -455,6 +465,7 @@ class Evaluate:
         ),
     ] = "auto"
     evaluate: Evaluation = field(default_factory=Evaluation)
+    report: Report = field(default_factory=Report)
     data: Any = None
     faces: Faces = field(default_factory=Faces)
     trainer: Trainer = field(default_factory=Trainer)

@@ -48,12 +48,14 @@ def write(
     faces: FoundFaces | None = None,
     spec: InputSpec | None = None,
     comparison: Mapping[str, Any] | None = None,
+    paths: bool = False,
 ) -> Path:
     """Writes report.html into the folder of a run or an evaluation. Call it last: it links the files in the folder.
 
     `metadata` is run.json, `config` YAML, `history` metrics.csv, `table` as table.prepare gives it, `samples` images (uint8
     [H, W, 3]) by class, `audit` what leaks.apply_leak_policy returns and a sentence as `text`, `faces` what was found in the images
     that are cropped to `spec`, `comparison` is comparison.json.
+    `paths` shows absolute paths (`report.paths`); else none is in the page.
     Test images come first, then validation images. Parts that are not given are left out.
     """
     results = sorted(results, key=lambda result: ORDER.index(result.split))
@@ -62,6 +64,7 @@ def write(
     return render.render(
         "run.jinja2",
         folder / render.FILE,
+        paths=paths,
         title=title,
         metadata=metadata,
         date=metadata.get("date") or render.date_of(folder),

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from faceattr.files import write_atomically
+from faceattr.report.private_paths import paths_in, without_absolute_paths
 
 FILE = "report.html"
 LIMIT = 5_000_000
@@ -62,12 +63,14 @@ class Scale:
         return f"{100 * (value - self.ticks[0]) / (self.ticks[-1] - self.ticks[0]):.2f}%"
 
 
-def render(template: str, file: Path, **context: Any) -> Path:
-    """Fills `template` and writes `file` atomically."""
+def render(template: str, file: Path, *, paths: bool = False, **context: Any) -> Path:
+    """Fills `template` and writes `file` atomically; without absolute paths, unless `paths`."""
+    values = paths_in(str(context.get("config") or ""))
     for side, quality, most in ATTEMPTS:
         environment = _environment(side, quality)
         reduced = (side, most) if side < ATTEMPTS[0][0] else None
-        page = environment.get_template(template).render(**context, most=most, reduced=reduced).encode()
+        text = environment.get_template(template).render(**context, most=most, reduced=reduced)
+        page = (text if paths else without_absolute_paths(text, values)).encode()
         if len(page) <= LIMIT:
             break
     with write_atomically(file) as stream:
