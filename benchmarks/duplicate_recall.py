@@ -1,6 +1,7 @@
 """Recall of the search for duplicates: the share of copies that it finds, by kind of copy, and how many false pairs it reports.
 
     python benchmarks/duplicate_recall.py FOLDER N             recall and false pairs, on N images of FOLDER
+    python benchmarks/duplicate_recall.py FOLDER N hashes      the same by hashes alone, as an evaluation on other data decides
     python benchmarks/duplicate_recall.py FOLDER N seconds     time and memory of each stage with N images
 
 With `seconds` the N images are made from those of FOLDER: a blend of two, rotated, shifted and cropped at random, at 128x128. Each
@@ -26,7 +27,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from faceattr.commands.settings import create_data, input_spec
-from faceattr.data import duplicates, perceptual_hash
+from faceattr.data import duplicates, perceptual_hash, seen_images
 from faceattr.data.batches import Batch
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import read
@@ -144,6 +145,27 @@ def recall(folder: Path, n: int) -> None:
             print(recall_row(name, pairs, known, n), flush=True)
 
 
+def hashes(folder: Path, n: int) -> None:
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = [files[i] for i in rng.choice(len(files), n, replace=False)]
+    with tempfile.TemporaryDirectory() as temporary:
+        root, names = Path(temporary), [f"{i}.png" for i in range(n)]
+        for name, file in zip(names, files, strict=True):
+            (root / name).symlink_to(file.resolve())
+        originals = data_of(root, names, pack="ram")
+        stored, half = duplicates.central_hashes(originals), n // 2
+        with_pair = set(duplicates.find(originals)[["row", "other"]].to_numpy().ravel().tolist())
+        flagged = np.flatnonzero(seen_images.copies(originals, stored[:half])[half:]) + half
+        false = [row for row in flagged if row not in with_pair]
+        print(f"{len(false)} of {n - half} images are taken for a copy of {half} other photographs\n")
+        print("| copy | found |\n|---|---|")
+        for name, change in CHANGES.items():
+            for i, file in enumerate(files):
+                change(Image.open(file).convert("RGB")).save(root / f"{i}c.png")
+            copies = data_of(root, [f"{i}c.png" for i in range(n)], pack="ram")
+            print(f"| {name} | {seen_images.copies(copies, stored).mean():.3f} |", flush=True)
+
+
 def recall_row(name: str, pairs: pd.DataFrame, known: set[frozenset[str]], n: int) -> str:
     """Image i and its copy `ic` belong together; any other pair that is not `known` is false."""
     one, other = pairs["row"].str.removesuffix("c"), pairs["other"].str.removesuffix("c")
@@ -206,4 +228,5 @@ def seconds(folder: Path, n: int) -> None:
 
 
 if __name__ == "__main__":
-    (seconds if sys.argv[3:] == ["seconds"] else recall)(Path(sys.argv[1]), int(sys.argv[2]))
+    measure = {"": recall, "hashes": hashes, "seconds": seconds}["".join(sys.argv[3:])]
+    measure(Path(sys.argv[1]), int(sys.argv[2]))

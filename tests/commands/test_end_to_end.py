@@ -19,7 +19,15 @@ from faceattr.data.sources import sample
 CONF = ROOT / "conf"
 NUMBERS = {
     *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
-    *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "metrics.csv", "table.csv", "run.json", "train.log"),
+    *(
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "checkpoints/training_hashes.npy",
+        "metrics.csv",
+        "table.csv",
+        "run.json",
+        "train.log",
+    ),
     *(f"{split}_metrics.json" for split in ("val", "test")),
     *(f"{kind}_{split}.csv" for kind in ("predictions", "slices") for split in ("val", "test")),
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from PIL import Image
-from programs import TINY, quick
+from programs import FIGURES, TINY, quick
 
 from faceattr.data.sources import sample
 
@@ -98,7 +98,22 @@ def test_data_on_leak_error_stops_before_anything_is_written(faces, tmp_path):
     assert "Traceback" not in ended.err and not (tmp_path / "run").exists()
 
 
-def test_what_leaks_cannot_be_told_on_other_data(run, tmp_path):
-    keys = (f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "data=sample", "data.n=60", "evaluate.leakage=true")
+def test_evaluating_other_data_counts_copies_of_training_images(faces, run, tmp_path):
+    """The run's own images are not needed: their hashes lie beside its checkpoints."""
+    other = tmp_path / "other"
+    shutil.copytree(faces / "Validation", other / "Val", ignore=shutil.ignore_patterns(Path(COPY).name))
+    for number, file in enumerate(sorted((faces / "Train" / "Female").iterdir())[:4]):
+        Image.open(file).convert("L").save(other / "Val" / "Female" / f"copy_{number}.jpg", quality=70)
+    best = tmp_path / "model" / "best.ckpt"
+    best.parent.mkdir()
+    shutil.copy(run / "checkpoints" / "best.ckpt", best)
+    keys = (f"ckpt={best}", "data=folders", f"data.root={other}", "split=val", "evaluate.slices=[]", FIGURES)
+    alone = quick("evaluate", *keys, "evaluate.leakage=true", cwd=tmp_path)
+    assert alone.code == 1 and "training_hashes.npy does not exist" in alone.err, alone.err
+    shutil.copy(run / "checkpoints" / "training_hashes.npy", best.parent)
+    ended = quick("evaluate", *keys, "evaluate.leakage=true", "hydra.run.dir=out", cwd=tmp_path)
+    assert ended.code == 0 and "4 of " in ended.out + ended.err, ended.err
+    assert pd.read_csv(tmp_path / "out" / "slices_val.csv").set_index("value")["n"]["copy in train"] == 4
+    (best.parent / "training_hashes.npy").write_bytes(b"no array")
     ended = quick("evaluate", *keys, cwd=tmp_path)
-    assert ended.code == 1 and "evaluate.leakage=true looks for the training images" in ended.err
+    assert ended.code == 1 and "training_hashes.npy cannot be read" in ended.err and "Traceback" not in ended.err

@@ -20,7 +20,7 @@ from faceattr.commands.evaluate_split import (
     people,
     write_split,
 )
-from faceattr.commands.leak_policy import audit_evaluation
+from faceattr.commands.leak_policy import audit_evaluation, audit_other_data
 from faceattr.commands.settings import (
     create_data,
     evaluation_settings,
@@ -99,8 +99,6 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
         raise FaceattrError(
             "evaluate.calibrate=true takes the validation images of the run's own data: leave out data=…"
         )
-    if not own_data and options.leakage:
-        raise FaceattrError("evaluate.leakage=true looks for the training images: leave out data=…")
     rival = _load_rival(cfg, model, description) if cfg.compare else None
     classes = ModelClasses(model.task.classes, model.task.multilabel)
     prepared = read_table(cfg, model_classes=classes, splits=own_data)
@@ -118,7 +116,10 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
         rows = data.table.iloc[data.rows("val")]
         scores, _ = probabilities(model, data.split_dataloader("val"), trainer)
         calibrate(model, scores, torch.from_numpy(table.targets(rows)), cfg.ckpt)
-    audit = audit_evaluation(data, slice_leaks=options.leakage) if own_data else {}
+    if own_data:
+        audit = audit_evaluation(data, slice_leaks=options.leakage)
+    else:
+        audit = audit_other_data(data, Path(cfg.ckpt), slice_leaks=options.leakage)
     published_map = any(entry["metric"] == "published_map" for entry in description["config"].get("published") or ())
     result = evaluate_split(model, data, split, trainer, options, published_map=published_map)
     result = explain_images(result, model, data) if images else result

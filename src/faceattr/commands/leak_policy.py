@@ -1,9 +1,12 @@
 """What a run and an evaluation do about leaks between splits: `data.on_leak` and `evaluate.leakage`."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
-from faceattr.data import leaks
+import numpy as np
+
+from faceattr.data import leaks, seen_images
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 
@@ -47,3 +50,20 @@ def audit_evaluation(data: FaceData, *, slice_leaks: bool) -> dict[str, Any]:
         return {}
     leakage = leaks.find(data)
     return {"text": leaks.describe(leakage)} | leaks.apply_leak_policy(data, leakage, drop=drop, cut=slice_leaks)
+
+
+def audit_other_data(data: FaceData, ckpt: Path, *, slice_leaks: bool) -> dict[str, Any]:
+    """How many of other data's images the model was trained on, as the hashes beside its checkpoint tell."""
+    hashes = seen_images.read(ckpt)
+    if hashes is None:
+        text = f"Leakage: not known, since {seen_images.FILE} does not lie beside the checkpoint"
+        if slice_leaks:
+            raise FaceattrError(f"evaluate.leakage=true: {ckpt.with_name(seen_images.FILE)} does not exist.")
+        log.info("%s", text)
+        return {"text": text}
+    seen = seen_images.copies(data, hashes)
+    text = f"Leakage: {seen.sum():,} of {len(seen):,} images are copies of the {len(hashes):,} training images"
+    log.log(logging.WARNING if seen.any() else logging.INFO, "%s", text)
+    if slice_leaks:
+        data.table["in_train"] = np.where(seen, "copy in train", "clean")
+    return {"text": text, "copies_of_training_images": int(seen.sum())}

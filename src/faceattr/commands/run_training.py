@@ -32,7 +32,7 @@ from faceattr.commands.settings import (
 )
 from faceattr.commands.start_weights import first_weights, resumed_weights
 from faceattr.config.instantiate import instantiate
-from faceattr.data import table
+from faceattr.data import seen_images, table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv
@@ -106,6 +106,8 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     record.begin(about, write=trainer.is_global_zero)
     if trainer.is_global_zero:
         _write_table(data, folder)
+        with optional(seen_images.FILE):
+            seen_images.write(data, folder / "checkpoints")
     _fit(cfg, model, data, trainer)
     if not _first_process():
         return None

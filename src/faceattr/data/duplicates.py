@@ -20,6 +20,7 @@ from faceattr.data import array_cache, pixel_cache
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import cores
 from faceattr.data.perceptual_hash import (
+    CENTRAL,
     MIRRORED,
     SIDE,
     VIEWS,
@@ -31,7 +32,7 @@ from faceattr.data.perceptual_hash import (
 )
 from faceattr.data.row_array import RowArray
 
-FORMAT = 1  # of the cached pairs: increase it with every change that changes the pairs
+FORMAT = 2  # of the cached hashes and pairs: increase it with every change that changes them
 MIN_DETAIL_CORRELATION, MIN_CORRELATION = 0.92, 0.965
 """Copies correlate at least so much in fine detail, and as whole images. docs/evaluation.md has the measurements."""
 INSIDE = np.pad(np.ones((SIDE - 4, SIDE - 4), np.uint8), 2)
@@ -46,22 +47,36 @@ def find(data: FaceData) -> pd.DataFrame:
     next run on the same files.
     """
 
+    return _hashes_and_pairs(data)[1]
+
+
+def central_hashes(data: FaceData) -> np.ndarray:
+    """uint64 [N, len(CENTRAL), WORDS] of all images of the table: of the whole image first, then of its central crops."""
+    return _hashes_and_pairs(data)[0]
+
+
+def _hashes_and_pairs(data: FaceData) -> tuple[np.ndarray, pd.DataFrame]:
+    n, shape = len(data.table), (len(CENTRAL), WORDS)
+    computed: list[np.ndarray] = []
+
     def compute(rows: RowArray | None) -> dict[str, Any]:
         hashes = compute_hashes(data)
+        computed.append(hashes[:, : len(CENTRAL)])
         if rows is not None:
-            for row, words in enumerate(hashes[:, 0]):
+            for row, words in enumerate(computed[0].reshape(n, -1)):
                 rows[row] = words
         return {"pairs": _find_pairs(data, hashes).to_dict("list")}
 
-    n = len(data.table)
     name = f"hashes-{FORMAT}-{pixel_cache.key(data.paths, data.spec)}"
     try:
-        _, metadata = array_cache.get_or_create(
-            name, (n, WORDS), np.uint64, compute, what=f"Hashes and copies of {n} images"
+        rows, metadata = array_cache.get_or_create(
+            name, (n, shape[0] * shape[1]), np.uint64, compute, what=f"Hashes and copies of {n} images"
         )
+        computed.append(rows[np.arange(n)].reshape(n, *shape))
     except array_cache.NoRoom:
         metadata = compute(None)
-    return pd.DataFrame(metadata["pairs"]).astype({"row": int, "other": int, "distance": int, "similarity": float})
+    pairs = pd.DataFrame(metadata["pairs"]).astype({"row": int, "other": int, "distance": int, "similarity": float})
+    return computed[0], pairs
 
 
 def compute_hashes(data: FaceData) -> np.ndarray:

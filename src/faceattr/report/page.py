@@ -127,6 +127,8 @@ def caveats(result: SplitResult, metadata: Mapping[str, Any]) -> str:
     leakage = metadata.get("leakage") or {}
     if (pairs := leakage.get(f"train_{result.split}")) and not leakage.get("left_out"):
         text += f" {pairs:,} pairs of copies link them to training images, so the metrics are too good: see Data."
+    if copies := leakage.get("copies_of_training_images"):
+        text += f" {copies:,} of them are copies of training images: see Data."
     return text + (
         " This preset keeps the quirks of a published study, listed below." if metadata.get("quirks") else ""
     )
