@@ -7,7 +7,7 @@ attributes. Columns for split and group are optional. `text_table` reads the fil
 import logging
 import posixpath
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -68,13 +68,49 @@ def load(
     cell that is no number with `bins`; an attribute that is neither yes nor no; labels whose meaning nothing says.
     """
     root = existing_root(root, f"{file} (data.file) and the images (data.image_dir)")
-    path = root / file
-    frame = read(path)
+    columns = Columns(image_column, label_column, split_column, group_column)
+    return to_table(
+        read(root / file),
+        root,
+        root / file,
+        columns,
+        attributes=attributes,
+        unknown=unknown,
+        label_map=label_map,
+        bins=bins,
+        classes=classes,
+        image_dir=image_dir,
+    )
+
+
+class Columns(NamedTuple):
+    """The names of the columns that mean something here; None: there is none."""
+
+    image: str
+    label: str
+    split: str | None = None
+    group: str | None = None
+
+
+def to_table(
+    frame: pd.DataFrame,
+    root: Path,
+    path: Path,
+    columns: Columns,
+    *,
+    attributes: Any = None,
+    unknown: str = "auto",
+    label_map: dict | None = None,
+    bins: list | None = None,
+    classes: list[str] | None = None,
+    image_dir: str | None = None,
+) -> pd.DataFrame:
+    """The source's table from cells of text, as `load` describes it; `path` names their origin in messages."""
+    image_column, label_column, split_column, group_column = columns
     others = [str(name) for name in frame if name not in (image_column, split_column, group_column)]
     names = listed_attributes(attributes, others, str(path))
     _check_attribute_names(names, path)
-    columns = {"image": image_column, "label": None if names else label_column}
-    _check_columns(frame, path, columns | {"split": split_column, "group": group_column})
+    _check_columns(frame, path, columns._asdict() | ({"label": None} if names else {}))
     if bins and label_map:
         raise FaceattrError("data.bins and data.label_map exclude each other: set one of them to null.")
 

@@ -173,6 +173,6 @@ def _numbered(rows: int, start: int) -> list[str]:
 def cell_errors(path: Path, column: pd.Series, invalid: pd.Series, expected: str) -> FaceattrError:
     """The error for the cells of `column` where `invalid`: their number, file, lines, column and up to five values."""
     cells = column[invalid]
-    shown = "; ".join(f"line {line}: {str(cell)[:60]!r}" for line, cell in cells.head(5).items())
+    shown = "; ".join(f"{column.index.name} {line}: {str(cell)[:60]!r}" for line, cell in cells.head(5).items())
     more = "; …" if len(cells) > 5 else ""
     return FaceattrError(f"{path}: {len(cells):,} cells of column {column.name!r} are not {expected}: {shown}{more}")
