@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup train test lint format type bench bench-gpu reproduce clean
+.PHONY: help setup train test lint format type fuzz bench bench-gpu reproduce clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -26,6 +26,9 @@ train: $(VENV)/.train  ## train on generated sample faces; ARGS='model=vgg16 …
 
 test: $(VENV)/.test  ## the test suite; ARGS='-k resume' passes arguments on
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+fuzz: $(VENV)/.test  ## mutated images, tables, command lines and checkpoints for 30 minutes; seconds=600 for ten
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(or $(seconds),1800)
 
 lint: $(VENV)/.test  ## ruff: rules and format; import-linter: directions
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ REFUSED = {
     "a row of totals without name": (HEADER + "1.jpg,30,0\n,Total:,200\n", "line 3: this looks like a row of totals"),
     "a long cell": (HEADER + f"1.jpg,{'9' * 101_000},0\n", "line 2: a cell of more than 100,000 characters in the column 'Age'"),
     "a cell of a million characters": (HEADER + f"{'x' * 1_000_000},30,0\n", "line 2: a cell of more than 131,072 characters"),
+    "a long name": (f"Filename,{'x' * 300}\n1.jpg,1\n", "a column name of 300 characters"),
     "nothing": ("", "it has no header"),
     "blank lines": ("\n\n", "it has no header"),
     "a page": ("<!DOCTYPE html><html></html>", "it is a web page"),

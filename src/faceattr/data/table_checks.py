@@ -118,7 +118,7 @@ def split_problems(table: pd.DataFrame, names: list[str], required: Collection[s
 
 
 def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
-    choices, labels = f"[{', '.join([*names[:20], *['…'][: len(names) > 20]])}]", table["label"]
+    choices, labels = f"[{', '.join([*map(_short, names[:20]), *['…'][: len(names) > 20]])}]", table["label"]
     valid = len(names) >= 2 and len(set(names)) == len(names)
     problems = [] if valid else [f"data.classes={choices}: at least two classes are needed, each named once"]
     problems += _problem("no label (data.on_bad_label=skip leaves these out)", table["path"][labels.isna()])

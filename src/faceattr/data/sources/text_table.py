@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 SEPARATORS = ",;\t|"
 LONGEST_CELL = 100_000
 """Characters. A longer cell is a mistake, mostly a quote without its partner."""
+LONGEST_NAME = 200
+"""Characters of a column's name."""
 TOTALS = frozenset({"total", "totals", "sum", "subtotal", "grand total", "gesamt", "summe", "count", "average", "mean"})
 
 
@@ -59,6 +61,8 @@ def read(path: Path) -> pd.DataFrame:
         tables = ", ".join(sorted(file.name for file in path.parent.glob("*.csv")))
         raise FaceattrError(f"data.file does not exist: {path}. Tables there: {tables or 'none'}.")
     header, separator, records = _records(path, decoded(path))
+    if long := next((name for name in header if len(name) > LONGEST_NAME), ""):
+        raise FaceattrError(f"{path} is not a readable CSV: a column name of {len(long):,} characters: {long[:40]!r}…")
     rows, lines, repeated = [], [], 0
     for record in records:
         if record.cells[: len(header)] == header:
