@@ -1,9 +1,8 @@
 """Has a model seen these images? A run keeps the hashes of its training images beside its checkpoints.
 
 Whoever evaluates the model on other data learns how many of those are copies of training images, without having the training
-images. Hashes alone decide, so a copy must be closer than among images that can be aligned and compared (`duplicates`): on
-`faces`, images of different photographs differ in 36 bits or more, and copies that are re-encoded, mirrored, brighter or cropped
-to 90% in at most 32 (docs/evaluation.md).
+images. Hashes alone decide, so a copy must be closer than among images that can be aligned and compared (`duplicates`):
+re-encoded, resized, brighter, grey and mirrored copies are found, crops only near the views that are hashed (docs/evaluation.md).
 """
 
 from pathlib import Path
