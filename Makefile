@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup train test lint format type fuzz bench bench-gpu reproduce clean
+.PHONY: help setup train test lint format type fuzz bench bench-gpu reproduce chaos clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -29,6 +29,9 @@ test: $(VENV)/.test  ## the test suite; ARGS='-k resume' passes arguments on
 
 fuzz: $(VENV)/.test  ## mutated images, tables, command lines and checkpoints for 30 minutes; seconds=600 for ten
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(or $(seconds),1800)
+
+chaos: $(VENV)/.test  ## kill runs and sweeps at random moments, resume them, compare bit for bit; ARGS='--kills 8 --seed 1'
+	$(BIN)/python tests/chaos.py $(ARGS)
 
 lint: $(VENV)/.test  ## ruff: rules and format; import-linter: directions
 	$(BIN)/ruff check .

@@ -125,9 +125,8 @@ def _damaged_part(file: Path, size: int, mtime_ns: int, inode: int) -> str | Non
         with zipfile.ZipFile(file) as archive:
             parts = archive.infolist()
             packed = [part.filename for part in parts if part.compress_type != zipfile.ZIP_STORED]
-            if (
-                packed or sum(part.file_size for part in parts) > size
-            ):  # torch compresses nothing; this may be a zip bomb
+            larger = sum(part.file_size for part in parts) > size
+            if packed or larger:  # torch compresses nothing: this may be a zip bomb
                 return (packed or ["its list of parts"])[0]
             return archive.testzip()
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError):
