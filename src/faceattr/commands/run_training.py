@@ -40,7 +40,7 @@ from faceattr.metrics import registry, slices
 from faceattr.models import freezing
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
-from faceattr.training.callbacks import Checkpoints, History, Patience
+from faceattr.training.callbacks import Checkpoints, History, OwnSignals, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
 from faceattr.training.compiled_step import compiled_step
 from faceattr.training.feature_cache import FeatureCache
@@ -157,7 +157,7 @@ def _create_trainer(
 ) -> pl.Trainer:
     settings = trainer_settings(cfg)
     logger = instantiate(plain(cfg.logger), "logger") if cfg.logger else False
-    callbacks: list[Callback] = [history, checkpoints, *more]
+    callbacks: list[Callback] = [OwnSignals(), history, checkpoints, *more]
     if settings.patience is not None:
         mode = registry.monitors()[settings.monitor]
         callbacks.append(Patience(settings.monitor, patience=settings.patience, mode=mode))
