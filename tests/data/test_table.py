@@ -378,6 +378,23 @@ def test_prepare_skips_missing_files_and_bad_labels_on_request(tmp_path):
     assert ready.attrs["bad_labels"] == [(table.loc[4, "path"], ""), (table.loc[5, "path"], "baby")]
 
 
+def test_prepare_finds_files_behind_links_and_unicode_forms_and_names_another_suffix(tmp_path):
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "real")
+    table = faces(tmp_path / "real", ["male", "female"] * 10)
+    expected = sorted(table["path"])
+    table.loc[0, "path"] = str(tmp_path / "real" / table.loc[0, "path"])
+    assert prepare(table, link)["path"].tolist() == expected
+    (tmp_path / "real" / "e\u0301.jpg").touch()
+    table.loc[1, "path"] = "\u00e9.jpg"
+    assert "e\u0301.jpg" in prepare(table, link)["path"].tolist()
+    (tmp_path / "real" / "a.png").touch()
+    table.loc[1, "path"] = "a.jpg"
+    with pytest.raises(FaceattrError, match=r"missing file; a\.png is there, with another suffix.* \(1\): a\.jpg"):
+        prepare(table, link)
+
+
 def test_prepare_refuses_an_attribute_with_one_value_in_train(tmp_path):
     table = faces(tmp_path, [""] * 40).drop(columns="label").assign(Hat=[0.0, 1.0] * 20, Beard=0.0)
     table.attrs.update(classes=["Hat", "Beard"], multilabel=True)

@@ -47,11 +47,23 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         return f"{getattr(error, 'problem', error)} {str(getattr(error, 'problem_mark', '')).strip()}"
     if isinstance(error, OverrideParseException):
         return _grammar_message(error.override, str(error))
+    if isinstance(error, TypeError | ValueError) and "/hydra/" in _raised_in(
+        error
+    ):  # a group's option that is a number or a list
+        return f"{' '.join(arguments)[:200]}: cannot be read: {str(error).splitlines()[0] if str(error) else error!r}"
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
         return "\n".join(dict.fromkeys(lines[:3]))
     return None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The file whose code raised the error, with `/`."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename.replace("\\", "/") if trace else ""
 
 
 def _keys_beside(key: str, program: str, arguments: Sequence[str]) -> list[str]:
@@ -74,8 +86,8 @@ def _grammar_message(argument: str, problem: str) -> str:
         return f"{argument}: give key=value, or an option such as -m."
     first, _, rest = problem.partition("\n")
     if first.startswith("LexerNoViableAltException: "):
-        place = rest.partition("\n")[0].index("^") - len("LexerNoViableAltException: ")
-        first = f"the sign {argument[place]!r} at place {place + 1}"
+        place = rest.partition("\n")[0].find("^") - len("LexerNoViableAltException: ")
+        first = f"the sign {argument[place]!r} at place {place + 1}" if 0 <= place < len(argument) else "a sign in it"
     start = f"{argument}: cannot be read: {first}."
     if value[:1] in ("[", "{"):
         return f"{start}\nA list is [a,b], a dictionary {{a: 1}}; an item with other signs stands in quotes: ['(25, 32)','a b']"

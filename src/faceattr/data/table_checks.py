@@ -4,6 +4,7 @@ list all of them.
 
 import logging
 import posixpath
+import unicodedata
 from collections.abc import Collection
 from pathlib import Path
 
@@ -25,8 +26,12 @@ def normalise(table: pd.DataFrame, root: Path, split: str | None) -> pd.DataFram
     Drops the columns `split` and `group` if they are empty or unused: `data.split=identity` ignores the source's split,
     `data.split=random` renames `group` to `identity`. Raises FaceattrError: split=identity without groups.
     """
-    prefix = f"{root.absolute().as_posix()}/"
-    paths = [posixpath.normpath(path).removeprefix(prefix) if isinstance(path, str) else None for path in table["path"]]
+    prefixes = [f"{folder.as_posix()}/" for folder in (root.absolute(), root.resolve())]  # root may be a link
+    paths = [posixpath.normpath(path) if isinstance(path, str) else None for path in table["path"]]
+    for prefix in prefixes:
+        paths = [path.removeprefix(prefix) if path else None for path in paths]
+    if not all(path.isascii() for path in paths if path):
+        paths = _as_on_disk(root, paths)
     unused = [name for name in ("split", "group") if name in table and table[name].isna().all()]
     unused += ["split"] if split == "identity" and "split" in table else []
     labels = table["label"].astype(object).map(str, na_action="ignore")
@@ -45,7 +50,8 @@ def row_problems(table: pd.DataFrame, root: Path, *, split_required: bool) -> li
     problems = [f"rows without a path ({len(table) - len(paths):,})"] if len(paths) < len(table) else []
     outside = paths.str.match(OUTSIDE)
     problems += _problem("path that leaves data.root", paths[outside])
-    problems += _problem("missing file", _without_file(root, paths[~outside]))
+    missing = _without_file(root, paths[~outside])
+    problems += _problem(f"missing file{_other_suffix(root, missing)}", missing)
     problems += _problem("duplicate path", paths[paths.duplicated()].drop_duplicates())
     if "split" in table:
         allowed = table["split"].isin(SPLITS) | (table["split"].isna() & (not split_required))
@@ -134,6 +140,26 @@ def _attribute_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
     invalid = ~(table[names].isin([0, 1]) | table[names].isna()).all(axis=1)
     problems += _problem("attribute that is neither 1, 0 nor missing", table["path"][invalid])
     return problems + _problem("no attribute known", table["path"][table[names].isna().all(axis=1)])
+
+
+def _as_on_disk(root: Path, paths: list[str | None]) -> list[str | None]:
+    """Each path as its file is called, where Unicode writes the same letters in another form (é as one sign or as two)."""
+    folders = {posixpath.dirname(path) for path in paths if path and not path.startswith(("/", ".."))}
+    files = [posixpath.join(folder, name) for folder in folders for name in file_names(root / folder)]
+    present, by_form = set(files), {unicodedata.normalize("NFC", file): file for file in files}
+    return [p if p is None or p in present else by_form.get(unicodedata.normalize("NFC", p), p) for p in paths]
+
+
+def _other_suffix(root: Path, missing: list[str]) -> str:
+    """A hint where the first missing file is there with another suffix."""
+    if not missing:
+        return ""
+    folder, name = posixpath.split(missing[0])
+    stem = posixpath.splitext(name)[0]
+    others = sorted(file for file in file_names(root / folder) if stem and posixpath.splitext(file)[0] == stem)
+    return (
+        f"; {others[0]} is there, with another suffix: leave suffixes out of the table, or mend them" if others else ""
+    )
 
 
 def _problem(problem: str, examples: pd.Series | list[str]) -> list[str]:

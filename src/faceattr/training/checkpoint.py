@@ -107,7 +107,11 @@ def _check_fields(description: dict[str, Any], content: dict[str, Any], source: 
     temperature = description.get("temperature", 1.0)
     if not isinstance(temperature, int | float) or not (math.isfinite(temperature) and temperature > 0):
         raise FaceattrError(f"{source}: its temperature is {str(temperature)[:40]}; it must be a number above 0.")
-    if not isinstance(content.get("state_dict"), dict) or not isinstance(content.get("epoch"), int):
+    if (
+        not isinstance(content.get("state_dict"), dict)
+        or not isinstance(content.get("epoch"), int)
+        or content["epoch"] < 0
+    ):
         raise FaceattrError(f"{source}: its weights or its epoch are missing.")
     return description
 

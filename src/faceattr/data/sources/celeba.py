@@ -104,7 +104,9 @@ def _with_image(values: pd.DataFrame, folder: Path, source: Path, allow_missing:
         return values
     message = f"{(~present).sum():,} of the {len(values):,} images of {source} are missing in {folder}"
     if not allow_missing or not present.any():
-        example = f"e.g. {values.index[~present][0]}"
+        first = str(values.index[~present][0])
+        others = sorted(name for name in file_names(folder) if Path(name).stem == Path(first).stem)
+        example = f"e.g. {first}" + (f"; {others[0]} is there: rename the images in the table" if others else "")
         raise FaceattrError(f"{message}, {example}.\ndata.allow_missing=true continues without them.")
     log.warning("data.allow_missing: %s: left out", message)
     return values[present]
