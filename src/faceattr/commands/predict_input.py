@@ -9,8 +9,8 @@ from typing import Any
 
 from faceattr.config.schema import InputTable
 from faceattr.data.image_files import IMAGE_SUFFIXES, is_image, is_leftover, suffix_of, walk
-from faceattr.data.sources import csv
 from faceattr.data.sources.layout import file_names
+from faceattr.data.sources.text_table import decoded, read
 from faceattr.data.videos import VIDEO_SUFFIXES
 from faceattr.errors import FaceattrError
 from faceattr.training.checkpoint import read_description
@@ -57,7 +57,7 @@ def input_files(source: str, keys: InputTable | None = None, stored: dict[str, A
 def _listed(path: Path, keys: InputTable, stored: dict[str, Any]) -> list[str]:
     """The files of a list or a table, by absolute paths."""
     if path.suffix.lower() == ".txt":
-        names = [line.strip() for line in csv.decoded(path).splitlines() if line.strip()]
+        names = [line.strip() for line in decoded(path).splitlines() if line.strip()]
         folders = [path.parent, keys.root]
     else:
         names = list(_names(path, keys, stored))
@@ -78,7 +78,7 @@ def _listed(path: Path, keys: InputTable, stored: dict[str, Any]) -> list[str]:
 
 def _names(path: Path, keys: InputTable, stored: dict[str, Any]) -> Iterator[str]:
     """The image names of a table."""
-    table = csv.read(path)
+    table = read(path)
     if keys.image_column and keys.image_column not in table:
         choices = ", ".join(map(str, table))
         raise FaceattrError(

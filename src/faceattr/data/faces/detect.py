@@ -24,6 +24,7 @@ SUBPIXELS = 256
 """Positions are rounded to this fraction of a pixel: stored as float32 or as text, they stay exactly what they are."""
 POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 """Names of `Face.points` in CSV files; left and right as the picture shows them."""
+CREATING = threading.Lock()
 MIN_SIDE = 16
 """Pixels; a scaled image has at least so many on each side."""
 
@@ -99,15 +100,18 @@ class Detector:
         yield from [] if (rows := detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]) is None else rows
 
     def _create(self) -> cv2.FaceDetectorYN:
-        """With OpenCV's warnings off: its loader has one for each detector, of no meaning here."""
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
-            return cv2.FaceDetectorYN.create(str(self.file), "", (MIN_SIDE, MIN_SIDE), self.min_score)
-        except cv2.error as error:
-            raise FaceattrError(f"{self.file} is no face detector that OpenCV {cv2.__version__} can read.") from error
-        finally:
-            cv2.utils.logging.setLogLevel(level)
+        """With OpenCV's warnings off: its loader has one for each detector, of no meaning here. One thread after the other,
+        since the level is of the whole process."""
+        with CREATING:
+            level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+            try:
+                return cv2.FaceDetectorYN.create(str(self.file), "", (MIN_SIDE, MIN_SIDE), self.min_score)
+            except cv2.error as error:
+                raise FaceattrError(
+                    f"{self.file} is no face detector that OpenCV {cv2.__version__} can read."
+                ) from error
+            finally:
+                cv2.utils.logging.setLogLevel(level)
 
 
 def _scaled(image: np.ndarray, longer: int) -> np.ndarray:
