@@ -1,9 +1,14 @@
 """What is written for others to open."""
 
+import resource
+import signal
+
+import numpy as np
 import pandas as pd
+import pytest
 
 from faceattr.data.sources.text_table import read
-from faceattr.files import write_csv
+from faceattr.files import CsvRows, write_csv
 
 
 def test_write_csv_makes_formulas_harmless_and_read_takes_them_back(tmp_path):
@@ -17,3 +22,28 @@ def test_write_csv_makes_formulas_harmless_and_read_takes_them_back(tmp_path):
     assert lines[1:] == ["'=cmd|' /C calc'!A0,-1,-5,'+a", "'@x.jpg,2,+1e3,b", "a.jpg,3,'-x,b"]
     assert read(tmp_path / "x.csv")["path"].tolist() == table["path"].tolist()
     assert table["path"][1] == "@x.jpg", "the table itself is as it was"
+
+
+def test_csv_rows_is_whole_after_each_write_and_holds_no_formulas(tmp_path):
+    rows = CsvRows(tmp_path / "x.csv", ["path", "value"])
+    rows.write([["=1+1", np.float32(0.1)], ["b\udcff.jpg", None]])
+    expected = b"path,value\n'=1+1,0.1\nb\xff.jpg,\n"
+    assert (tmp_path / "x.csv").read_bytes() == expected
+    with pytest.raises(ZeroDivisionError):
+        rows.write([1 / 0] for _ in range(1))
+    rows.close()
+    assert (tmp_path / "x.csv").read_bytes() == expected
+
+
+def test_csv_rows_takes_back_what_a_full_disk_cuts(tmp_path):
+    rows = CsvRows(tmp_path / "x.csv", ["path"])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            rows.write([["0123456789"]])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert (tmp_path / "x.csv").read_bytes() == b"path\n"

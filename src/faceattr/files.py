@@ -94,9 +94,10 @@ class CsvRows:
         self._stream.close()
 
     def write(self, rows: Iterable[Sequence[Any]]) -> None:
-        """Appends the rows; None is an empty cell. Raises OSError, with none of them written, where the disk is full."""
+        """Appends the rows, formulas as `write_csv` has them; None is an empty cell. Raises OSError, with none of them written,
+        where the disk is full."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(rows)
+        csv.writer(text, lineterminator="\n").writerows([_harmless(cell) for cell in row] for row in rows)
         content = text.getvalue().encode("utf-8", "surrogateescape")  # file names are bytes, and stay those
         try:
             left = memoryview(content)
