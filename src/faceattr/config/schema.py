@@ -202,14 +202,15 @@ class Faces:
         str,
         Key(
             "The face that stands for an image with several: the largest, the nearest to the centre, the one with the highest "
-            "score; all: each face, for prediction only.",
+            "score. Prediction takes every face, whatever this says; all: no choice, so not for training and evaluation.",
             choices=("largest", "central", "certain", "all"),
         ),
     ] = "largest"
     on_none: Annotated[
         str,
         Key(
-            "An image without a face, in training and evaluation. error: stop; skip: leave it out; whole: take the whole image.",
+            "An image without a face, in training and evaluation. error: stop; skip: leave it out; whole: take the whole image. "
+            "In prediction only whole has an effect.",
             choices=("error", "skip", "whole"),
         ),
     ] = "error"
@@ -500,7 +501,7 @@ class Predict:
             "An image or a video, a folder, a glob, a list of paths (.txt, one a line), or a table that training reads."
         ),
     ] = None
-    batch_size: Annotated[int, Key("Images in a batch.", minimum=1, maximum=LARGEST_BATCH)] = 64
+    batch_size: Annotated[int, Key("Images, or crops of faces, in a batch.", minimum=1, maximum=LARGEST_BATCH)] = 64
     every: Annotated[float, Key("Seconds between the frames that are taken of a video.", above=0, maximum=86_400)] = 1.0
     abstain: Annotated[
         float | None,
