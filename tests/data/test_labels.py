@@ -74,7 +74,7 @@ def test_to_classes_refuses_ten_thousand_classes_in_few_words():
 
 def attributes(text: str, unknown: str = "auto", names=("Male", "Young")):
     rows = [row.split(",") for row in text.split()]
-    frame = pd.DataFrame(rows, columns=["Male", "Young", "Hat"], index=range(2, 2 + len(rows)))
+    frame = pd.DataFrame(rows, columns=["Male", "Young", "Hat"], index=pd.RangeIndex(2, 2 + len(rows), name="line"))
     values, note = yes_or_no("x.csv", frame, list(names), unknown)
     return values.fillna(9).astype(int).to_numpy().tolist(), note
 
