@@ -21,7 +21,7 @@ from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_and_
 from faceattr.data.decode import InputSpec, UnreadableImage, cores, read
 from faceattr.data.device_batches import DeviceBatches, place
 from faceattr.data.faces.detections import FaceRows
-from faceattr.data.faces.found import FoundFaces, find_faces
+from faceattr.data.faces.table_faces import FoundFaces, find_faces
 from faceattr.data.pixel_cache import pack
 from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError

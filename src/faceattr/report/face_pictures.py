@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from faceattr.data.decode import InputSpec, UnreadableImage, decode
 from faceattr.data.faces.crop import crop_outline
 from faceattr.data.faces.detect import Face
-from faceattr.data.faces.found import FoundFaces
+from faceattr.data.faces.table_faces import FoundFaces
 
 SIDE = 224
 """Pixels of a picture's side; what an image leaves free of it is white."""

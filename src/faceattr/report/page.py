@@ -14,7 +14,7 @@ import pandas as pd
 
 from faceattr.config.command_line import argument, typed
 from faceattr.data.decode import InputSpec
-from faceattr.data.faces.found import FoundFaces
+from faceattr.data.faces.table_faces import FoundFaces
 from faceattr.data.table import counts
 from faceattr.metrics.intervals import Paired
 from faceattr.report import charts, render

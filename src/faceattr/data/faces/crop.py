@@ -1,4 +1,4 @@
-"""Crops a face: `square` cuts its box, `align` also turns it upright, its five points where those of other faces lie."""
+"""Crops a face: `square` cuts its box; `align` turns and scales it, so that its five points come to fixed places."""
 
 import math
 
@@ -11,7 +11,7 @@ from faceattr.data.faces.recipe import FaceRecipe
 
 TEMPLATE = np.array([(0.293, 0.286), (0.683, 0.293), (0.472, 0.499), (0.314, 0.681), (0.646, 0.687)])
 """Where both eyes, the tip of the nose and both corners of the mouth lie in an aligned crop without margin, as shares of its
-side: the medians of the points in the crops of UTKFace. docs/faces.md has the measurement and a picture."""
+side: medians over crops of UTKFace. docs/faces.md has the measurement and a picture."""
 
 
 def crop(
@@ -24,20 +24,20 @@ def crop(
     """
     height, width = size
     shorter = min(size)
-    to_image, pixels = _transform(face, recipe)
-    factor = max(1, math.floor(pixels / (4 * shorter)))  # a face of thousands of pixels is reduced first
+    to_image, side = _transform(face, recipe)
+    factor = max(1, math.floor(side / (4 * shorter)))  # a face of thousands of pixels is reduced first
     if factor > 1:
         image = np.asarray(Image.fromarray(image).reduce(factor))
-        pixels /= factor
-    enlarged = max(1.0, pixels / shorter)  # warped at the image's own resolution, then reduced without aliasing
-    warped = (max(1, round(enlarged * width)), max(1, round(enlarged * height)))
-    matrix = to_image @ _to_square(*warped)
+        side /= factor
+    enlarged = max(1.0, side / shorter)  # warped at the image's own resolution, then reduced without aliasing
+    warped_size = (max(1, round(enlarged * width)), max(1, round(enlarged * height)))
+    matrix = to_image @ _to_square(*warped_size)
     matrix = _pixel_centres(matrix, factor)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    found = cv2.warpAffine(image, matrix[:2], warped, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    if warped == (width, height):
-        return found
-    return np.asarray(Image.fromarray(found).resize((width, height), Image.Resampling[interpolation.upper()]))
+    cropped = cv2.warpAffine(image, matrix[:2], warped_size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    if warped_size == (width, height):
+        return cropped
+    return np.asarray(Image.fromarray(cropped).resize((width, height), Image.Resampling[interpolation.upper()]))
 
 
 def crop_outline(face: Face, recipe: FaceRecipe, size: tuple[int, int]) -> np.ndarray:
@@ -69,14 +69,17 @@ def _similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _to_square(width: int, height: int) -> np.ndarray:
-    """From the pixels of a crop to the unit square, which lies in its middle and is as wide as its shorter side."""
+    """The transform, float [3, 3], from the pixels of a crop to the unit square, which lies in the crop's middle and is as wide
+    as its shorter side."""
     side = min(width, height)
     return np.array([(1 / side, 0, 0.5 - width / (2 * side)), (0, 1 / side, 0.5 - height / (2 * side)), (0, 0, 1)])
 
 
 def _pixel_centres(matrix: np.ndarray, factor: int) -> np.ndarray:
-    """The matrix between positions, where pixel 0 spans 0 to 1, as OpenCV wants it: pixel 0 lies at 0, of an image that is
-    reduced by `factor`."""
+    """`matrix` for OpenCV. In `matrix` pixel 0 spans 0 to 1, so its centre lies at 0.5; in OpenCV it lies at 0.
+
+    The image, not the crop, is reduced by `factor`.
+    """
     before = np.array([(1, 0, 0.5), (0, 1, 0.5), (0, 0, 1)])
     after = np.array([(1 / factor, 0, -0.5), (0, 1 / factor, -0.5), (0, 0, 1)])
     return after @ matrix @ before

@@ -22,22 +22,22 @@ from faceattr.data.row_array import RowArray
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # of the stored detections: increase it with every change that finds other faces
+FORMAT = 1  # of the stored detections: increase it with every change after which other faces are found
 COLUMNS = ["x", "y", "width", "height", *(f"{name}_{axis}" for name in POINTS for axis in "xy"), "score"]
 """A face as a row of numbers."""
 
 
 class FaceRows(Sequence[Face | None]):
-    """A face, or none, for each image: as an array, float32 [N, 15], of a few bytes where a list would take a kilobyte each."""
+    """A face, or none, for each image, in an array, float32 [N, 15]: 60 bytes per image, where a list would take a kilobyte."""
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
 
     @classmethod
     def of(cls, faces: Sequence[Face | None]) -> "FaceRows":
-        """From a list."""
-        none = [np.nan] * len(COLUMNS)
-        values = [none if face is None else as_row(face) for face in faces]
+        """From a list of faces."""
+        no_face = [np.nan] * len(COLUMNS)
+        values = [no_face if face is None else as_row(face) for face in faces]
         return cls(np.array(values, np.float32).reshape(-1, len(COLUMNS)))
 
     def __len__(self) -> int:
@@ -55,8 +55,8 @@ class Detections:
     """The faces of N images.
 
     sizes: (width, height) of each upright image, int [N, 2]; 0 where it is unreadable.
-    owner: the image of each face, int [F], ascending. values: the faces, float32 [F, 15]; see `COLUMNS`.
-    bad: image → why it is unreadable.
+    owner: position of the image that each face is in, int [F], ascending. values: the faces, float32 [F, 15]; see `COLUMNS`.
+    bad: position of an image → why it is unreadable.
     """
 
     sizes: np.ndarray
@@ -86,17 +86,17 @@ class Detections:
         for image, name in enumerate(names):
             faces = self.of(image)
             picked = pick(faces, recipe, *self.sizes[image].tolist())
-            rows += [[name, place, face is picked, *as_row(face)] for place, face in enumerate(faces)]
+            rows += [[name, number, face is picked, *as_row(face)] for number, face in enumerate(faces)]
             rows += [] if faces else [[name, None, False, *[None] * len(COLUMNS)]]
         table = pd.DataFrame(rows, columns=["path", "face", "chosen", *COLUMNS])
         return table.astype({"face": "Int64", **dict.fromkeys(COLUMNS, float)}).round(dict.fromkeys(COLUMNS, 3))
 
 
 def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, workers: int | None) -> Detections:
-    """The faces of all `paths` as `recipe.search` says, in threads; stored for later runs on the same files.
+    """The faces of all `paths`, looked for as `recipe.search` says, in threads; stored for later runs on the same files.
 
-    `weights` is `faces.weights`; the detector's file is needed only where something is to be found. `workers`: None is one
-    thread for each core.
+    `weights` is `faces.weights`; the detector's file is not needed if the faces are stored already. `workers`: number of
+    threads; None: one for each core.
     """
 
     def compute(rows: RowArray | np.ndarray) -> dict[str, Any]:
@@ -113,24 +113,24 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
 
     key = hashlib.sha256(json.dumps([FORMAT, recipe.search]).encode())
     key.update(file_identities(paths))
-    name, what = f"faces-{key.hexdigest()[:24]}", f"Faces of {len(paths)} images"
+    name, title = f"faces-{key.hexdigest()[:24]}", f"Faces of {len(paths)} images"
     shape = (len(paths), 2)
     try:
-        stored, found = array_cache.get_or_create(name, shape, np.int32, compute, what=what)
+        stored, detected = array_cache.get_or_create(name, shape, np.int32, compute, what=title)
         sizes = stored[np.arange(len(paths))]
     except array_cache.NoRoom as error:
         log.warning("%s They are looked for anew by every run", error)
         sizes = np.zeros(shape, np.int32)
-        found = compute(sizes)
-    values = np.array(found["values"], np.float32).reshape(-1, len(COLUMNS))
-    bad = {int(image): reason for image, reason in found["bad"].items()}
-    return Detections(sizes, np.array(found["owner"], int), values, bad)
+        detected = compute(sizes)
+    values = np.array(detected["values"], np.float32).reshape(-1, len(COLUMNS))
+    bad = {int(image): reason for image, reason in detected["bad"].items()}
+    return Detections(sizes, np.array(detected["owner"], int), values, bad)
 
 
 def _find_each(
     paths: list[str], detector: Detector, recipe: FaceRecipe, workers: int | None
 ) -> Iterator[tuple[tuple[int, int], list[Face], str]]:
-    """(width, height), faces, and why it is unreadable, of each image in order."""
+    """For each image in order: (width, height), its faces, and why it is unreadable ("" if it is not)."""
 
     def find(path: str) -> tuple[tuple[int, int], list[Face], str]:
         try:
@@ -140,8 +140,8 @@ def _find_each(
         return image.size, detector.find(np.asarray(image), every=recipe.every_face), ""
 
     with ThreadPoolExecutor(workers or cores()) as pool:
-        found = pool.map(find, paths)
-        yield from tqdm(found, "Finding faces", len(paths), unit="img", disable=None, leave=False)
+        results = pool.map(find, paths)
+        yield from tqdm(results, "Finding faces", len(paths), unit="img", disable=None, leave=False)
 
 
 def as_row(face: Face) -> list[float]:
@@ -151,5 +151,5 @@ def as_row(face: Face) -> list[float]:
 
 def from_row(row: Sequence[float]) -> Face:
     """The inverse of `as_row`."""
-    points = tuple((row[place], row[place + 1]) for place in range(4, 14, 2))
+    points = tuple((row[i], row[i + 1]) for i in range(4, 14, 2))
     return Face(row[0], row[1], row[2], row[3], points, row[14])

@@ -1,4 +1,4 @@
-"""Gets the file of the face detector: a given one, else the one in the cache, else one download from OpenCV's model zoo."""
+"""Gets the file of the face detector: `faces.weights`, else the file in the cache, else a download from OpenCV's model zoo."""
 
 import hashlib
 import logging
@@ -30,23 +30,23 @@ def detector_file(weights: str | None = None) -> Path:
         content = _read(given)
         if content is None:
             raise FaceattrError(f"faces.weights={given}: no such file, or it cannot be read.")
-        if _sum(content) != SHA256:
+        if _sha256(content) != SHA256:
             raise FaceattrError(
-                f"faces.weights={given}: damaged, or another model: its SHA-256 is {_sum(content)}, that of {NAME} is {SHA256}."
+                f"faces.weights={given}: damaged, or another model: its SHA-256 is {_sha256(content)}, that of {NAME} is {SHA256}."
             )
         if _read(cached) != content:
-            _keep(cached, content)
+            _write(cached, content)
         return given
-    if (content := _read(cached)) is not None and _sum(content) == SHA256:
+    if (content := _read(cached)) is not None and _sha256(content) == SHA256:
         return cached
     if content is not None:
         log.warning("%s is damaged; it is downloaded again", cached)
-    _keep(cached, _download(cached))
+    _write(cached, _download(cached))
     return cached
 
 
 def cached_file() -> Path:
-    """Where the detector lies in the cache; `faceattr cache clear` leaves it there."""
+    """Where the detector lies in the cache. `faceattr cache clear` does not remove it."""
     return array_cache.folder().parent / "detector" / NAME
 
 
@@ -57,12 +57,12 @@ def _read(file: Path) -> bytes | None:
         return None
 
 
-def _sum(content: bytes) -> str:
+def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _keep(file: Path, content: bytes) -> None:
-    """Into the cache."""
+def _write(file: Path, content: bytes) -> None:
+    """Writes the detector's file, in the cache."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with write_atomically(file) as stream:
@@ -73,14 +73,14 @@ def _keep(file: Path, content: bytes) -> None:
 
 
 def _download(cached: Path) -> bytes:
-    """The file from OpenCV's model zoo. Raises FaceattrError: no network, or another content."""
-    elsewhere = f"Get it with SHA-256 {SHA256} and give it as faces.weights=FILE, or put it at {cached}"
+    """The file from OpenCV's model zoo. Raises FaceattrError: no network, or a file with another checksum."""
+    advice = f"Get it with SHA-256 {SHA256} and give it as faces.weights=FILE, or put it at {cached}"
     try:
         with urllib.request.urlopen(URL, timeout=TIMEOUT) as response:
             content: bytes = response.read(LARGEST)
     except Exception as error:  # urllib raises many kinds
-        raise FaceattrError(f"The face detector cannot be downloaded from {URL} ({error}). {elsewhere}") from error
-    if _sum(content) != SHA256:
-        raise FaceattrError(f"{URL} gives another file than expected (SHA-256 {_sum(content)}). {elsewhere}")
+        raise FaceattrError(f"The face detector cannot be downloaded from {URL} ({error}). {advice}") from error
+    if _sha256(content) != SHA256:
+        raise FaceattrError(f"{URL} gives another file than expected (SHA-256 {_sha256(content)}). {advice}")
     log.info("Face detector: downloaded from %s", URL)
     return content

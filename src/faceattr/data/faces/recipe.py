@@ -1,4 +1,4 @@
-"""How faces become the images that a network gets: the recipe, which a checkpoint stores."""
+"""The recipe: how faces are chosen and cropped for a network. A checkpoint stores it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class FaceRecipe:
 
     @classmethod
     def from_config(cls, faces: Faces) -> "FaceRecipe":
-        """Of the group's keys; `faces=none` has one recipe, whatever its other keys are."""
+        """From the keys of the group. With `faces=none` the other keys mean nothing: they are left at their defaults."""
         if faces.mode == "none":
             return cls()
         return cls(
@@ -42,12 +42,12 @@ class FaceRecipe:
 
     @property
     def every_face(self) -> bool:
-        """Whether small faces are looked for beside large ones."""
+        """Whether smaller faces are looked for, too: the largest is known without them."""
         return self.pick != "largest"
 
     @property
     def search(self) -> tuple[float, bool, str]:
-        """What decides which faces are found: another crop of the same faces needs no second detection."""
+        """What decides which faces are found. Recipes that differ in other keys share one detection."""
         return self.min_score, self.every_face, self.detector
 
 

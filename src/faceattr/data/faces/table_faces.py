@@ -1,4 +1,4 @@
-"""The faces of a table's images, as training and evaluation use them: one for each image, and `faces.on_none` for the others."""
+"""One face for each image of a table, for training and evaluation; `faces.on_none` decides about images without one."""
 
 import logging
 from collections.abc import Sequence
@@ -15,12 +15,15 @@ from faceattr.errors import FaceattrError
 log = logging.getLogger(__name__)
 
 DOUBTFUL = 6
-"""Images that a report shows of each kind: without a face, with several, and those with the lowest scores."""
+"""The most images that a report shows of each kind: without a face, with several, with the lowest scores."""
 
 
 @dataclass(frozen=True)
 class FoundFaces:
-    """The faces of the images `names` (paths as the table has them), files `paths`; `chosen` is the one that stands for each."""
+    """The faces of N images. `names` are their paths as the table has them, `paths` the files.
+
+    `chosen` is the face that stands for each image.
+    """
 
     names: Sequence[str]
     paths: Sequence[str]
@@ -41,7 +44,7 @@ class FoundFaces:
 
     @property
     def usable(self) -> np.ndarray:
-        """Positions of the images that are trained on or evaluated: without `skip`, all."""
+        """Positions of the images that are trained on or evaluated: with `faces.on_none=skip` those with a face, else all."""
         return np.setdiff1d(np.arange(len(self.names)), self.without if self.recipe.on_none == "skip" else [])
 
     @property
@@ -58,9 +61,11 @@ class FoundFaces:
     def describe(self) -> str:
         """The counts in a sentence."""
         n, without = len(self.names), len(self.without)
-        fate = {"skip": "left out", "whole": "taken whole", "error": "an error"}[self.recipe.on_none]
+        treatment = {"skip": "left out", "whole": "taken whole", "error": "an error"}[self.recipe.on_none]
         none = (
-            f"{without:,} without a face ({fate}, faces.on_none={self.recipe.on_none})" if without else "none without"
+            f"{without:,} without a face ({treatment}, faces.on_none={self.recipe.on_none})"
+            if without
+            else "none without"
         )
         several = f", {len(self.several):,} with several, of which faces.pick={self.recipe.pick} takes one"
         return f"Faces ({self.recipe.mode}): {n:,} images, {none}{several if len(self.several) else ''}"
@@ -70,7 +75,7 @@ class FoundFaces:
         return self.detections.table(self.names, self.recipe)
 
     def doubtful(self) -> dict[str, list[int]]:
-        """Positions of the images to look at, by what is doubtful about them: at most `DOUBTFUL` of each kind."""
+        """Kind of doubt → positions of the images to look at, at most `DOUBTFUL` of each kind."""
         kinds = {"no face": self.without, "several faces": self.several}
         scores = self.chosen.values[:, -1]
         single = np.setdiff1d(np.flatnonzero(~np.isnan(scores)), self.several)
@@ -81,7 +86,7 @@ class FoundFaces:
 def find_faces(
     paths: list[str], names: list[str], recipe: FaceRecipe, *, weights: str | None, workers: int | None
 ) -> tuple[FoundFaces, dict[int, str]]:
-    """The faces of a table's images, and why which of them are unreadable. What was found is logged.
+    """The faces of a table's images; and for each unreadable image its position → the reason. Logs the counts.
 
     Raises FaceattrError: images without a face, with `faces.on_none=error`, or no image with one; `faces.pick=all`.
     """
