@@ -1,4 +1,4 @@
-"""What a training run gives to its caller, and a finished run that is resumed: nothing is left to do, so nothing is written."""
+"""What a training run returns. Also for a finished run that is resumed: nothing is left to do, so nothing is written."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +25,20 @@ class TrainedRun:
 
 
 def finished_run(cfg: DictConfig, stored: dict[str, Any], folder: Path) -> TrainedRun | None:
-    """The run in `folder`, where `cfg.ckpt` is its last.ckpt (with the description `stored`), it is finished, and `cfg` asks
-    for nothing else than it did."""
+    """The run in `folder` if it is finished, `cfg.ckpt` is its last.ckpt, and `cfg` asks for the same as that run did; else None.
+
+    stored: the description in that checkpoint.
+    """
     last = folder / "checkpoints" / "last.ckpt"
     finished = read_json(folder / RunRecord.FILE).get("status") == "finished"
-    if not finished or Path(cfg.ckpt) != last or _asked(plain(cfg)) != _asked(stored["config"]):
+    if not finished or Path(cfg.ckpt) != last or _without_locations(plain(cfg)) != _without_locations(stored["config"]):
         return None
     files = sorted(folder.glob("*_metrics.json"))
     metrics = {file.name.removesuffix("_metrics.json"): read_json(file) for file in files}
     return TrainedRun(folder, last.with_name(f"{cfg.trainer.checkpoint}.ckpt"), metrics, resumed_finished=True)
 
 
-def _asked(config: dict[str, Any]) -> dict[str, Any]:
-    """The config without what differs between a run and its resumption: the checkpoint, and where the data lie now."""
+def _without_locations(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without the keys that may differ when a run is resumed: `ckpt` and `data.root`."""
     config = {key: value for key, value in config.items() if key != "ckpt"}
     return config | {"data": {key: value for key, value in config["data"].items() if key != "root"}}

@@ -1,4 +1,4 @@
-"""What predict.py runs: from photos and videos to a table of answers, a row for each face or picture."""
+"""What predict.py runs: photos and videos in, a table of answers out, with a row for each face or picture."""
 
 import logging
 from collections.abc import Iterable
@@ -25,14 +25,13 @@ from faceattr.training.inference import answer
 
 log = logging.getLogger(__name__)
 
-
 SHOWN = 20
-"""So many predictions are printed; more only go to the file."""
+"""Up to this many rows are printed. If there are more, none is printed: they are in the file."""
 
 
 def predict(cfg: DictConfig) -> None:
-    """Answers for the photos and videos of `input`: writes predictions.csv as they come, and goes on past unreadable files
-    (exit code 1 at the end)."""
+    """Writes predictions.csv for the photos and videos of `input`, as the answers come. Goes on after an unreadable file; the
+    exit code is then 1."""
     if not cfg.input:
         raise FaceattrError("input is not given: input=photo.jpg, a folder, a glob, a .txt list or a table")
     cfg = validate(cfg)
@@ -60,52 +59,54 @@ class Predictions:
     """
 
     def __init__(self, folder: Path, files: list[str], rows: RowFormat, pictures: Pictures | None) -> None:
-        self._files, self._rows, self._pictures = files, rows, pictures
+        self._files, self._row_format, self._pictures = files, rows, pictures
         self._path, self._bad_path = folder / "predictions.csv", folder / "bad_images.csv"
         self._csv = CsvRows(self._path, rows.columns)
         self._count = self._faceless = 0
-        self._bad: dict[str, str] = {}
-        self._first: list[list[Any]] = []
+        self._unreadable: dict[str, str] = {}
+        self._first_rows: list[list[Any]] = []
 
     def __enter__(self) -> "Predictions":
         return self
 
     def receive(self, answered: Iterable[Answered]) -> None:
-        """The next subjects in order. What cannot be read has a row where rows have reasons."""
-        made = []
+        """Writes the next subjects, in order. An unreadable file has a row only if rows have the column `reason`."""
+        rows = []
         for subject, scores in answered:
             file = self._files[subject.source]
             if subject.unreadable:
-                self._bad[file] = subject.reason
+                self._unreadable[file] = subject.reason
             self._faceless += subject.reason == NO_FACE
-            if self._rows.reasons or not subject.unreadable:
-                made.append(self._rows.row(file, subject, scores))
+            if self._row_format.reasons or not subject.unreadable:
+                rows.append(self._row_format.row(file, subject, scores))
             if self._pictures:
-                self._pictures.add(file, subject, "" if scores is None else self._rows.words(scores))
-        self._csv.write(made)
-        self._count += len(made)
-        self._first += made[: SHOWN + 1 - len(self._first)]
+                self._pictures.add(file, subject, "" if scores is None else self._row_format.words(scores))
+        self._csv.write(rows)
+        self._count += len(rows)
+        self._first_rows += rows[: SHOWN + 1 - len(self._first_rows)]
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._csv.close()
         if self._pictures:
             self._pictures.close(finish=kind is None)
-        if self._bad:
-            write_csv(self._bad_path, pd.DataFrame({"path": self._bad.keys(), "reason": self._bad.values()}))
+        if self._unreadable:
+            write_csv(
+                self._bad_path, pd.DataFrame({"path": self._unreadable.keys(), "reason": self._unreadable.values()})
+            )
         if kind is not None and self._count:
             log.warning("Ended before all was done: %d rows are in %s", self._count, self._path)
 
     def log_and_check(self) -> None:
-        """Says what was made. Raises FaceattrError where files could not be read."""
-        if len(self._first) <= SHOWN:
-            table = pd.DataFrame(self._first, columns=self._rows.columns)
-            columns = ("path", "time", "face", "predicted", *self._rows.probabilities, "reason")
+        """Logs the rows, or how many there are. Raises FaceattrError where files could not be read."""
+        if len(self._first_rows) <= SHOWN:
+            table = pd.DataFrame(self._first_rows, columns=self._row_format.columns)
+            columns = ("path", "time", "face", "predicted", *self._row_format.probabilities, "reason")
             table = table[[name for name in columns if name in table]]
             log.info("%s", table.to_string(index=False, float_format="%.3f", na_rep=""))
         if self._faceless:
             log.info("No face was found in %d pictures", self._faceless)
-        log.info("%d %s → %s", self._count, "rows" if self._rows.reasons else "images", self._path)
-        if self._bad:
-            shown = "; ".join(f"{path} ({reason})" for path, reason in list(self._bad.items())[:5])
-            more = f", … (all in {self._bad_path})" if len(self._bad) > 5 else ""
-            raise FaceattrError(f"{len(self._bad)} of {len(self._files)} files could not be read: {shown}{more}")
+        log.info("%d %s → %s", self._count, "rows" if self._row_format.reasons else "images", self._path)
+        if self._unreadable:
+            shown = "; ".join(f"{path} ({reason})" for path, reason in list(self._unreadable.items())[:5])
+            more = f", … (all in {self._bad_path})" if len(self._unreadable) > 5 else ""
+            raise FaceattrError(f"{len(self._unreadable)} of {len(self._files)} files could not be read: {shown}{more}")

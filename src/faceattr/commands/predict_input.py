@@ -1,4 +1,4 @@
-"""What `input=` of predict.py names: a photo or a video, a folder, a glob, a list of paths, or a table that training reads."""
+"""The files that `input=` of predict.py names: a photo or video, a folder, a glob, a list of paths, or a table of training."""
 
 import glob
 import logging
@@ -19,43 +19,43 @@ log = logging.getLogger(__name__)
 
 LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 USUAL_COLUMNS = ("path", "file", "filename", "image", "image_id", "id")
-"""Names, in lower case, of a column of images."""
+"""Names of a column of images, in lower case; the first one that a table has is taken."""
 
 
 def input_files(source: str, keys: InputTable | None = None, stored: dict[str, Any] | None = None) -> list[str]:
     """The photos and videos that `input` names, in the order of its list or table, else sorted.
 
-    keys: the keys `data.…` of the command line. stored: the group `data` of the checkpoint, which says what they do not.
-    Raises a FaceattrError where there are none.
+    keys: the keys `data.…` of the command line. stored: the group `data` of the checkpoint, for keys that are not given.
+    Raises FaceattrError: there are no such files.
     """
     path = Path(source).expanduser()
     if path.is_dir():
         listing = walk(path, IMAGE_SUFFIXES | VIDEO_SUFFIXES)
         if left_out := listing.left_out():
             log.info("%s: left out: %s", path, left_out)
-        found = [str(path / file) for file in listing.files]
+        files = [str(path / file) for file in listing.files]
     elif path.is_file() and suffix_of(path.name) in LIST_SUFFIXES:
-        found = _listed(path, keys or InputTable(), stored or {})
+        files = _listed(path, keys or InputTable(), stored or {})
     elif path.is_file():
-        found = [str(path)]
+        files = [str(path)]
     elif path.exists():
         raise FaceattrError(f"input={source}: this is a pipe or a device. Give a file or a folder.")
     elif glob.has_magic(source):
         matched = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
-        found = [file for file in matched if Path(file).is_file()]
+        files = [file for file in matched if Path(file).is_file()]
         special = [file for file in matched if not Path(file).is_file() and not Path(file).is_dir()]
         if special:
             log.info("%s: left out: no regular file: %d (%s)", source, len(special), special[0])
     else:
         raise FaceattrError(f"input={source}: there is no such file or folder.")
-    if not found:
+    if not files:
         looked_for = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise FaceattrError(f"input={source}: no images there (looked for {looked_for}).")
-    return found
+    return files
 
 
 def _listed(path: Path, keys: InputTable, stored: dict[str, Any]) -> list[str]:
-    """The files of a list or a table, by absolute paths."""
+    """The absolute paths of the images in a list or a table."""
     if path.suffix.lower() == ".txt":
         names = [line.strip() for line in decoded(path).splitlines() if line.strip()]
         folders = [path.parent, keys.root]
@@ -65,15 +65,15 @@ def _listed(path: Path, keys: InputTable, stored: dict[str, Any]) -> list[str]:
         roots = [path.parent, keys.root or _root_of_run(path.parent), stored.get("root")]
         folders = [Path(root) / part for root in roots if root for part in dict.fromkeys(("", str(image_dir)))]
     places = [Path(folder).expanduser().absolute() for folder in [*folders, Path.cwd()] if folder]
-    stems = Stems()
-    found = [stems.find(name.replace("\\", "/") if os.sep == "/" else name, places) for name in names]
-    if found and not any(file for file in found):
+    finder = FileFinder()
+    files = [finder.find(name.replace("\\", "/") if os.sep == "/" else name, places) for name in names]
+    if files and not any(files):
         looked = ", ".join(map(str, dict.fromkeys(places)))
         raise FaceattrError(
-            f"input={path}: none of its {len(found):,} images is there, e.g. {names[0]}. Looked in {looked}. "
+            f"input={path}: none of its {len(files):,} images is there, e.g. {names[0]}. Looked in {looked}. "
             "data.root=FOLDER says where they are."
         )
-    return [file or str(places[0] / name) for file, name in zip(found, names, strict=True)]
+    return [file or str(places[0] / name) for file, name in zip(files, names, strict=True)]
 
 
 def _names(path: Path, keys: InputTable, stored: dict[str, Any]) -> Iterator[str]:
@@ -84,9 +84,9 @@ def _names(path: Path, keys: InputTable, stored: dict[str, Any]) -> Iterator[str
         raise FaceattrError(
             f"data.image_column={keys.image_column}: {path} has no such column. Its columns: {choices}."
         )
-    wanted = [keys.image_column or stored.get("image_column")]
-    wanted += [column for name in USUAL_COLUMNS for column in table if str(column).strip().lower() == name]
-    columns = [column for column in wanted if column in table]
+    candidates = [keys.image_column or stored.get("image_column")]
+    candidates += [column for name in USUAL_COLUMNS for column in table if str(column).strip().lower() == name]
+    columns = [column for column in candidates if column in table]
     if not columns:
         raise FaceattrError(
             f"input={path}: no column named {', '.join(USUAL_COLUMNS)}; data.image_column=NAME says which. "
@@ -104,7 +104,7 @@ def _root_of_run(folder: Path) -> str | None:
     return None
 
 
-class Stems:
+class FileFinder:
     """Finds the file of an image name with or without its suffix; lists each folder once."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The pictures that predict.py writes beside its table: with boxes and answers, and the crops that the network took."""
+"""The pictures that predict.py writes beside its table: those with boxes and answers, and the crops that the network took."""
 
 import os
 from collections import deque
@@ -14,20 +14,20 @@ from faceattr.data.videos import frames, is_video
 from faceattr.report.annotated import Note, annotate
 
 ANNOTATED, CROPS = "annotated", "crops"
-"""Folders beside predictions.csv. A picture keeps its place below the folder that all of them have in common."""
+"""Folders beside predictions.csv. In them, pictures lie in the same subfolders as below the folder that all inputs share."""
 AHEAD = 8
 """The most pictures that wait to be written."""
 
 
 class Pictures:
-    """Writes pictures in threads, while the network goes on. `add` takes the subjects in their order."""
+    """Writes pictures in threads, while the network works. `add` takes the subjects in their order."""
 
     def __init__(self, folder: Path, reader: SubjectReader, *, annotated: bool, crops: bool) -> None:
         self._folder, self._every = folder, reader.every
         self._annotated, self._crops = annotated, crops
         self._common = os.path.commonpath([Path(str(file)).absolute().parent for file in reader.sources])
         self._pool = ThreadPoolExecutor(cores(), "faceattr-write")
-        self._begun: deque[Future[None]] = deque()
+        self._pending: deque[Future[None]] = deque()
         self._file = ""
         self._notes: dict[float | None, list[Note]] = {}
 
@@ -37,7 +37,7 @@ class Pictures:
         return cls(folder, reader, annotated=annotated, crops=crops) if annotated or crops else None
 
     def add(self, file: str, subject: Subject, answer: str) -> None:
-        """The next subject, of this file. A picture is drawn when all its faces are known."""
+        """Takes the next subject, which is from `file`. A picture is drawn once all its faces are here."""
         if file != self._file:
             self._draw()
             self._file = file
@@ -48,22 +48,22 @@ class Pictures:
         if self._crops and subject.pixels is not None:
             number = "" if subject.number is None else f".face{subject.number}"
             target = self._target(CROPS, file, subject.time, f"{number}.png")
-            self._begin(partial(save, Image.fromarray(subject.pixels), target))
+            self._submit(partial(save, Image.fromarray(subject.pixels), target))
 
     def close(self, *, finish: bool) -> None:
-        """Waits for what is begun; `finish`: and for the last picture. Raises what went wrong."""
+        """Ends the threads. finish: first draws the last picture, waits until all are written, and raises what went wrong."""
         try:
             if finish:
                 self._draw()
-                while self._begun:
-                    self._begun.popleft().result()
+                while self._pending:
+                    self._pending.popleft().result()
         finally:
             self._pool.shutdown(cancel_futures=True)
 
     def _draw(self) -> None:
         if self._notes:
             draw = self._draw_video if is_video(self._file) else self._draw_photo
-            self._begin(partial(draw, self._file, self._notes))
+            self._submit(partial(draw, self._file, self._notes))
         self._notes = {}
 
     def _draw_photo(self, file: str, notes: dict[float | None, list[Note]]) -> None:
@@ -72,9 +72,9 @@ class Pictures:
     def _draw_video(self, file: str, notes: dict[float | None, list[Note]]) -> None:
         try:
             for time, frame in frames(file, self._every):
-                if (at := round(time, 3)) in notes:
-                    target = self._target(ANNOTATED, file, at, ".jpg")
-                    save(annotate(Image.fromarray(frame), notes[at]), target)
+                if (seconds := round(time, 3)) in notes:
+                    target = self._target(ANNOTATED, file, seconds, ".jpg")
+                    save(annotate(Image.fromarray(frame), notes[seconds]), target)
         except UnreadableImage:  # it breaks off; its row says so
             return
 
@@ -83,13 +83,13 @@ class Pictures:
         writable = name.lower().endswith((".jpg", ".jpeg", ".png"))
         return self._folder / folder / (name if writable else f"{name}.jpg")
 
-    def _begin(self, task: "partial[None]") -> None:
-        self._begun.append(self._pool.submit(task))
-        while len(self._begun) > AHEAD:
-            self._begun.popleft().result()
+    def _submit(self, task: "partial[None]") -> None:
+        self._pending.append(self._pool.submit(task))
+        while len(self._pending) > AHEAD:
+            self._pending.popleft().result()
 
 
 def save(image: Image.Image, file: Path) -> None:
-    """JPEG of good quality, or PNG, by the name."""
+    """As JPEG of good quality or PNG, as the suffix says."""
     file.parent.mkdir(parents=True, exist_ok=True)
     image.save(file, quality=92)

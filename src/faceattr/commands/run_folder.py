@@ -1,4 +1,4 @@
-"""A folder holds one run: it is claimed before anything is written, and no second run is begun in it."""
+"""A folder holds one run: a process locks it before it writes anything, and no second run starts in it."""
 
 import os
 import sys
@@ -22,9 +22,9 @@ _claimed: dict[Path, FileLock] = {}
 
 
 def claim(folder: Path) -> None:
-    """Make `folder` this process's own (see `released`), and clear away what a killed one left half-written.
+    """Locks `folder` for this process (until the end of `released`), and removes what a killed process left half-written.
 
-    Raises FaceattrError where another process has it.
+    Raises FaceattrError if another process has locked it.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def claim(folder: Path) -> None:
 
 @contextmanager
 def released() -> Iterator[None]:
-    """The folders that were claimed in this block are released at its end."""
+    """At the end of this block, the folders that were claimed in it are unlocked."""
     try:
         yield
     finally:
@@ -57,12 +57,12 @@ def released() -> Iterator[None]:
 
 
 def checkpoint_of(folder: Path) -> Path | None:
-    """The checkpoint to go on with, of the run that `folder` holds. Without one there is nothing to lose: no run."""
+    """The checkpoint with which the run in `folder` can go on. None: the folder counts as one without a run."""
     return next((file for name in ("last", "best") if (file := folder / "checkpoints" / f"{name}.ckpt").exists()), None)
 
 
 class RunFolder(Callback):
-    """Hydra's hook before it writes anything."""
+    """Hydra calls this before it writes anything: locks the folder, and refuses a second run in it."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)  # the default folder is named by its choices

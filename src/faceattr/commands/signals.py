@@ -1,4 +1,4 @@
-"""One handler of the signals that ask a process to end, for every command; and processes that end with their parent."""
+"""How every command ends on a signal (Ctrl-C, SIGTERM, SIGHUP), and how processes end with their parent."""
 
 import math
 import os
@@ -11,14 +11,14 @@ from typing import Any
 
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
 CLEANING = 3.0
-"""Seconds after a signal in which another one is not heeded: an impatient second Ctrl-C would interrupt the cleaning up."""
+"""Seconds after a signal in which another one is ignored: a second, impatient Ctrl-C would interrupt the cleaning up."""
 _last_signal = -math.inf
 MAIN_PROCESS = "FACEATTR_MAIN_PROCESS"
 """Environment variable: the id of the process that a user started."""
 
 
 class Stopped(SystemExit):
-    """A signal asked this process to end. `code` is 128 plus its number, as a shell says it."""
+    """A signal asked this process to end. The exit code `code` is 128 plus the signal's number, as in a shell."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -30,9 +30,9 @@ class Stopped(SystemExit):
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """In this block a signal raises `Stopped` in the main thread, so that whatever cleans up after itself does.
+    """In this block a signal raises `Stopped` in the main thread, so that `finally` and `with` blocks clean up.
 
-    One that is ignored stays so, as `nohup` and a shell's `&` have it. In another thread nothing is done.
+    A signal that is ignored already (`nohup`, a shell's `&`) stays ignored. Outside the main thread this changes nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -44,20 +44,20 @@ def stop_on_signals() -> Iterator[None]:
             _last_signal = time.monotonic()
             raise Stopped(number)
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
-    for number in heeded:
+    previous_handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handled = [number for number, handler in previous_handlers.items() if handler is not signal.SIG_IGN]
+    for number in handled:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in heeded:
-            signal.signal(number, before[number])
+        for number in handled:
+            signal.signal(number, previous_handlers[number])
 
 
 def end_with_parent() -> None:
-    """Where this process was started by a faceattr command (for a DDP run, or by joblib for a sweep): end when that one ends,
-    however it ends. Not on Windows, where a process does not see that its parent ended."""
+    """If a faceattr command started this process (DDP, or joblib for a sweep), end it when that command ends, even if it is
+    killed. Not on Windows, where a process does not see that its parent ended."""
     parent = os.getppid()
     if os.environ.get(MAIN_PROCESS) != str(parent):
         os.environ[MAIN_PROCESS] = str(os.getpid())

@@ -1,8 +1,7 @@
-"""How commands are typed, and how they are shown.
+"""The command line: makes what a user types readable for Hydra, and writes commands that a user can paste.
 
-What a user types is made readable for Hydra's grammar (`readable`). Messages and run files that name a command show it as
-this process was started, to be pasted as it is: a value is quoted for Hydra's grammar (`argument`, `quoted`), then for the
-shell (`typed`).
+`readable` quotes what Hydra's grammar would refuse or misread. Messages and run files show a command in the form in which
+this process was started: a value is quoted for Hydra's grammar (`argument`, `quoted`), then for the shell (`typed`).
 """
 
 import re
@@ -33,21 +32,21 @@ PLAIN = re.compile(r"[A-Za-z0-9_.:@%+-]*/[A-Za-z0-9_./:@%+-]*")
 """A path in which neither Hydra nor a shell finds anything to interpret."""
 
 
-GIVEN = re.compile(r"(\+{0,2}[A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
+KEY_VALUE = re.compile(r"(\+{0,2}[A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
 """An argument `key=value`."""
 TEXT_KEYS = ("input", "hydra.run.dir", "hydra.sweep.dir")
-"""Keys of text, besides those whose `Key` says `is_path`."""
+"""Keys whose value is text, besides those whose `Key` has `is_path`."""
 
 
 def readable(arguments: Sequence[str]) -> list[str]:
-    """`arguments` as Hydra's grammar reads what their author meant.
+    """`arguments`, quoted so that Hydra reads what the user meant.
 
     Hydra refuses `photo (1).jpg`, `a=b`, `~/x` and letters that are not ASCII, and takes a file named `1e5` for a number and
-    `a,b` for two values. So a path is quoted unless Hydra reads it as the text that it is; any other value is quoted where Hydra
-    would refuse it, in lists and dictionaries item by item. What cannot be read at all stays as it is, for Hydra's error.
+    `a,b` for two values. So a path is quoted unless Hydra already reads it as this text. Any other value is quoted only if Hydra
+    would refuse it; in lists and dictionaries, item by item. What cannot be read at all stays as it is: Hydra reports the error.
     """
     sweeps = bool({"-m", "--multirun"} & set(arguments))
-    return [_readable(given, sweeps) if (given := GIVEN.fullmatch(text)) else text for text in arguments]
+    return [_readable(given, sweeps) if (given := KEY_VALUE.fullmatch(text)) else text for text in arguments]
 
 
 def _readable(given: re.Match[str], sweeps: bool) -> str:
@@ -90,7 +89,7 @@ def _item(item: Any) -> str:
 
 @cache
 def path_keys() -> frozenset[str]:
-    """The keys whose value is a path or a text, whatever it looks like."""
+    """The keys whose value is a path or other text, even if it looks like a number or a list."""
     keys = set(TEXT_KEYS)
     for schema in SCHEMAS.values():
         keys |= {name for name, parameter in parameters(schema).items() if parameter.key.is_path}
@@ -108,17 +107,17 @@ def argument(key: str, value: str | Path) -> str:
 
 
 def quoted(value: Any) -> str:
-    """A value as Hydra's grammar takes it: text in quotes, whatever is in it, `${` too."""
+    """A value for Hydra's grammar: text in quotes, with everything in it escaped, `${` too."""
     if isinstance(value, list):
         return f"[{','.join(map(quoted, value))}]"
     if value is None or isinstance(value, int | float):
         return "null" if value is None else str(value)
-    escaped = re.sub(r"(\\*)\$\{", lambda found: 2 * found[1] + r"\${", str(value))
+    escaped = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + r"\${", str(value))
     return QuotedString(escaped, Quote.single).with_quotes()
 
 
 def value_of(key: str, arguments: Sequence[str]) -> str | None:
-    """The text that the last argument `key=…` gives, read as Hydra reads it; None where there is none."""
+    """The value of the last argument `key=…`, as text, read as Hydra reads it; None if there is no such argument."""
     given = [text for text in arguments if text.startswith(f"{key}=")]
     if not given:
         return None
@@ -130,7 +129,8 @@ def value_of(key: str, arguments: Sequence[str]) -> str | None:
 
 
 def typed(command: str, *arguments: str) -> str:
-    """`python train.py …` where a script was started, `python -m faceattr train …`, else `faceattr train …`.
+    """The command in the form in which this process was started: `python train.py …`, `python -m faceattr train …` or, else,
+    `faceattr train …`.
 
     `arguments` are options, or `key=value` from `argument`.
     """
@@ -159,5 +159,5 @@ def _as_module() -> bool:
 
 
 def _join(arguments: list[str]) -> str:
-    """Quoted as the system's shell wants it: Windows knows no single quotes."""
+    """Quoted for the shell of the system: in that of Windows, single quotes mean nothing."""
     return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)

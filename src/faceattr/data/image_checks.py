@@ -1,4 +1,4 @@
-"""What Pillow does not check of an image file: the checksums of a PNG, the end of a JPEG; and what a file is that is no image."""
+"""Checks that Pillow does not make: the checksums of a PNG, the end of a JPEG. And what a file is, if not an image."""
 
 import io
 import os
@@ -29,7 +29,7 @@ SIGNATURES = (
     (rb"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` gets the image"),
     (rb"\x93NUMPY", "a NumPy array"),
 )
-"""The beginnings of files that are taken for images, and what they are."""
+"""How files begin that are mistaken for images, and what they are."""
 
 
 def describe_other_file(path: str | os.PathLike[str]) -> str:
@@ -41,7 +41,7 @@ def describe_other_file(path: str | os.PathLike[str]) -> str:
 
 
 def kind_of_file(path: str | os.PathLike[str]) -> str:
-    """What a file that is neither an image nor a table is, by its first bytes; "" where they do not say it."""
+    """What kind of file this is, by its first bytes; "" if they do not say it. For files that are neither an image nor a table."""
     with open(path, "rb") as stream:  # noqa: PTH123 (also takes what is only path-like)
         start = stream.read(512)
     if not start:
@@ -65,7 +65,10 @@ LARGEST_FILE = 600_000_000
 
 
 def reason_not_opened(path: str | os.PathLike[str]) -> str | None:
-    """Why `path` is not opened: a folder; a pipe or a device, whose end may never come; too large. OSError if absent."""
+    """Why `path` is not opened: a folder; a pipe or a device, which may never end; too large. None if all is well.
+
+    Raises OSError: no such file.
+    """
     status = os.stat(path)  # noqa: PTH116
     if not stat.S_ISREG(status.st_mode):
         return "a directory, not a file" if stat.S_ISDIR(status.st_mode) else "a pipe or a device, not a file"
@@ -73,13 +76,13 @@ def reason_not_opened(path: str | os.PathLike[str]) -> str | None:
 
 
 def check_png(path: str | os.PathLike[str]) -> None:
-    """Raises SyntaxError or OSError for a chunk that does not fit its checksum, or where the end is missing."""
+    """Raises SyntaxError or OSError if a chunk does not have its checksum, or the end is missing."""
     with Image.open(path, formats=("PNG",)) as image:
         image.verify()
 
 
 class Scan(NamedTuple):
-    """A scan of a JPEG: its components, and the coefficients and the lowest bit that it gives."""
+    """A scan of a JPEG: its components, the first and last coefficient that it gives, and their lowest bit."""
 
     components: tuple[int, ...]
     first: int
@@ -88,7 +91,7 @@ class Scan(NamedTuple):
 
 
 class JpegLayout(NamedTuple):
-    """The scans, the offset where the last one's data end, and whether the end marker follows."""
+    """The frame's marker and components, the scans, the offset where the last one's data end, and whether an end marker follows."""
 
     frame: int
     components: tuple[int, ...]
@@ -98,20 +101,20 @@ class JpegLayout(NamedTuple):
 
 
 HUFFMAN_CODED = (0xC0, 0xC1, 0xC2)
-"""Frames that are checked; others are arithmetic or lossless."""
+"""Markers of the frames that are checked; other frames are arithmetic-coded or lossless."""
 FRAMES, SCAN, END = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}, 0xDA, 0xD9
 MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
 PAD = bytes(range(1, 250, 3))
-"""Any data without 0xFF."""
+"""Arbitrary data without 0xFF, to stand for missing data."""
 
 
 def jpeg_is_cut(path: str | os.PathLike[str], pixels: Image.Image) -> bool:
     """Whether the data of a JPEG end before its picture does, although an end marker or enough bytes follow.
 
     libjpeg then leaves the rest of the picture grey, with a warning that Pillow does not show. `pixels` is what Pillow
-    decoded. A file is cut if a coefficient never comes, or if other bytes in place of the missing ones change the picture:
-    a whole picture does not depend on what follows its data. This second decoding is done only where the last pixel has the
-    grey of a missing block, where the file has no end marker, or where it has several scans.
+    decoded. A file is cut if no scan gives some coefficient, or if the picture changes when other bytes follow its data:
+    a whole picture does not depend on them. This second decoding is done only where the last pixel has the grey of a
+    missing block, where the file has no end marker, or where it has several scans.
     """
     with open(path, "rb") as stream:  # noqa: PTH123
         raw = stream.read()
@@ -134,7 +137,7 @@ def jpeg_is_cut(path: str | os.PathLike[str], pixels: Image.Image) -> bool:
 
 
 def _jpeg_layout(raw: bytes) -> JpegLayout:
-    """Of the first picture in the file; phones put others behind it."""
+    """The layout of the first picture in the file; phones put others behind it."""
     frame, components, scans = 0, b"", []
     position, data_end = 2, None
     while found := MARKER.search(raw, position):
@@ -166,7 +169,7 @@ def _complete(layout: JpegLayout) -> bool:
 
 
 def _last_pixel_is_grey(pixels: Image.Image) -> bool:
-    """Whether the last pixel is about 128 in brightness: what libjpeg makes of blocks without data. CMYK: taken as so."""
+    """Whether the last pixel has a brightness of about 128, as libjpeg fills missing blocks. CMYK, which is not checked: True."""
     if pixels.mode not in ("L", "RGB"):
         return True
     last: Any = pixels.getpixel((pixels.width - 1, pixels.height - 1))

@@ -1,6 +1,7 @@
-"""From photos and videos to the pixels that a network takes, without a network: decoded, faces found and cropped, in threads.
+"""Reads photos and videos for prediction: decodes them, finds and crops faces, in threads.
 
-Prediction from the command line, from Python and from an exported folder read images here; nothing here needs torch.
+A subject is what gets one answer: a face, or a whole picture. The command and `faceattr.load(…).predict` both read images
+here; nothing here needs torch.
 """
 
 import threading
@@ -32,7 +33,7 @@ Result = TypeVar("Result")
 
 
 def create_detector(recipe: FaceRecipe, weights: str | None = None) -> Detector | None:
-    """What finds faces, from the file `weights` (`faces.weights`), or as `detector_file` says; None where none are looked for."""
+    """The face detector; None if the recipe looks for no faces. `weights` is `faces.weights`; see `detector_file`."""
     return Detector(detector_file(weights), recipe.min_score) if recipe.active else None
 
 
@@ -41,8 +42,8 @@ class Subject:
     """What gets one answer: a face of a photo or of a video's frame, or the whole picture; or why there is none.
 
     source: the position of the photo or video among those given. time: seconds from a video's start.
-    number: the face's place among those of its picture, from 0, in reading order; None for a whole picture.
-    pixels: uint8 [height, width, 3], RGB, what the network takes; None where there is no answer. `reason` says why then.
+    number: number of the face in its picture, from 0 in reading order; None for a whole picture.
+    pixels: what the network takes, uint8 [height, width, 3], RGB; None where there is no answer: `reason` says why.
     """
 
     source: int
@@ -54,7 +55,7 @@ class Subject:
 
     @property
     def unreadable(self) -> bool:
-        """The file is at fault."""
+        """Whether the file could not be read."""
         return self.pixels is None and self.reason != NO_FACE
 
 
@@ -62,7 +63,7 @@ class SubjectReader:
     """The subjects of photos (files, PIL images, arrays) and video files, in their order; iterate to read them.
 
     spec: the network's input, and how faces are cropped. detector: see `create_detector`.
-    all_faces: every face of a picture; else the one that `spec.faces` picks, as in training.
+    all_faces: read every face of a picture; False: only the one that `spec.faces` picks, as in training.
     every: seconds between the frames that are taken of a video.
     label: title of the progress bar; "" for none.
     """
@@ -83,66 +84,66 @@ class SubjectReader:
         self._photo_pixels, self._frame_pixels = PixelBudget(PIXELS_IN_FLIGHT), PixelBudget(PIXELS_IN_FLIGHT // 4)
 
     def __iter__(self) -> Iterator[Subject]:
-        waiting, workers = CROP_BYTES // (3 * self.spec.height * self.spec.width), cores()
+        most_crops, workers = CROP_BYTES // (3 * self.spec.height * self.spec.width), cores()
         pool = ThreadPoolExecutor(workers, "faceattr-read")
         bar = tqdm(
             desc=self.label, total=len(self.sources), unit="img", disable=None if self.label else True, leave=False
         )
         try:
-            for found in in_order(pool, self._tasks(), ahead=max(workers, min(128, waiting))):
-                yield from found
-                bar.update(found[0].source + 1 - bar.n)
+            for subjects in in_order(pool, self._tasks(), ahead=max(workers, min(128, most_crops))):
+                yield from subjects
+                bar.update(subjects[0].source + 1 - bar.n)
         finally:
             bar.close()
             pool.shutdown(cancel_futures=True)
 
     def _tasks(self) -> Iterator[Callable[[], list[Subject]]]:
-        """What the threads do: a photo each, or a frame, which is decoded here, one after the other."""
-        for place, source in enumerate(self.sources):
+        """What the threads do: each task is one photo, or one frame of a video. Frames are decoded here, one after the other."""
+        for source_index, source in enumerate(self.sources):
             if not is_video(source):
-                yield partial(self._photo, place, source)
+                yield partial(self._photo, source_index, source)
                 continue
             try:
                 for time, frame in frames(str(source), self.every):
                     release = self._frame_pixels.take(frame.shape[0] * frame.shape[1])
-                    yield partial(self._frame, place, time, frame, release)
+                    yield partial(self._frame, source_index, time, frame, release)
             except UnreadableImage as error:
-                yield partial(list, [Subject(place, reason=str(error))])
+                yield partial(list, [Subject(source_index, reason=str(error))])
 
-    def _photo(self, place: int, source: ImageLike) -> list[Subject]:
+    def _photo(self, source_index: int, source: ImageLike) -> list[Subject]:
         try:
-            release = self._photo_pixels.take(_pixels(source))
+            release = self._photo_pixels.take(_pixel_count(source))
             try:
-                return self._subjects(place, None, decode(source))
+                return self._subjects(source_index, None, decode(source))
             finally:
                 release()
         except UnreadableImage as error:
-            return [Subject(place, reason=str(error))]
+            return [Subject(source_index, reason=str(error))]
 
-    def _frame(self, place: int, time: float, frame: np.ndarray, release: Callable[[], None]) -> list[Subject]:
+    def _frame(self, source_index: int, time: float, frame: np.ndarray, release: Callable[[], None]) -> list[Subject]:
         try:
-            return self._subjects(place, round(time, 3), Image.fromarray(frame))
+            return self._subjects(source_index, round(time, 3), Image.fromarray(frame))
         finally:
             release()
 
-    def _subjects(self, place: int, time: float | None, image: Image.Image) -> list[Subject]:
+    def _subjects(self, source_index: int, time: float | None, image: Image.Image) -> list[Subject]:
         if self.detector is None:
-            return [Subject(place, time, pixels=fit(image, self.spec))]
+            return [Subject(source_index, time, pixels=fit(image, self.spec))]
         pixels, recipe = np.asarray(image), self.spec.faces
-        every = self.all_faces or recipe.search[1]
+        every = self.all_faces or recipe.every_face
         faces = large_enough(self.detector.find(pixels, every=every), recipe)
         if not self.all_faces:
             faces = [face] if (face := pick(faces, recipe, *image.size)) else []
         if not faces and recipe.on_none == "whole":
-            return [Subject(place, time, pixels=fit(image, self.spec), reason=f"{NO_FACE}: the whole picture")]
-        size, how = (self.spec.height, self.spec.width), self.spec.interpolation
+            return [Subject(source_index, time, pixels=fit(image, self.spec), reason=f"{NO_FACE}: the whole picture")]
+        size, interpolation = (self.spec.height, self.spec.width), self.spec.interpolation
         return [
-            Subject(place, time, number, face, crop(pixels, face, recipe, size, interpolation=how))
+            Subject(source_index, time, number, face, crop(pixels, face, recipe, size, interpolation=interpolation))
             for number, face in enumerate(reading_order(faces))
-        ] or [Subject(place, time, reason=NO_FACE)]
+        ] or [Subject(source_index, time, reason=NO_FACE)]
 
 
-def _pixels(source: ImageLike) -> int:
+def _pixel_count(source: ImageLike) -> int:
     """Number of pixels of a picture, without decoding it; 0 where `decode` will say what is wrong."""
     if isinstance(source, np.ndarray):
         return source.shape[0] * source.shape[1] if source.ndim > 1 else 0
@@ -156,10 +157,10 @@ def _pixels(source: ImageLike) -> int:
 
 
 class PixelBudget:
-    """Lets threads work on at most `most` pixels at a time; one picture may have all of them.
+    """Lets threads work on at most `most` pixels at a time. A larger picture waits until it is alone.
 
-    Photos and frames have one each: a frame takes its share before its task begins, and would wait for ever behind photos
-    that wait for the frame's.
+    Photos and frames each have a budget of their own. With a common one there would be a deadlock: a frame takes its share
+    before its task starts, and that task may be queued behind photos that wait for this share.
     """
 
     def __init__(self, most: int) -> None:
@@ -181,11 +182,11 @@ class PixelBudget:
 
 
 def in_order(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], Result]], *, ahead: int) -> Iterator[Result]:
-    """What the tasks return, in their order; at most `ahead` of them are begun before their results are taken."""
-    begun: deque[Future[Result]] = deque()
+    """The results of the tasks, in their order. At most `ahead` tasks are started before their results are taken."""
+    submitted: deque[Future[Result]] = deque()
     for task in tasks:
-        begun.append(pool.submit(task))
-        while begun and (len(begun) >= ahead or begun[0].done()):
-            yield begun.popleft().result()
-    while begun:
-        yield begun.popleft().result()
+        submitted.append(pool.submit(task))
+        while submitted and (len(submitted) >= ahead or submitted[0].done()):
+            yield submitted.popleft().result()
+    while submitted:
+        yield submitted.popleft().result()

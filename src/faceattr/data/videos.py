@@ -12,10 +12,11 @@ import numpy as np
 from faceattr.data.decode import MAX_PIXELS, UnreadableImage
 from faceattr.data.image_files import suffix_of
 
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # OpenCV's decoder else prints about every damaged frame
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # else OpenCV's decoder prints a line for each damaged frame
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm"})
 CONTAINERS = re.compile(rb".{4}(ftyp|moov|mdat|free|skip|wide|pnot)|RIFF.{4}AVI |\x1aE\xdf\xa3", re.DOTALL)
-"""How files of these formats begin. OpenCV's decoder goes by the content: a playlist named .mp4 would open what it lists."""
+"""How files of these formats begin. OpenCV's decoder looks at the content, not the name: a playlist that is named .mp4 would open
+the files that it lists."""
 
 
 def is_video(source: object) -> bool:
@@ -26,7 +27,7 @@ def is_video(source: object) -> bool:
 def frames(path: str | Path, every: float) -> Iterator[tuple[float, np.ndarray]]:
     """(seconds, frame) of a video: its first frame, and then one for each `every` seconds; uint8 [H, W, 3], RGB, upright.
 
-    Raises UnreadableImage: no video, frames of more than `MAX_PIXELS`, or a video that ends before its announced length.
+    Raises UnreadableImage: not a video, frames of more than `MAX_PIXELS`, or a video that ends before the length in its header.
     """
     file = Path(path)
     if not file.is_file():
@@ -50,12 +51,12 @@ def _sampled(video: cv2.VideoCapture, every: float) -> Iterator[tuple[float, np.
     if width * height > MAX_PIXELS:
         raise UnreadableImage(f"{width}x{height} pixels; the limit is {MAX_PIXELS:,}")
     rate = video.get(cv2.CAP_PROP_FPS) or 25.0
-    announced, time, taken = video.get(cv2.CAP_PROP_FRAME_COUNT) / rate, 0.0, 0
+    announced, time, next_sample = video.get(cv2.CAP_PROP_FRAME_COUNT) / rate, 0.0, 0
     while video.grab():
         time = max(time, video.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-        if time < taken * every - 1e-6:
+        if time < next_sample * every - 1e-6:
             continue
-        taken = int((time + 1e-6) / every) + 1
+        next_sample = int((time + 1e-6) / every) + 1
         read, frame = video.retrieve()
         if read:
             yield time, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)

@@ -1,6 +1,6 @@
-"""From subjects to batches, and from a network's scores to rows of answers, in order. Whatever runs the network: no torch here.
+"""Makes batches of subjects, and rows of answers from the scores of a network. The order of the subjects stays.
 
-Rows are what predictions.csv holds and what `Predictor.predict` returns.
+The rows are those of predictions.csv and of `Predictor.predict`. No torch here: anything may run the network.
 """
 
 from collections import deque
@@ -15,17 +15,17 @@ from faceattr.data.subjects import Subject
 from faceattr.errors import FaceattrError
 
 UNCERTAIN = "uncertain"
-"""The answer where no class has a probability of `abstain`."""
+"""The answer if no class has at least the probability `abstain`."""
 
 Answered = tuple[Subject, np.ndarray | None]
 """A subject and its probabilities, float32 [classes]; None where it has no pixels."""
 
 
 class Answers:
-    """Takes `subjects` as they are read, gives batches of them, takes the scores of each batch, and hands every subject with
-    its scores to `receive`, in the order in which they were read.
+    """Makes batches of `subjects` (`batches`), takes the scores of each batch (`add`), and passes every subject with its scores
+    to `receive`, in the order in which the subjects were read.
 
-    mirror: each crop is judged as it is and mirrored; its scores are the mean of both.
+    mirror: a batch holds each crop and its mirror image; the scores of a subject are the mean of both.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Answers:
             self._receive(answered)
 
     def finish(self) -> None:
-        """After the last batch: the subjects behind it that have no pixels."""
+        """Call it after the last batch: passes on the last subjects, which have no pixels."""
         assert all(subject.pixels is None for subject in self._waiting)
         if self._waiting:
             self._receive([(subject, None) for subject in self._waiting])
@@ -79,7 +79,7 @@ class Answers:
 class RowFormat:
     """Which columns a row of answers has.
 
-    faces: a row is a face, with its place, box and points. times: with the seconds from a video's start.
+    faces: a row is a face, with its number, box and points. times: with the seconds from a video's start.
     abstain: below this probability the answer is `UNCERTAIN`; None: there is always an answer.
     reasons: with the column `reason`.
     """
@@ -120,7 +120,7 @@ class RowFormat:
         values += [subject.time] if self.times else []
         values += [subject.number] if self.faces else []
         values += [None] * (1 + len(self.classes)) if scores is None else [self.predicted(scores), *scores]
-        values += _where(subject.face) if self.faces else []
+        values += _face_values(subject.face) if self.faces else []
         return values + ([subject.reason or None] if self.reasons else [])
 
     def predicted(self, scores: np.ndarray) -> str:
@@ -137,7 +137,7 @@ class RowFormat:
         return f"{self.predicted(scores)} {scores.max():.2f}"
 
 
-def _where(face: Face | None) -> list[float | None]:
+def _face_values(face: Face | None) -> list[float | None]:
     """Box, score and points, to hundredths of a pixel."""
     if face is None:
         return [None] * (5 + 2 * len(POINTS))

@@ -42,8 +42,8 @@ def load(
 ) -> pd.DataFrame:
     """A row per image below `root`; each named group of `pattern` is a column, read as in a CSV (`csv.load`).
 
-    A group that took no part in the match is an empty cell. An image whose path does not match has no label:
-    `data.on_bad_label` says what is done about it.
+    A group that matched nothing is an empty cell. An image whose path does not match has no label; `data.on_bad_label` says
+    what happens to it.
 
     Raises FaceattrError: root missing or without images; a pattern that is no regular expression, has no named groups, or
     matches no image; a key that names another group.
@@ -53,17 +53,19 @@ def load(
     listing = walk(root)
     if left_out := listing.left_out():
         log.info("%s: left out: %s", root, left_out)
-    found = [regex.search(path) for path in listing.files]
-    if not any(found):
+    path_matches = [regex.search(path) for path in listing.files]
+    if not any(path_matches):
         example = f", such as {listing.files[0]}" if listing.files else ""
-        raise FaceattrError(f"data.pattern={pattern} matches none of {len(found):,} images in {root}{example}.")
-    cells = [match.groupdict("") if match else dict.fromkeys(regex.groupindex, "") for match in found]
+        raise FaceattrError(f"data.pattern={pattern} matches none of {len(path_matches):,} images in {root}{example}.")
+    cells = [match.groupdict("") if match else dict.fromkeys(regex.groupindex, "") for match in path_matches]
     index = pd.Index(range(1, len(cells) + 1), name="image")
     frame = pd.DataFrame(cells, index=index, dtype=object).assign(**{IMAGE: listing.files})
     frame.attrs["repeated"] = []
-    if other := len(found) - sum(map(bool, found)):
-        example = next(path for path, match in zip(listing.files, found, strict=True) if not match)
-        log.warning("%d of %d images do not match data.pattern: no label. The first: %s", other, len(found), example)
+    if unmatched := len(path_matches) - sum(map(bool, path_matches)):
+        example = next(path for path, match in zip(listing.files, path_matches, strict=True) if not match)
+        log.warning(
+            "%d of %d images do not match data.pattern: no label. The first: %s", unmatched, len(path_matches), example
+        )
     columns = csv.Columns(IMAGE, label_column, split_column, group_column)
     return csv.to_table(
         frame, root, root, columns, attributes=attributes, label_map=label_map, bins=bins, classes=classes
@@ -71,7 +73,7 @@ def load(
 
 
 IMAGE = "image file"
-"""The column of paths: no group of a regular expression can have this name."""
+"""The column of paths. No group of a regular expression can have this name, because of the blank."""
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

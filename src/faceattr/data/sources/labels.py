@@ -1,4 +1,4 @@
-"""From the cells of a table to labels: which class a text means, which code says yes, no or unknown. Nothing is assumed."""
+"""From the cells of a table to labels: which class a text means; whether a number means yes, no or unknown. Nothing is assumed."""
 
 import logging
 import re
@@ -21,7 +21,7 @@ MISSING = frozenset(
     {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nil", "?", "-", "--", ".", "u", "unknown", "undefined"}
     | {"missing", "not available", "not known", "unk"}
 )
-"""What people write where a label is not known, in lower case (`u`: Adience)."""
+"""Texts, in lower case, that mean that a label is not known (`u`: Adience)."""
 WORDS = {"true": 1, "yes": 1, "y": 1, "false": 0, "no": 0, "n": 0}
 CODES = {"1": 1, "0": 0, "-1": -1}
 MOST_CLASSES = 1000
@@ -47,7 +47,7 @@ def plain(value: object) -> str:
 
 
 def fold(text: str) -> str:
-    """What texts have in common that differ in case and blanks only."""
+    """The text in lower case with single blanks: the same for texts that differ only in case and blanks."""
     return " ".join(text.casefold().split())
 
 
@@ -59,12 +59,13 @@ def to_classes(
     path: Path,
     key: str = "data.label_map",
 ) -> pd.Series:
-    """The class of each cell; None where it is empty or a marker such as `NA`. A value that no class fits stays.
+    """The class of each cell; None where the cell is empty or a marker such as `NA`. A value that fits no class stays as it is.
 
-    A value is a class by `label_map` or by its own name, whatever its case and blanks. Without either, the values are the
-    classes: those that differ only in case or blanks are joined under their commonest spelling, and this is said.
+    `label_map` gives the class of a value; else the value is the name of its class, in any case and with any blanks. If
+    neither `label_map` nor `classes` is given, the values are the classes: those that differ only in case or blanks become
+    one class, under their commonest spelling, with a warning.
 
-    Raises FaceattrError: numbers that neither `label_map` nor `classes` explains; classes of which one abbreviates another;
+    Raises FaceattrError: numbers that neither `label_map` nor `classes` explains; a class whose name abbreviates another's;
     more than `MOST_CLASSES` classes.
     """
     mapped = {plain(value): str(name) for value, name in (label_map or {}).items()}
@@ -72,50 +73,59 @@ def to_classes(
     by_fold = _unambiguous(list(mapped.items())) | _unambiguous([(name, name) for name in names])
     counts = Counter(values.map(plain))
     class_of = {value: mapped.get(value, by_fold.get(fold(value))) for value in counts}
-    rest = {value: n for value, n in counts.items() if class_of[value] is None and fold(value) not in MISSING}
+    unexplained = {value: n for value, n in counts.items() if class_of[value] is None and fold(value) not in MISSING}
     if (
-        rest
+        unexplained
         and not label_map
         and not any(class_of.values())
-        and all(re.fullmatch(r"-?\d+([.,]\d+)?", value) for value in rest)
+        and all(re.fullmatch(r"-?\d+([.,]\d+)?", value) for value in unexplained)
     ):
-        raise _bare_numbers(path, str(values.name), rest, list(map(str, classes or ())), key)
+        raise _bare_numbers(path, str(values.name), unexplained, list(map(str, classes or ())), key)
     if not names:
-        rest_of = _joined(rest)
+        spelling_of = _join_spellings(unexplained)
         _check_classes(
             path,
             str(values.name),
-            Counter({name: sum(rest[v] for v in rest if rest_of[v] == name) for name in rest_of.values()}),
+            Counter(
+                {
+                    name: sum(unexplained[v] for v in unexplained if spelling_of[v] == name)
+                    for name in spelling_of.values()
+                }
+            ),
         )
     else:
-        rest_of = dict(zip(rest, rest, strict=True))
-    missing = {value: n for value, n in counts.items() if value and class_of[value] is None and value not in rest}
+        spelling_of = dict(zip(unexplained, unexplained, strict=True))
+    missing = {
+        value: n for value, n in counts.items() if value and class_of[value] is None and value not in unexplained
+    }
     if missing:
-        log.warning("%s: in column %r no label: %s", path, values.name, _counted(missing))
-    return values.map(lambda value: class_of[plain(value)] or rest_of.get(plain(value)))
+        log.warning("%s: in column %r no label: %s", path, values.name, _with_counts(missing))
+    return values.map(lambda value: class_of[plain(value)] or spelling_of.get(plain(value)))
 
 
 def _unambiguous(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """Folded text → class, for texts that fold to one class only."""
-    found: dict[str, set[str]] = {}
+    """Folded text → class, of (text, class) pairs; without texts that belong to several classes."""
+    classes_of: dict[str, set[str]] = {}
     for text, name in pairs:
-        found.setdefault(fold(text), set()).add(name)
-    return {text: next(iter(names)) for text, names in found.items() if len(names) == 1}
+        classes_of.setdefault(fold(text), set()).add(name)
+    return {text: next(iter(names)) for text, names in classes_of.items() if len(names) == 1}
 
 
-def _joined(counts: Mapping[str, int]) -> dict[str, str]:
+def _join_spellings(counts: Mapping[str, int]) -> dict[str, str]:
     """Value → its class: the commonest spelling of those that differ only in case or blanks."""
     spellings: dict[str, list[str]] = {}
     for value in sorted(counts, key=lambda value: (-counts[value], value)):
         spellings.setdefault(fold(value), []).append(value)
     for same in spellings.values():
         if len(same) > 1:
-            log.warning("One class, written in several ways: %s", _counted({value: counts[value] for value in same}))
+            log.warning(
+                "One class, written in several ways: %s", _with_counts({value: counts[value] for value in same})
+            )
     return {value: same[0] for same in spellings.values() for value in same}
 
 
 def _check_classes(path: Path, column: str, counts: Counter[str]) -> None:
-    """Says or refuses classes that are probably none."""
+    """Warns of classes that are probably dates; raises FaceattrError for too many classes, or an abbreviation of another."""
     if len(counts) > MOST_CLASSES:
         raise FaceattrError(
             f"{path}: column {column!r} (data.label_column) has {len(counts):,} different values. Are they classes? Then name "
@@ -125,7 +135,7 @@ def _check_classes(path: Path, column: str, counts: Counter[str]) -> None:
     for letter in (name for name in counts if len(name) == 1 and name.isalpha()):
         if same := [word for word in words if word.casefold().startswith(letter.casefold())]:
             raise FaceattrError(
-                f"{path}: column {column!r} has the classes {_counted(counts)}. Does {letter!r} mean {same[0]!r}? Then give "
+                f"{path}: column {column!r} has the classes {_with_counts(counts)}. Does {letter!r} mean {same[0]!r}? Then give "
                 f"'data.label_map={{{letter}: {same[0]}}}'; else name the classes in data.classes."
             )
     if dates := {name: n for name, n in counts.items() if DATE.fullmatch(name)}:
@@ -133,31 +143,32 @@ def _check_classes(path: Path, column: str, counts: Counter[str]) -> None:
             "%s: column %r has labels that look like dates: %s. Spreadsheets write 3-9 so",
             path,
             column,
-            _counted(dates),
+            _with_counts(dates),
         )
 
 
 def _bare_numbers(path: Path, column: str, counts: Mapping[str, int], classes: list[str], key: str) -> FaceattrError:
-    """The error for labels that are numbers of unknown meaning, with a map to paste."""
+    """The error for labels that are numbers of unknown meaning, with a `label_map` to paste."""
     values = sorted(counts, key=lambda text: float(text.replace(",", ".")))
-    about = f"{path}: column {column!r} has numbers, and nothing says what they mean: {_counted({v: counts[v] for v in values})}."
+    listed = _with_counts({value: counts[value] for value in values})
+    problem = f"{path}: column {column!r} has numbers, and nothing says what they mean: {listed}."
     if len(values) > 12:
-        return FaceattrError(f"{about}\nCut them into classes: data.bins=[30,50] data.classes=[young,middle,old]")
+        return FaceattrError(f"{problem}\nCut them into classes: data.bins=[30,50] data.classes=[young,middle,old]")
     gender = re.search("gender|sex", column, re.IGNORECASE) and len(values) == 2
     names = classes if len(classes) == len(values) else ["male", "female"] if gender else [f"class_{v}" for v in values]
     example = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=True))
     advice = " or the other way round; data sets differ, look at some images" if gender else ", with your names"
-    return FaceattrError(f"{about}\nSay it with '{key}={{{example}}}'{advice}. Or data.classes=[{','.join(values)}].")
+    return FaceattrError(f"{problem}\nSay it with '{key}={{{example}}}'{advice}. Or data.classes=[{','.join(values)}].")
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def _with_counts(counts: Mapping[str, int]) -> str:
     """The first ten values with their counts."""
     shown = [f"{value[:40]} ({n:,})" for value, n in list(counts.items())[:10]]
     return ", ".join(shown + (["…"] if len(counts) > 10 else []))
 
 
 def yes_or_no(path: Path, frame: pd.DataFrame, names: list[str], unknown: str) -> tuple[pd.DataFrame, str]:
-    """1, 0 or nan (not known) for each cell of the columns `names`, and in words what 0 and -1 were taken for.
+    """1, 0 or nan (not known) for each cell of the columns `names`, and a sentence that says what 0 and -1 mean.
 
     Raises FaceattrError: a cell that is neither yes, no nor a missing marker.
     """
@@ -176,7 +187,10 @@ def yes_or_no(path: Path, frame: pd.DataFrame, names: list[str], unknown: str) -
 
 
 def known_codes(values: pd.DataFrame, present: set[str], unknown: str, *, where: str) -> tuple[pd.DataFrame, str]:
-    """`values` of 1, 0, -1 and nan as 1, 0 and nan (not known); and in words what was decided. `present`: the file's codes."""
+    """`values` of 1, 0, -1 and nan as 1, 0 and nan (not known), and a sentence that says what was decided.
+
+    present: the codes that occur in the file.
+    """
     code = unknown if unknown != "auto" else "0" if present >= {"-1", "0", "1"} else "none"
     no = [int(negative) for negative in ("0", "-1") if negative in present and negative != code]
     known = (

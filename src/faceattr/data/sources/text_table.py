@@ -1,4 +1,4 @@
-"""Reads a table from a text file: every cell as text, and nothing lost on the way. What is not clear is refused with its line."""
+"""Reads a table from a text file, every cell as text. Nothing is lost silently; what is ambiguous is refused with its line."""
 
 import csv
 import io
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 SEPARATORS = ",;\t|"
 LONGEST_CELL = 100_000
-"""Characters. A longer cell is a mistake, mostly a quote without its partner."""
+"""Characters. A longer cell is a mistake, mostly a quote that is not closed."""
 LONGEST_NAME = 200
-"""Characters of a column's name."""
+"""Characters. A longer name of a column is a mistake."""
 TOTALS = frozenset({"total", "totals", "sum", "subtotal", "grand total", "gesamt", "summe", "count", "average", "mean"})
 
 
 class Record(NamedTuple):
-    """A row of the file with the numbers of its first and last line."""
+    """A row of the file, and the numbers of its first and last line."""
 
     first: int
     last: int
@@ -50,11 +50,11 @@ def decoded(path: Path) -> str:
 def read(path: Path) -> pd.DataFrame:
     """The table with all cells as stripped text, so that names such as "001" keep their zeros.
 
-    The index is the number of each row's line. The separator is a comma, semicolon, tab or bar. Left out, and said: empty
-    rows, a header that comes again, a first column without a name that numbers the rows. Columns without a name, or with the
-    name of an earlier one, get another: `column 3`, `age (2)`.
+    The index is the number of each row's line. The separator is a comma, semicolon, tab or vertical bar. Left out, with a
+    message: empty rows, repeated headers, a first column without a name that numbers the rows. A column without a name, or
+    with the name of an earlier one, gets a new name: `column 3`, `age (2)`.
 
-    Raises FaceattrError with the line: more cells than columns, unless they are empty; a quote without its partner; another
+    Raises FaceattrError with the line: more cells than columns, unless they are empty; a quote that is not closed; another
     separator; a row of totals; a cell of more than `LONGEST_CELL` characters.
     """
     if not path.is_file():
@@ -74,11 +74,11 @@ def read(path: Path) -> pd.DataFrame:
     if repeated:
         log.warning("%s: the header comes again in %d rows: left out", path, repeated)
     index = pd.Index(lines, name="line", dtype=int)
-    return _named(path, pd.DataFrame(rows, index=index, columns=range(len(header)), dtype=object), header)
+    return _with_distinct_names(path, pd.DataFrame(rows, index=index, columns=range(len(header)), dtype=object), header)
 
 
 def _records(path: Path, text: str) -> tuple[list[str], str, Iterator[Record]]:
-    """The header's cells, the separator, and the rows. A first line such as `sep=;` names the separator."""
+    """The header's cells, the separator, and an iterator of the rows. A first line such as `sep=;` names the separator."""
     lines = io.StringIO(text, newline="")
     skipped, separator = 0, ""
     while line := lines.readline():
@@ -103,7 +103,9 @@ def _parsed(path: Path, lines: io.StringIO, separator: str, skipped: int) -> Ite
     begin = 0
     try:
         for cells in reader:
-            yield Record(begin + skipped + 1, reader.line_num + skipped, [_as_written(cell.strip()) for cell in cells])
+            yield Record(
+                begin + skipped + 1, reader.line_num + skipped, [_without_apostrophe(cell.strip()) for cell in cells]
+            )
             begin = reader.line_num
     except csv.Error as error:
         reason = str(error)
@@ -114,8 +116,8 @@ def _parsed(path: Path, lines: io.StringIO, separator: str, skipped: int) -> Ite
         raise FaceattrError(f"{path} is not a readable CSV: line {begin + skipped + 1}: {reason}.") from error
 
 
-def _as_written(cell: str) -> str:
-    """Without the apostrophe that keeps spreadsheets from computing a cell (see `write_csv`)."""
+def _without_apostrophe(cell: str) -> str:
+    """The cell without the apostrophe that `write_csv` puts before formulas."""
     return cell[1:] if re.match(r"'[=+\-@]", cell) else cell
 
 
@@ -148,10 +150,10 @@ def _rows_in_a_cell(cells: list[str], separator: str, columns: int) -> int:
     return sum(line.count(separator) >= columns - 1 for line in lines)
 
 
-def _named(path: Path, frame: pd.DataFrame, header: list[str]) -> pd.DataFrame:
-    """The table with distinct column names; `attrs["repeated"]` lists those that several columns have."""
+def _with_distinct_names(path: Path, frame: pd.DataFrame, header: list[str]) -> pd.DataFrame:
+    """The table with distinct column names. `attrs["repeated"]` lists the names that several columns have in the file."""
     first = frame[0] if len(header) else pd.Series(dtype=object)
-    if len(header) > 1 and not header[0] and any(first.tolist() == _numbered(len(frame), n) for n in (0, 1)):
+    if len(header) > 1 and not header[0] and any(first.tolist() == _row_numbers(len(frame), n) for n in (0, 1)):
         log.info("%s: the first column has no name and numbers the rows: left out", path)
         frame, header = frame.iloc[:, 1:], header[1:]
     empty = [not name and not (frame.iloc[:, i] != "").any() for i, name in enumerate(header)]
@@ -170,12 +172,13 @@ def _named(path: Path, frame: pd.DataFrame, header: list[str]) -> pd.DataFrame:
     return frame
 
 
-def _numbered(rows: int, start: int) -> list[str]:
+def _row_numbers(rows: int, start: int) -> list[str]:
+    """`start`, `start + 1`, … as text, for so many rows."""
     return [str(number) for number in range(start, start + rows)] if rows else [""]
 
 
 def cell_errors(path: Path, column: pd.Series, invalid: pd.Series, expected: str) -> FaceattrError:
-    """The error for the cells of `column` where `invalid`: their number, file, lines, column and up to five values."""
+    """The error for the cells of `column` where `invalid` is true: how many, file, column, and up to five lines and values."""
     cells = column[invalid]
     shown = "; ".join(f"{column.index.name} {line}: {str(cell)[:60]!r}" for line, cell in cells.head(5).items())
     more = "; …" if len(cells) > 5 else ""
