@@ -83,7 +83,7 @@ def test_row_format_rows_have_a_value_for_each_column():
 def test_row_format_abstains_below_the_probability():
     rows = RowFormat(["a", "b"], False, abstain=0.75)
     assert [rows.predicted(np.float32(p)) for p in ([0.2, 0.8], [0.75, 0.25], [0.3, 0.7])] == ["b", "a", "uncertain"]
-    assert rows.words(np.float32([0.3, 0.7])) == "uncertain 0.70"
+    assert rows.caption(np.float32([0.3, 0.7])) == "uncertain 0.70"
     with pytest.raises(FaceattrError, match="attributes"):
         RowFormat(["a", "b"], True, abstain=0.75)
     with pytest.raises(FaceattrError, match="class named uncertain"):
@@ -93,7 +93,7 @@ def test_row_format_abstains_below_the_probability():
 def test_row_format_lists_the_attributes_that_are_there():
     rows = RowFormat(["Male", "Smiling"], True)
     assert [rows.predicted(np.float32(p)) for p in ([0.6, 0.9], [0.1, 0.2])] == ["Male, Smiling", ""]
-    assert rows.words(np.float32([0.1, 0.2])) == "none"
+    assert rows.caption(np.float32([0.1, 0.2])) == "none"
 
 
 def test_faces_and_rows_need_no_torch():

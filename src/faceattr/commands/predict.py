@@ -80,7 +80,7 @@ class Predictions:
             if self._row_format.reasons or not subject.unreadable:
                 rows.append(self._row_format.row(file, subject, scores))
             if self._pictures:
-                self._pictures.add(file, subject, "" if scores is None else self._row_format.words(scores))
+                self._pictures.add(file, subject, "" if scores is None else self._row_format.caption(scores))
         self._csv.write(rows)
         self._count += len(rows)
         self._first_rows += rows[: SHOWN + 1 - len(self._first_rows)]

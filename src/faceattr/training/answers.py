@@ -130,7 +130,7 @@ class RowFormat:
         best = int(scores.argmax())
         return UNCERTAIN if self.abstain is not None and scores[best] < self.abstain else self.classes[best]
 
-    def words(self, scores: np.ndarray) -> str:
+    def caption(self, scores: np.ndarray) -> str:
         """The answer as it is written into a picture."""
         if self.multilabel:
             return self.predicted(scores) or "none"
