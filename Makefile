@@ -25,7 +25,7 @@ train: $(VENV)/.train  ## train on generated sample faces; ARGS='model=vgg16 …
 	$(BIN)/python train.py $(ARGS)
 
 test: $(VENV)/.test  ## the test suite; ARGS='-k resume' passes arguments on
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 fuzz: $(VENV)/.test  ## mutated images, tables, command lines and checkpoints for 30 minutes; seconds=600 for ten
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(or $(seconds),1800)

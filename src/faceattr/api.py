@@ -35,14 +35,14 @@ from faceattr.config.schema import Faces, Trainer
 from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.detect import Detector
 from faceattr.data.faces.recipe import FaceRecipe
-from faceattr.data.subjects import SubjectReader, create_detector
+from faceattr.data.photos import SubjectReader, create_detector
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.models.gradcam import overlay
-from faceattr.training.answers import Answered, Answers, RowFormat
 from faceattr.training.checkpoint import load as load_classifier
 from faceattr.training.inference import answer
 from faceattr.training.module import Classifier
+from faceattr.training.prediction_rows import Answered, Answers, RowFormat
 
 __all__ = ["FaceattrError", "Predictor", "Run", "evaluate", "load", "train"]
 

@@ -1,6 +1,5 @@
 """evaluate.py takes the pixels that training decoded, whatever it evaluates."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,12 @@ def evaluate(*arguments: str, cwd: Path) -> Ended:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> Path:
-    """A run on 60 images, of which none can be decoded any more: their files have kept size and date only."""
+    """A run on 60 images."""
     place = tmp_path_factory.mktemp("evaluate")
     root = sample.write("csv", place / "data", n=60, image_size=32)
     given = ("data=csv", S0_MAP, f"data.root={root}", *(key for key in TINY if not key.startswith("data.")))
     ended = quick("train", *given, "trainer.max_epochs=1", "hydra.run.dir=run", cwd=place)
     assert ended.code == 0, ended.err
-    for file in root.rglob("*.jpg"):
-        stat = file.stat()
-        file.write_bytes(bytes(stat.st_size))
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     return place
 
 
@@ -50,8 +45,10 @@ def pixel_arrays() -> set[str]:
 )
 def test_evaluate_decodes_nothing_that_training_decoded(trained, arguments, tmp_path):
     before = pixel_arrays()
-    evaluate(CKPT, *arguments, f"hydra.run.dir={tmp_path / 'out'}", cwd=trained)
+    ended = evaluate(CKPT, *arguments, f"hydra.run.dir={tmp_path / 'out'}", cwd=trained)
     assert pixel_arrays() == before
+    packs = [line for line in (ended.out + ended.err).splitlines() if "Pixels of " in line]
+    assert packs and all("Pixels of 60 images: found in" in line for line in packs)
     assert bool(list((tmp_path / "out").glob("gallery_*.png"))) is (FIGURES not in arguments)
     assert not (tmp_path / "out" / "bad_images.csv").exists()
 

@@ -27,7 +27,7 @@ def table_of(root: Path, values: dict[str, list], **columns: list) -> pd.DataFra
 
 
 def test_a_table_of_attributes_is_split_by_identity_and_keeps_what_is_not_known(tmp_path):
-    values = {"Male": [1.0, 0.0] * 20, "Young": [1.0, math.nan] * 20}
+    values = {"Male": [1.0, 0.0] * 20, "Young": [1.0, math.nan, 0.0, math.nan] * 10}
     given = table_of(tmp_path, values, group=[str(i // 4) for i in range(40)])
     ready = table.prepare(given, tmp_path)
     assert list(ready) == ["path", "Male", "Young", "split", "group"]
@@ -35,7 +35,7 @@ def test_a_table_of_attributes_is_split_by_identity_and_keeps_what_is_not_known(
     assert np.array_equal(table.targets(ready), given[["Male", "Young"]].to_numpy(np.float32), equal_nan=True)
     assert (ready.groupby("group")["split"].nunique() == 1).all()
     counted = table.counts(ready)
-    assert counted.loc["Male"].sum() == 20 and counted.loc["Young"].sum() == 20
+    assert counted.loc["Male"].sum() == 20 and counted.loc["Young"].sum() == 10
     assert table.prepare(given, tmp_path, max_images=10).shape[0] == 10
     turned = table.with_classes(ready, ["Young", "Male"])
     assert np.array_equal(table.targets(turned)[:, ::-1], table.targets(ready), equal_nan=True)
@@ -76,7 +76,11 @@ def test_celebas_file_gives_any_attributes_and_a_zero_is_not_known(tmp_path):
     lines[2] = " ".join([signs[0], "0", *signs[2:]])  # the first image's Eyeglasses
     file.write_text("\n".join(lines) + "\n")
     every = celeba.load(root, attributes="all")
-    assert every.attrs == {"classes": ["Eyeglasses", "Male", "No_Beard", "Smiling", "Young"], "multilabel": True}
+    assert every.attrs["notes"][0].endswith("1 means yes, -1 no, 0 not known (because -1, 0 and 1 all occur)")
+    assert {key: every.attrs[key] for key in ("classes", "multilabel")} == {
+        "classes": ["Eyeglasses", "Male", "No_Beard", "Smiling", "Young"],
+        "multilabel": True,
+    }
     assert math.isnan(every["Eyeglasses"][0]) and every["Eyeglasses"].notna().sum() == 11
     two = celeba.load(root, attributes=["Young", "Male"])
     assert two.attrs["classes"] == ["Young", "Male"] and two["Smiling"].dtype == bool and "label" not in two

@@ -44,7 +44,7 @@ def test_every_option_lists_the_keys_of_its_function(composed, option):
 
 def test_groups_and_options_are_those_of_the_design():
     assert {name for name in OPTIONS if not name.startswith("experiment/")} == {
-        *[f"data/{name}" for name in ("sample", "csv", "folders", "celeba", "imfdb")],
+        *[f"data/{name}" for name in ("sample", "csv", "folders", "filenames", "celeba", "imfdb")],
         *[f"model/{name}" for name in ("cnn", "cnn7", "cnn_age", "cnn_age_bn", "vgg16", "vgg16_half", "timm")],
         *[f"model/{name}" for name in ("alexnet", "alexnet_imagenet")],
         *[f"faces/{name}" for name in ("none", "square", "align")],

@@ -8,7 +8,18 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.config.key import Key, parameters
-from faceattr.config.schema import OPEN_GROUPS, SHARED, Augment, Evaluation, Faces, Finetune, Head, Train, Trainer
+from faceattr.config.schema import (
+    OPEN_GROUPS,
+    SHARED,
+    Augment,
+    Evaluation,
+    Faces,
+    Finetune,
+    Head,
+    Report,
+    Train,
+    Trainer,
+)
 from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
 
@@ -21,6 +32,7 @@ GROUPS = {
     "augment": Augment,
     "trainer": Trainer,
     "evaluate": Evaluation,
+    "report": Report,
 }
 KEYS: dict[str, Key] = {
     f"{group}.{name}".lstrip("."): parameter.key

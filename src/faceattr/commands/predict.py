@@ -15,13 +15,13 @@ from faceattr.commands.settings import spec_from_checkpoint, trainer_settings
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import InputTable
 from faceattr.config.validate import validate
-from faceattr.data.subjects import NO_FACE, SubjectReader, create_detector
+from faceattr.data.photos import NO_FACE, SubjectReader, create_detector
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv
-from faceattr.training.answers import Answered, Answers, RowFormat
 from faceattr.training.checkpoint import load
 from faceattr.training.inference import answer
+from faceattr.training.prediction_rows import Answered, Answers, RowFormat
 
 log = logging.getLogger(__name__)
 

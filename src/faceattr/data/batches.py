@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from faceattr.data.decode import InputSpec, read
-from faceattr.data.faces.detections import FaceRows
+from faceattr.data.faces.detection_cache import FaceRows
 from faceattr.data.row_array import RowArray
 
 Rows = RowArray | np.ndarray | Tensor

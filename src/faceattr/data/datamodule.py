@@ -20,7 +20,7 @@ from faceattr.data import table
 from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_and_size
 from faceattr.data.decode import InputSpec, UnreadableImage, cores, read
 from faceattr.data.device_batches import DeviceBatches, place
-from faceattr.data.faces.detections import FaceRows
+from faceattr.data.faces.detection_cache import FaceRows
 from faceattr.data.faces.table_faces import FoundFaces, find_faces
 from faceattr.data.pixel_cache import pack
 from faceattr.data.row_array import RowArray

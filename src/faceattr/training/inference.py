@@ -15,8 +15,8 @@ from torch.utils.data import IterableDataset
 from faceattr.config.schema import Trainer
 from faceattr.data.batches import Batch
 from faceattr.models.task import Task
-from faceattr.training.answers import Answers
 from faceattr.training.module import Classifier
+from faceattr.training.prediction_rows import Answers
 from faceattr.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)

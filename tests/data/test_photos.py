@@ -15,7 +15,7 @@ from faceattr.data import subjects
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.recipe import FaceRecipe
-from faceattr.data.subjects import NO_FACE, PixelBudget, SubjectReader, create_detector, in_order
+from faceattr.data.photos import NO_FACE, PixelBudget, SubjectReader, create_detector, in_order
 
 SPEC = InputSpec(12, 10, "bilinear", "unit")
 ALIGN = replace(SPEC, height=32, width=32, faces=FaceRecipe("align"))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from faceattr.data.faces.detect import Face
-from faceattr.data.subjects import NO_FACE, Subject
+from faceattr.data.photos import NO_FACE, Subject
 from faceattr.errors import FaceattrError
-from faceattr.training.answers import Answers, RowFormat
+from faceattr.training.prediction_rows import Answers, RowFormat
 
 FACE = Face(1.004, 2, 30, 40, tuple((float(i), float(i + 1)) for i in range(5)), 0.87654)
 
@@ -98,5 +98,5 @@ def test_row_format_lists_the_attributes_that_are_there():
 
 def test_faces_and_rows_need_no_torch():
     """An exported folder is used without it."""
-    code = "import sys, faceattr.data.subjects, faceattr.training.answers; print('torch' in sys.modules)"
+    code = "import sys, faceattr.data.photos, faceattr.training.prediction_rows; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
