@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -33,6 +34,16 @@ def remove_parts(folder: Path) -> None:
     """Removes what a process that was killed left half-written in `folder`. Call it only where no other process writes."""
     for part in folder.glob(".*.part"):
         part.unlink(missing_ok=True)
+
+
+def write_array(file: Path, array: "np.ndarray") -> None:
+    """As .npy. In memory first: np.save into a file does not notice a full disk."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, array)
+    with write_atomically(file) as stream:
+        stream.write(content.getbuffer())
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:

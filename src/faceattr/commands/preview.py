@@ -27,7 +27,7 @@ from faceattr.data.faces.detect import Detector
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import check_one_face, pick
 from faceattr.errors import FaceattrError
-from faceattr.files import write_csv
+from faceattr.files import write_array, write_csv
 from faceattr.report import charts
 from faceattr.report.face_pictures import enlarge, mark
 from faceattr.report.image_grid import Tile, grid
@@ -58,7 +58,7 @@ def preview(cfg: DictConfig) -> None:
 
     write_csv(folder / "table.csv", prepared)
     truth = table.class_names(prepared) if prepared.attrs["multilabel"] else ["label"]
-    np.save(folder / "table.npy", prepared[["path", *truth, "split"]].to_numpy(str))
+    write_array(folder / "table.npy", prepared[["path", *truth, "split"]].to_numpy(str))
     counts = table.counts(prepared)
     counts.to_csv(folder / "counts.csv")
     log.info("%s", counts.to_string())

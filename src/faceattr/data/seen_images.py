@@ -14,7 +14,7 @@ from faceattr.data import duplicates
 from faceattr.data.datamodule import FaceData
 from faceattr.data.perceptual_hash import CENTRAL, WORDS
 from faceattr.errors import FaceattrError
-from faceattr.files import write_atomically
+from faceattr.files import write_array
 
 FILE = "training_hashes.npy"
 """Beside the checkpoints: uint64 [training images, len(CENTRAL), WORDS], 160 bytes an image."""
@@ -27,8 +27,7 @@ BLOCK = 256
 def write(data: FaceData, checkpoints: Path) -> None:
     """Writes the hashes of the training images into the folder of a run's checkpoints."""
     checkpoints.mkdir(parents=True, exist_ok=True)
-    with write_atomically(checkpoints / FILE) as stream:
-        np.save(stream, duplicates.central_hashes(data)[data.rows("train")])
+    write_array(checkpoints / FILE, duplicates.central_hashes(data)[data.rows("train")])
 
 
 def read(ckpt: Path) -> np.ndarray | None:
