@@ -157,8 +157,9 @@ def _bare_numbers(path: Path, column: str, counts: Mapping[str, int], classes: l
     gender = re.search("gender|sex", column, re.IGNORECASE) and len(values) == 2
     names = classes if len(classes) == len(values) else ["male", "female"] if gender else [f"class_{v}" for v in values]
     example = ", ".join(f"{value}: {name}" for value, name in zip(values, names, strict=True))
-    advice = " or the other way round; data sets differ, look at some images" if gender else ", with your names"
-    return FaceattrError(f"{problem}\nSay it with '{key}={{{example}}}'{advice}. Or data.classes=[{','.join(values)}].")
+    advice = " or the other way round: data sets differ" if gender else ", with your names"
+    look = f"faceattr preview with data.classes=[{','.join(values)}] shows images of each number."
+    return FaceattrError(f"{problem}\nSay it with '{key}={{{example}}}'{advice}. {look}")
 
 
 def _with_counts(counts: Mapping[str, int]) -> str:
