@@ -31,7 +31,8 @@ from PIL import Image
 from faceattr.commands.in_process import call
 from faceattr.config.command_line import argument
 from faceattr.config.instantiate import group_settings
-from faceattr.config.schema import Faces, Trainer
+from faceattr.config.key import parameters
+from faceattr.config.schema import Faces, Predict, Trainer
 from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.detect import Detector
 from faceattr.data.faces.recipe import FaceRecipe
@@ -46,8 +47,9 @@ from faceattr.training.prediction_rows import Answered, Answers, RowFormat
 
 __all__ = ["FaceattrError", "Predictor", "Run", "evaluate", "load", "train"]
 
-BATCH_SIZE = 64
-"""The default of `Predict.batch_size` in config/schema.py: with another batch size, some kernels round differently."""
+BATCH_SIZE = Predict.batch_size
+"""As the command's: with another batch size, some kernels round differently."""
+MODES = parameters(Faces)["mode"].key.choices
 
 
 class Predictor:
@@ -163,8 +165,8 @@ class Predictor:
     def _spec_with(self, faces: str | None) -> InputSpec:
         if faces is None or faces == self._spec.faces.mode:
             return self._spec
-        if faces not in ("none", "square", "align"):
-            raise FaceattrError(f"faces={faces}: choose one of none, square, align; None is as in training.")
+        if faces not in MODES:
+            raise FaceattrError(f"faces={faces}: choose one of {', '.join(MODES)}; None is as in training.")
         return replace(self._spec, faces=FaceRecipe.from_config(Faces(mode=faces)))
 
     def _detector(self, recipe: FaceRecipe) -> Detector | None:

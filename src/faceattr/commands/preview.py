@@ -24,8 +24,8 @@ from faceattr.data import table
 from faceattr.data.augment import Augmentation
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read
 from faceattr.data.faces.detect import Detector
-from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import check_one_face, pick
+from faceattr.data.photos import create_detector
 from faceattr.errors import FaceattrError
 from faceattr.files import write_array, write_csv
 from faceattr.report import charts
@@ -80,7 +80,7 @@ def draw(rows: pd.DataFrame, name: str, cfg: DictConfig, rng: np.random.Generato
     """Up to `SAMPLES` random images of `rows` (those of class `name`), as `data.on_bad_image` and `faces.on_none` say."""
     spec, found = input_spec(cfg), list[Sample]()
     check_one_face(spec.faces)
-    detector = Detector(detector_file(cfg.faces.weights), spec.faces.min_score) if spec.faces.active else None
+    detector = create_detector(spec.faces, cfg.faces.weights)
     for path in rng.permutation(rows["path"].to_numpy(object)):
         try:
             sample = _sample(Path(cfg.data.root) / path, spec, detector)
