@@ -115,7 +115,7 @@ def data_of(root: Path, files: list[str], **more: Any) -> FaceData:
 def find_pairs(root: Path, files: list[str]) -> pd.DataFrame:
     """The pairs that are found, by file name without `.png`."""
     data = data_of(root, files, pack="ram")
-    pairs, names = duplicates.find(data), data.table["path"].str.removesuffix(".png").to_numpy(object)
+    (pairs, _), names = duplicates.find(data), data.table["path"].str.removesuffix(".png").to_numpy(object)
     return pairs.assign(row=names[pairs["row"]], other=names[pairs["other"]])
 
 
@@ -153,8 +153,8 @@ def hashes(folder: Path, n: int) -> None:
         for name, file in zip(names, files, strict=True):
             (root / name).symlink_to(file.resolve())
         originals = data_of(root, names, pack="ram")
-        stored, half = duplicates.central_hashes(originals), n // 2
-        with_pair = set(duplicates.find(originals)[["row", "other"]].to_numpy().ravel().tolist())
+        (pairs, stored), half = duplicates.find(originals), n // 2
+        with_pair = set(pairs[["row", "other"]].to_numpy().ravel().tolist())
         flagged = np.flatnonzero(seen_images.copies(originals, stored[:half])[half:]) + half
         false = [row for row in flagged if row not in with_pair]
         print(f"{len(false)} of {n - half} images are taken for a copy of {half} other photographs\n")

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -75,6 +76,8 @@ def test_data_on_leak_drop_leaves_out_the_training_image(faces, tmp_path):
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     assert about["leakage"]["left_out"] == 1
     assert about["images"]["train"] == sum(path.startswith("Train") for path in paths)
+    assert len(np.load(tmp_path / "run" / "checkpoints" / "training_hashes.npy")) == about["images"]["train"]
+    assert (tmp_path / "run" / "train.log").read_text().count("Hashes and copies of ") == 1, "compared twice"
 
 
 def test_what_was_dropped_stays_out_of_evaluations_and_resumes(faces, tmp_path):

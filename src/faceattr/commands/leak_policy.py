@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from faceattr.data import leaks, seen_images
 from faceattr.data.datamodule import FaceData
@@ -13,8 +14,9 @@ from faceattr.errors import FaceattrError, optional
 log = logging.getLogger(__name__)
 
 
-def audit_training(data: FaceData, *, slice_leaks: bool) -> dict[str, Any]:
-    """Looks for leaks and does what `data.on_leak` says; returns the audit's counts, and the same in words as `text`.
+def audit_training(data: FaceData, *, slice_leaks: bool) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Looks for leaks and does what `data.on_leak` says. Returns the audit's counts, with the same in words as `text`; and the
+    hashes of the remaining training images (`seen_images`), None where the audit failed.
 
     `slice_leaks` adds the column `in_train` to the table, which slices the results.
     """
@@ -22,11 +24,11 @@ def audit_training(data: FaceData, *, slice_leaks: bool) -> dict[str, Any]:
     if on_leak == "warn":
         with optional("The leakage audit"):
             return _audit(data, on_leak, slice_leaks)
-        return {"text": "Leakage: the audit failed, see the log"}
+        return {"text": "Leakage: the audit failed, see the log"}, None
     return _audit(data, on_leak, slice_leaks)
 
 
-def _audit(data: FaceData, on_leak: str, slice_leaks: bool) -> dict[str, Any]:
+def _audit(data: FaceData, on_leak: str, slice_leaks: bool) -> tuple[dict[str, Any], np.ndarray]:
     leakage = leaks.find(data)
     text, across = leaks.describe(leakage), leaks.summary(leakage)["pairs_across"]
     if across and on_leak == "error":
@@ -36,10 +38,12 @@ def _audit(data: FaceData, on_leak: str, slice_leaks: bool) -> dict[str, Any]:
             f"data.on_leak=drop leaves out the {len(rows):,} training images that have a copy elsewhere, warn goes on."
         )
     log.log(logging.WARNING if across else logging.INFO, "%s", text)
+    paths = pd.Index(data.table["path"])
     counts = leaks.apply_leak_policy(data, leakage, drop=on_leak == "drop", cut=slice_leaks)
     if left_out := counts["left_out"]:
         log.info("data.on_leak=drop: left out %d training images that have a copy in another split", left_out)
-    return {"text": text} | counts
+    training = paths.get_indexer(pd.Index(data.table["path"].iloc[data.rows("train")]))
+    return {"text": text} | counts, leakage.hashes[training]
 
 
 def audit_evaluation(data: FaceData, *, slice_leaks: bool) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     else:
         record.about["weights_warning"] = weights.warning
     data = create_data(cfg, prepared)
-    leakage = audit_training(data, slice_leaks=cfg.evaluate.leakage)
+    leakage, training_hashes = audit_training(data, slice_leaks=cfg.evaluate.leakage)
     record.about["leakage"] = {key: value for key, value in leakage.items() if key != "text"}
     table.check_splits(data.table)
     truth = table.targets(data.table)[data.rows("train")]
@@ -106,8 +106,8 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     record.begin(about, write=trainer.is_global_zero)
     if trainer.is_global_zero:
         _write_table(data, folder)
-        with optional(seen_images.FILE):
-            seen_images.write(data, folder / "checkpoints")
+        if training_hashes is not None:
+            seen_images.write(training_hashes, folder / "checkpoints")
     _fit(cfg, model, data, trainer)
     if not _first_process():
         return None

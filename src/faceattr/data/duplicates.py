@@ -39,23 +39,14 @@ INSIDE = np.pad(np.ones((SIDE - 4, SIDE - 4), np.uint8), 2)
 """Mask without the border of 2 pixels, which interpolation changes."""
 
 
-def find(data: FaceData) -> pd.DataFrame:
+def find(data: FaceData) -> tuple[pd.DataFrame, np.ndarray]:
     """Pairs of duplicates: row < other (rows of the table), kind (same file, near-duplicate, mirrored), distance (differing
-    bits of the hash), similarity.
+    bits of the hash), similarity. And hashes of all images, uint64 [N, len(CENTRAL), WORDS]: of the whole image first, then of its
+    central crops.
 
-    Of n equal images the first is paired with each of the others: n - 1 pairs. The pairs are cached with the hashes, for the
-    next run on the same files.
+    Of n equal images the first is paired with each of the others: n - 1 pairs. Pairs and hashes are cached for the next run on
+    the same files.
     """
-
-    return _hashes_and_pairs(data)[1]
-
-
-def central_hashes(data: FaceData) -> np.ndarray:
-    """uint64 [N, len(CENTRAL), WORDS] of all images of the table: of the whole image first, then of its central crops."""
-    return _hashes_and_pairs(data)[0]
-
-
-def _hashes_and_pairs(data: FaceData) -> tuple[np.ndarray, pd.DataFrame]:
     n, shape = len(data.table), (len(CENTRAL), WORDS)
     computed: list[np.ndarray] = []
 
@@ -76,7 +67,7 @@ def _hashes_and_pairs(data: FaceData) -> tuple[np.ndarray, pd.DataFrame]:
     except array_cache.NoRoom:
         metadata = compute(None)
     pairs = pd.DataFrame(metadata["pairs"]).astype({"row": int, "other": int, "distance": int, "similarity": float})
-    return computed[0], pairs
+    return pairs, computed[0]
 
 
 def compute_hashes(data: FaceData) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Leakage between splits: copies of an image, or images of one person, in two splits. `duplicates` finds the copies."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from faceattr.data import duplicates, table
 from faceattr.data.datamodule import FaceData
+from faceattr.data.perceptual_hash import CENTRAL, WORDS
 from faceattr.data.sources.layout import SPLITS
 
 log = logging.getLogger(__name__)
@@ -26,15 +27,17 @@ class Leakage:
     pairs: all pairs of copies, also within a split. Columns: path, other, split, other_split, kind (one of `KINDS`),
         distance (differing bits of the hashes), similarity (correlation), conflict (whether their labels differ).
     identities: those in more than one split. Columns: identity, splits, images. None if the table has no identities.
+    hashes: of all images of the table, as `duplicates.find` gives them.
     """
 
     pairs: pd.DataFrame
     identities: pd.DataFrame | None
+    hashes: np.ndarray = field(default_factory=lambda: np.empty((0, len(CENTRAL), WORDS), np.uint64), repr=False)
 
 
 def find(data: FaceData) -> Leakage:
     """Compares all images of the table with each other. Pairs across splits come first, then by similarity."""
-    rows, copies = data.table, duplicates.find(data)
+    rows, (copies, hashes) = data.table, duplicates.find(data)
     first, second = copies["row"].to_numpy(), copies["other"].to_numpy()
     path = rows["path"].to_numpy(object)
     split = rows["split"].to_numpy(object) if "split" in rows else np.full(len(rows), "none", object)
@@ -42,7 +45,7 @@ def find(data: FaceData) -> Leakage:
     pairs = pd.DataFrame(ends).join(copies[["kind", "distance", "similarity"]])
     pairs["conflict"] = _labels_differ(table.targets(rows), first, second)
     across_first = np.argsort(split[first] == split[second], kind="stable")
-    return Leakage(pairs.iloc[across_first].reset_index(drop=True), _shared_identities(rows))
+    return Leakage(pairs.iloc[across_first].reset_index(drop=True), _shared_identities(rows), hashes)
 
 
 def _labels_differ(targets: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:

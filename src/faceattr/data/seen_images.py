@@ -24,10 +24,10 @@ BLOCK = 256
 """Images that are compared with all training images at once."""
 
 
-def write(data: FaceData, checkpoints: Path) -> None:
-    """Writes the hashes of the training images into the folder of a run's checkpoints."""
+def write(hashes: np.ndarray, checkpoints: Path) -> None:
+    """Writes the `hashes` of the training images into the folder of a run's checkpoints."""
     checkpoints.mkdir(parents=True, exist_ok=True)
-    write_array(checkpoints / FILE, duplicates.central_hashes(data)[data.rows("train")])
+    write_array(checkpoints / FILE, hashes)
 
 
 def read(ckpt: Path) -> np.ndarray | None:
