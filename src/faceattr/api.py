@@ -16,7 +16,7 @@
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -35,7 +35,7 @@ from faceattr.config.key import parameters
 from faceattr.config.schema import Faces, Predict, Trainer
 from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.detect import Detector
-from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.photos import SubjectReader, create_detector
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
@@ -76,11 +76,24 @@ class Predictor:
         """(height, width) of the network's input."""
         return self._spec.height, self._spec.width
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the model is, in plain containers: name, classes, what its network takes, how faces are found and cropped."""
+        return {
+            "name": self._name,
+            "classes": list(self.classes),
+            "multilabel": self._model.task.multilabel,
+            "input": {"height": self._spec.height, "width": self._spec.width, "resize": self._spec.resize},
+            "faces": asdict(self._spec.faces),
+            "temperature": self._model.temperature,
+        }
+
     def predict(
         self,
         images: ImageLike | Iterable[ImageLike],
         *,
-        faces: str | None = None,
+        faces: str | FaceRecipe | None = None,
+        max_faces: int | None = None,
         mirror: bool = False,
         abstain: float | None = None,
         every: float = 1.0,
@@ -94,6 +107,7 @@ class Predictor:
         `time`, the seconds of the frame.
 
         faces: `none` takes the images whole, `square` or `align` finds and crops faces; None is as in training.
+        max_faces: the most faces of a picture that get an answer, the largest; None: all.
         mirror: each crop is judged as it is and mirrored; its probabilities are the mean.
         abstain: below this probability `predicted` is `uncertain`.
         every: seconds between the frames that are taken of a video.
@@ -110,7 +124,7 @@ class Predictor:
         task, spec = self._model.task, self._spec_with(faces)
         times = any(map(is_video, given))
         rows = RowFormat(task.classes, task.multilabel, spec.faces.active, times, abstain, reasons=True)
-        reader = SubjectReader(given, spec, self._detector(spec.faces), every=every)
+        reader = SubjectReader(given, spec, self._detector(spec.faces), max_faces=max_faces, every=every)
         answered = self._answers(reader, mirror=mirror)
         values = [rows.row(paths[subject.source], subject, scores) for subject, scores in answered]
         table = pd.DataFrame(values, columns=rows.columns)
@@ -133,17 +147,26 @@ class Predictor:
         reasons = {subject.source: subject.reason for subject, scores in answered if scores is None}
         if reasons:
             first, reason = next(iter(reasons.items()))
-            named = given[first] if isinstance(given[first], str | PathLike) else f"image {first}"
+            named = str(given[first]) if isinstance(given[first], str | PathLike) else f"image {first}"
             raise FaceattrError(
                 f"{len(reasons)} of {len(given)} images cannot be read; the first: {named} ({reason}).\n"
                 "predict() gives such images a row with the reason."
             )
         return np.array([scores for _, scores in answered], np.float32).reshape(len(answered), len(self.classes))
 
-    def explain(self, image: ImageLike, label: str | None = None) -> np.ndarray:
+    def explain(
+        self,
+        image: ImageLike,
+        label: str | None = None,
+        *,
+        face: int | None = None,
+        faces: str | FaceRecipe | None = None,
+    ) -> np.ndarray:
         """Grad-CAM: the image at the network's size, uint8 [H, W, 3], bright where the evidence for `label` lies.
 
-        `label` is one of `classes`; None is the most probable one. Raises FaceattrError for an image that cannot be read.
+        `label` is one of `classes`; None is the most probable one. `face` is the number of a face, as in the rows of
+        `predict`; None is the one that training would take. `faces` is as for `predict`.
+        Raises FaceattrError for an image that cannot be read, or without that face.
 
         >>> model = faceattr.load("outputs/example/checkpoints/best.ckpt")
         >>> model.explain(np.zeros((48, 48, 3), np.uint8), "male").shape
@@ -151,18 +174,28 @@ class Predictor:
         """
         if label is not None and label not in self.classes:
             raise FaceattrError(f"label={label}: no such class. Classes: {', '.join(self.classes)}")
-        scores = self.predict_proba(image)
-        position = int(scores[0].argmax()) if label is None else self.classes.index(label)
-        (subject,) = self._reader_of_one([image])
-        assert subject.pixels is not None, "predict_proba has read it"
-        batch = torch.from_numpy(np.stack([subject.pixels])).permute(0, 3, 1, 2)
-        return overlay(subject.pixels, self._model.explain(batch, torch.tensor([position]))[0])
+        spec = self._spec_with(faces)
+        reader = SubjectReader([image], spec, self._detector(spec.faces), all_faces=face is not None)
+        subjects = [subject for subject in reader if face is None or subject.number == face]
+        if not subjects or subjects[0].pixels is None:
+            raise FaceattrError(
+                subjects[0].reason if subjects else f"face={face}: the image has no face of this number."
+            )
+        pixels = subjects[0].pixels
+        if label is None:
+            (answered,) = self._answers(SubjectReader([pixels], replace(spec, faces=WHOLE_IMAGE)))
+            assert answered[1] is not None, "pixels are readable"
+            label = self.classes[int(answered[1].argmax())]
+        batch = torch.from_numpy(np.stack([pixels])).permute(0, 3, 1, 2)
+        return overlay(pixels, self._model.explain(batch, torch.tensor([self.classes.index(label)]))[0])
 
     def _reader_of_one(self, images: list[ImageLike]) -> SubjectReader:
         """One subject of each image, as in training."""
         return SubjectReader(images, self._spec, self._detector(self._spec.faces), all_faces=False)
 
-    def _spec_with(self, faces: str | None) -> InputSpec:
+    def _spec_with(self, faces: str | FaceRecipe | None) -> InputSpec:
+        if isinstance(faces, FaceRecipe):
+            return replace(self._spec, faces=faces)
         if faces is None or faces == self._spec.faces.mode:
             return self._spec
         if faces not in MODES:
@@ -189,7 +222,7 @@ class Predictor:
 def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     if isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype != object:
         return [images]
-    return [images] if isinstance(images, str | PathLike | Image.Image) else list(images)
+    return [images] if isinstance(images, str | PathLike | bytes | Image.Image) else list(images)
 
 
 def load(path: str | PathLike[str], *, accelerator: str | None = None) -> Predictor:

@@ -118,6 +118,29 @@ def test_predictor_gives_the_rows_of_the_command(align, photos, tmp_path):
         model.predict(pixels, faces="box")
 
 
+def test_predictor_takes_bytes_and_answers_for_the_largest_faces_only(align, photos):
+    model = faceattr.load(align)
+    content = (photos / "pair.png").read_bytes()
+    both, largest = model.predict(content), model.predict([content], max_faces=1)
+    assert both["reason"].isna().all() and both["path"].tolist() == [0, 0]
+    size = (both["width"] * both["height"]).to_numpy()
+    assert largest["predicted"].isna().tolist() == (size < size.max()).tolist()
+    assert largest["reason"].dropna().tolist() == ["2 faces in the picture; at most 1 get an answer, the largest"]
+    pd.testing.assert_series_equal(largest["x"], both["x"])
+
+
+def test_explain_takes_the_face_of_a_number(align, photos):
+    model = faceattr.load(align)
+    first, second = (model.explain(photos / "pair.png", "male", face=number) for number in (0, 1))
+    assert first.shape == (32, 32, 3) and not np.array_equal(first, second)
+    whole = model.explain(photos / "pair.png", "male", faces="none")
+    assert not any(np.array_equal(whole, face) for face in (first, second))
+    with pytest.raises(FaceattrError, match="face=2: the image has no face of this number"):
+        model.explain(photos / "pair.png", face=2)
+    with pytest.raises(FaceattrError, match="no face found"):
+        model.explain(photos / "empty.webp")
+
+
 def test_predict_faces_none_takes_photos_whole_and_says_so(align, photos, tmp_path, caplog):
     rows = run(align, photos / "pair.png", tmp_path / "out", "faces=none")
     assert list(rows) == WHOLE and len(rows) == 1

@@ -261,6 +261,18 @@ def test_decode_refuses_truncated_files(tmp_path, suffix, share):
         decode(path)
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_decode_takes_the_bytes_of_a_file_as_the_file(tmp_path, suffix):
+    file = tmp_path / f"x.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)).save(file)
+    content = file.read_bytes()
+    assert np.array_equal(np.asarray(decode(content)), np.asarray(decode(file)))
+    with pytest.raises(UnreadableImage):
+        decode(content[: int(0.95 * len(content))] + b"\xff\xd9")
+    with pytest.raises(UnreadableImage, match="not an image file: it is a PDF document"):
+        decode(b"%PDF-1.7")
+
+
 def test_decode_gives_a_reason_for_what_is_no_image(tmp_path):
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.png").write_text("path,label\n1.jpg,male\n")

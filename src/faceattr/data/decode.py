@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from io import BytesIO
 from os import PathLike
 
 import numpy as np
@@ -17,6 +18,7 @@ from faceattr.data import image_checks
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
+from faceattr.data.image_checks import ImageFile
 from faceattr.data.image_files import FORMATS
 from faceattr.data.row_array import RowArray
 from faceattr.data.scaling import Scaling, scaling_of
@@ -61,8 +63,8 @@ class UnreadableImage(Exception):
     """The image cannot be decoded completely; the message is the reason."""
 
 
-ImageLike = str | PathLike[str] | Image.Image | np.ndarray
-"""An image file, a PIL image, or pixels: uint8 [height, width, 3] (RGB) or [height, width] (grey)."""
+ImageLike = ImageFile | Image.Image | np.ndarray
+"""An image file or its content, a PIL image, or pixels: uint8 [height, width, 3] (RGB) or [height, width] (grey)."""
 
 
 def decode(source: ImageLike) -> Image.Image:
@@ -79,7 +81,7 @@ def decode(source: ImageLike) -> Image.Image:
                     raise UnreadableImage(f"{image.width}x{image.height} pixels; the limit is {MAX_PIXELS:,}")
                 coloured = image.mode in ("LA", "RGB", "RGBA") and image.format in ("PNG", "TIFF")
                 sixteen_bits = coloured and ";16" in str(getattr(image, "tile", ""))  # gone when decoded
-                if isinstance(source, str | PathLike):
+                if isinstance(source, str | PathLike | bytes):
                     _check_file(source, image)
                 upright = _upright(image)
                 if sixteen_bits:
@@ -91,28 +93,28 @@ def decode(source: ImageLike) -> Image.Image:
         raise UnreadableImage(str(error) or type(error).__name__) from error
 
 
-def open_image(path: str | PathLike[str]) -> Image.Image:
+def open_image(file: ImageFile) -> Image.Image:
     """The image file, not yet decoded. Raises UnreadableImage if it is no file, or of none of `FORMATS`."""
-    if reason := image_checks.reason_not_opened(path):
+    if not isinstance(file, bytes) and (reason := image_checks.reason_not_opened(file)):
         raise UnreadableImage(reason)
     try:
-        return Image.open(path, formats=FORMATS)
+        return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise UnreadableImage(image_checks.describe_other_file(path)) from error
+        raise UnreadableImage(image_checks.describe_other_file(file)) from error
 
 
-def _check_file(path: str | PathLike[str], image: Image.Image) -> None:
+def _check_file(file: ImageFile, image: Image.Image) -> None:
     """Raises if the file's data are incomplete or damaged in a way that Pillow lets pass."""
     if image.format == "PNG":
-        image_checks.check_png(path)
+        image_checks.check_png(file)
     elif image.format in ("JPEG", "MPO"):
         image.load()
-        if image_checks.jpeg_is_cut(path, image):
+        if image_checks.jpeg_is_cut(file, image):
             raise UnreadableImage("image file is truncated: its data end before the picture does")
 
 
 def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
-    if isinstance(source, str | PathLike):
+    if isinstance(source, str | PathLike | bytes):
         return open_image(source)
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim not in (2, 3) or source.shape[2:] not in ((), (3,)):
@@ -120,7 +122,9 @@ def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
         return nullcontext(Image.fromarray(np.ascontiguousarray(source)))
     if isinstance(source, Image.Image):
         return nullcontext(source)
-    raise UnreadableImage(f"a {type(source).__name__}; give a path, a PIL image or a uint8 array [height, width, 3]")
+    raise UnreadableImage(
+        f"a {type(source).__name__}; give a path, a file's bytes, a PIL image or a uint8 array [height, width, 3]"
+    )
 
 
 def _upright(image: Image.Image) -> Image.Image:

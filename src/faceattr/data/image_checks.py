@@ -6,7 +6,7 @@ import re
 import stat
 import zipfile
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,27 +32,36 @@ SIGNATURES = (
 """How files begin that are mistaken for images, and what they are."""
 
 
-def describe_other_file(path: str | os.PathLike[str]) -> str:
+ImageFile = str | os.PathLike[str] | bytes
+"""The path of an image file, or its content."""
+
+
+def open_file(file: ImageFile) -> BinaryIO:
+    """A stream of the file's bytes."""
+    return io.BytesIO(file) if isinstance(file, bytes) else open(file, "rb")  # noqa: PTH123 (also takes what is only path-like)
+
+
+def describe_other_file(file: ImageFile) -> str:
     """`not an image file`, with what the file is instead where its first bytes say so."""
-    kind = kind_of_file(path)
+    kind = kind_of_file(file)
     if kind == "a HEIC photo":
         kind += "; with the package pillow-heif it can be read: pip install pillow-heif"
     return f"not an image file: it is {kind}" if kind else "not an image file"
 
 
-def kind_of_file(path: str | os.PathLike[str]) -> str:
+def kind_of_file(file: ImageFile) -> str:
     """What kind of file this is, by its first bytes; "" if they do not say it. For files that are neither an image nor a table."""
-    with open(path, "rb") as stream:  # noqa: PTH123 (also takes what is only path-like)
+    with open_file(file) as stream:
         start = stream.read(512)
     if not start:
         return "empty"
     kind = next((name for pattern, name in SIGNATURES if re.match(pattern, start, re.DOTALL | re.IGNORECASE)), "")
-    return _describe_zip(path) if kind == "a ZIP archive" else kind
+    return _describe_zip(file) if kind == "a ZIP archive" else kind
 
 
-def _describe_zip(path: str | os.PathLike[str]) -> str:
+def _describe_zip(file: ImageFile) -> str:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_file(file) as stream, zipfile.ZipFile(stream) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return "a damaged ZIP archive"
@@ -75,9 +84,9 @@ def reason_not_opened(path: str | os.PathLike[str]) -> str | None:
     return f"{status.st_size:,} bytes; the limit is {LARGEST_FILE:,}" if status.st_size > LARGEST_FILE else None
 
 
-def check_png(path: str | os.PathLike[str]) -> None:
+def check_png(file: ImageFile) -> None:
     """Raises SyntaxError or OSError if a chunk does not have its checksum, or the end is missing."""
-    with Image.open(path, formats=("PNG",)) as image:
+    with open_file(file) as stream, Image.open(stream, formats=("PNG",)) as image:
         image.verify()
 
 
@@ -108,7 +117,7 @@ PAD = bytes(range(1, 250, 3))
 """Arbitrary data without 0xFF, to stand for missing data."""
 
 
-def jpeg_is_cut(path: str | os.PathLike[str], pixels: Image.Image) -> bool:
+def jpeg_is_cut(file: ImageFile, pixels: Image.Image) -> bool:
     """Whether the data of a JPEG end before its picture does, although an end marker or enough bytes follow.
 
     libjpeg then leaves the rest of the picture grey, with a warning that Pillow does not show. `pixels` is what Pillow
@@ -116,7 +125,7 @@ def jpeg_is_cut(path: str | os.PathLike[str], pixels: Image.Image) -> bool:
     a whole picture does not depend on them. This second decoding is done only where the last pixel has the grey of a
     missing block, where the file has no end marker, or where it has several scans.
     """
-    with open(path, "rb") as stream:  # noqa: PTH123
+    with open_file(file) as stream:
         raw = stream.read()
     one_scan = raw.count(b"\xff\xda") == 1 and "progressive" not in pixels.info
     if one_scan and raw.endswith(b"\xff\xd9") and not _last_pixel_is_grey(pixels):

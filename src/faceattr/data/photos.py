@@ -56,7 +56,7 @@ class Subject:
     @property
     def unreadable(self) -> bool:
         """Whether the file could not be read."""
-        return self.pixels is None and self.reason != NO_FACE
+        return self.pixels is None and self.face is None and self.reason != NO_FACE
 
 
 class SubjectReader:
@@ -64,6 +64,7 @@ class SubjectReader:
 
     spec: the network's input, and how faces are cropped. detector: see `create_detector`.
     all_faces: read every face of a picture; False: only the one that `spec.faces` picks, as in training.
+    max_faces: the most faces of a picture that are cropped, the largest; the others have a reason. None: all.
     every: seconds between the frames that are taken of a video.
     label: title of the progress bar; "" for none.
     """
@@ -75,12 +76,13 @@ class SubjectReader:
         detector: Detector | None = None,
         *,
         all_faces: bool = True,
+        max_faces: int | None = None,
         every: float = 1.0,
         label: str = "",
     ) -> None:
         assert (detector is not None) == spec.faces.active
         self.sources, self.spec, self.detector = sources, spec, detector
-        self.all_faces, self.every, self.label = all_faces, every, label
+        self.all_faces, self.max_faces, self.every, self.label = all_faces, max_faces, every, label
         self._photo_pixels, self._frame_pixels = PixelBudget(PIXELS_IN_FLIGHT), PixelBudget(PIXELS_IN_FLIGHT // 4)
 
     def __iter__(self) -> Iterator[Subject]:
@@ -137,8 +139,12 @@ class SubjectReader:
         if not faces and recipe.on_none == "whole":
             return [Subject(source_index, time, pixels=fit(image, self.spec), reason=f"{NO_FACE}: the whole picture")]
         size, interpolation = (self.spec.height, self.spec.width), self.spec.interpolation
+        cropped = faces[: self.max_faces]  # the largest come first
+        reason = f"{len(faces)} faces in the picture; at most {self.max_faces} get an answer, the largest"
         return [
             Subject(source_index, time, number, face, crop(pixels, face, recipe, size, interpolation=interpolation))
+            if face in cropped
+            else Subject(source_index, time, number, face, reason=reason)
             for number, face in enumerate(reading_order(faces))
         ] or [Subject(source_index, time, reason=NO_FACE)]
 
