@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "faceattr"
 READS_CONFIG = {
-    "api.py": "composes a config as the command line does",
+    "api.py": "names the type of a composed config",
     "data/sources/sample.py": "is a program too, with arguments like Hydra's",
     "report/leaderboard.py": "reads the overrides that Hydra wrote beside the jobs of a sweep",
 }

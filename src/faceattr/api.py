@@ -1,5 +1,7 @@
 """What `import faceattr` gives: train, evaluate and use a classifier from Python, by the code that the commands run.
 
+What needs torch, Hydra or pandas is imported in the functions: an exported model runs without the first two.
+
 >>> import faceattr
 >>> tiny = ["data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer=cpu", "trainer.max_epochs=1"]
 >>> run = faceattr.train(*tiny, "hydra.run.dir=outputs/example")
@@ -20,30 +22,25 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-import torch
-from omegaconf import DictConfig
 from PIL import Image
 
-from faceattr.commands.in_process import call
-from faceattr.config.command_line import argument
-from faceattr.config.instantiate import group_settings
 from faceattr.config.key import parameters
-from faceattr.config.schema import Faces, Predict, Trainer
+from faceattr.config.schema import Faces, Predict
 from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.detect import Detector
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.photos import SubjectReader, create_detector
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
-from faceattr.models.gradcam import overlay
-from faceattr.training.checkpoint import load as load_classifier
-from faceattr.training.inference import answer
-from faceattr.training.module import Classifier
+from faceattr.training.backend import Backend, open_backend
 from faceattr.training.prediction_rows import Answered, Answers, RowFormat
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from omegaconf import DictConfig
 
 __all__ = ["FaceattrError", "Predictor", "Run", "evaluate", "load", "train"]
 
@@ -53,23 +50,22 @@ MODES = parameters(Faces)["mode"].key.choices
 
 
 class Predictor:
-    """A trained classifier that takes images of any size. `load` makes one from a checkpoint.
+    """A trained classifier that takes images of any size. `load` makes one.
 
-    It decodes and resizes images as training did, and computes on the device and in the precision of training.
+    It decodes and resizes images as training did. `backend` computes the answers: a checkpoint or an exported model.
     """
 
-    def __init__(self, model: Classifier, name: str, trainer: Trainer) -> None:
-        self._model, self._name, self._trainer = model, name, trainer
-        self._spec = model.spec
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self._spec = backend, backend.spec
         self._detectors: dict[float, Detector] = {}
 
     def __repr__(self) -> str:
-        return f"Predictor({self._name}: {', '.join(self.classes)})"
+        return f"Predictor({self._backend.name}: {', '.join(self.classes)})"
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, or of the attributes, in the order of the probabilities."""
-        return tuple(self._model.task.classes)
+        return self._backend.classes
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -80,12 +76,12 @@ class Predictor:
     def about(self) -> dict[str, Any]:
         """What the model is, in plain containers: name, classes, what its network takes, how faces are found and cropped."""
         return {
-            "name": self._name,
+            "name": self._backend.name,
             "classes": list(self.classes),
-            "multilabel": self._model.task.multilabel,
+            "multilabel": self._backend.multilabel,
             "input": {"height": self._spec.height, "width": self._spec.width, "resize": self._spec.resize},
             "faces": asdict(self._spec.faces),
-            "temperature": self._model.temperature,
+            "temperature": self._backend.temperature,
         }
 
     def predict(
@@ -97,7 +93,7 @@ class Predictor:
         mirror: bool = False,
         abstain: float | None = None,
         every: float = 1.0,
-    ) -> pd.DataFrame:
+    ) -> "pd.DataFrame":
         """A row per face; a row per image where the model takes whole images. Images without an answer have a row, too.
 
         `images` is one image or video file or several, in any mix. Columns: `path` (the file as given, or the image's position
@@ -119,11 +115,12 @@ class Predictor:
         >>> table["reason"].isna().tolist()
         [True, False]
         """
+        import pandas as pd  # 0.3 s
+
         given = _as_list(images)
         paths = [str(image) if isinstance(image, str | PathLike) else place for place, image in enumerate(given)]
-        task, spec = self._model.task, self._spec_with(faces)
-        times = any(map(is_video, given))
-        rows = RowFormat(task.classes, task.multilabel, spec.faces.active, times, abstain, reasons=True)
+        spec, times = self._spec_with(faces), any(map(is_video, given))
+        rows = RowFormat(self.classes, self._backend.multilabel, spec.faces.active, times, abstain, reasons=True)
         reader = SubjectReader(given, spec, self._detector(spec.faces), max_faces=max_faces, every=every)
         answered = self._answers(reader, mirror=mirror)
         values = [rows.row(paths[subject.source], subject, scores) for subject, scores in answered]
@@ -166,7 +163,8 @@ class Predictor:
 
         `label` is one of `classes`; None is the most probable one. `face` is the number of a face, as in the rows of
         `predict`; None is the one that training would take. `faces` is as for `predict`.
-        Raises FaceattrError for an image that cannot be read, or without that face.
+        Raises FaceattrError for an image that cannot be read, or without that face; and for an exported model, which has no
+        gradients.
 
         >>> model = faceattr.load("outputs/example/checkpoints/best.ckpt")
         >>> model.explain(np.zeros((48, 48, 3), np.uint8), "male").shape
@@ -186,8 +184,7 @@ class Predictor:
             (answered,) = self._answers(SubjectReader([pixels], replace(spec, faces=WHOLE_IMAGE)))
             assert answered[1] is not None, "pixels are readable"
             label = self.classes[int(answered[1].argmax())]
-        batch = torch.from_numpy(np.stack([pixels])).permute(0, 3, 1, 2)
-        return overlay(pixels, self._model.explain(batch, torch.tensor([self.classes.index(label)]))[0])
+        return self._backend.explain(pixels, self.classes.index(label))
 
     def _reader_of_one(self, images: list[ImageLike]) -> SubjectReader:
         """One subject of each image, as in training."""
@@ -215,7 +212,7 @@ class Predictor:
         def receive(part: list[Answered]) -> None:
             answered.extend((replace(subject, pixels=None), scores) for subject, scores in part)
 
-        answer(self._model, Answers(reader, BATCH_SIZE, receive, mirror=mirror), self._trainer)
+        self._backend.answer(Answers(reader, BATCH_SIZE, receive, mirror=mirror))
         return answered
 
 
@@ -226,20 +223,16 @@ def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
 
 
 def load(path: str | PathLike[str], *, accelerator: str | None = None) -> Predictor:
-    """The trained classifier in the checkpoint `path`.
+    """The trained classifier in the checkpoint, or in the exported folder, `path`.
 
-    `accelerator` is where it computes: `cpu`, `cuda`, `auto`; None is as in training. A run with `trainer=gpu` needs it
-    on a machine without a GPU. Raises FaceattrError where the file is absent, damaged, or no checkpoint of faceattr.
+    `accelerator` is where a checkpoint computes: `cpu`, `cuda`, `auto`; None is as in training. A run with `trainer=gpu` needs
+    it on a machine without a GPU. An exported model computes on the CPU. Raises FaceattrError where the file is absent,
+    damaged, or none of faceattr's.
 
     >>> faceattr.load("outputs/example/checkpoints/best.ckpt")
     Predictor(sample_cnn_full: female, male)
     """
-    model, description = load_classifier(Path(path))
-    config = description["config"]
-    trainer = group_settings(config["trainer"], Trainer)
-    if accelerator is not None:
-        trainer = replace(trainer, accelerator=accelerator)
-    return Predictor(model, config["name"], trainer)
+    return Predictor(open_backend(Path(path), accelerator=accelerator))
 
 
 @dataclass(frozen=True)
@@ -274,9 +267,10 @@ def train(*overrides: str) -> Run:
     >>> 0 <= run.metrics["val"]["accuracy"] <= 1
     True
     """
+    from faceattr.commands.in_process import call
     from faceattr.commands.train import start
 
-    def function(cfg: DictConfig) -> Run:
+    def function(cfg: "DictConfig") -> Run:
         if "ddp" in str(cfg.trainer.strategy):
             raise FaceattrError(
                 f"trainer.strategy={cfg.trainer.strategy} starts processes of its own, from a command line: faceattr train …"
@@ -299,8 +293,10 @@ def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     10
     """
     from faceattr.commands.evaluate import evaluate as run
+    from faceattr.commands.in_process import call
+    from faceattr.config.command_line import argument
 
-    def function(cfg: DictConfig) -> dict[str, Any]:
+    def function(cfg: "DictConfig") -> dict[str, Any]:
         return run(cfg, f"faceattr.evaluate{_arguments((str(ckpt), *overrides))}")
 
     return call("evaluate", [argument("ckpt", Path(ckpt)), *overrides], function)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def cache_folder() -> Path:
+    """What lasts between runs lies below it."""
+    return Path(os.environ.get("FACEATTR_CACHE") or "~/.cache/faceattr").expanduser()
+
+
 @contextmanager
 def write_atomically(file: Path) -> Iterator[IO[bytes]]:
     """A stream for the content of `file`, which gets it when the block ends; after an error the previous file is whole."""

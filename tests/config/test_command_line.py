@@ -7,7 +7,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from faceattr.config.command_line import argument, quoted, readable, this_command, typed, value_of
+from faceattr.config.command_line import argument, quoted, readable, value_of
+from faceattr.config.typed_command import this_command, typed
 
 PATHS = [
     "runs/a-1/x_y.ckpt",

@@ -7,8 +7,9 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from faceattr.config.command_line import quoted, typed, value_of
+from faceattr.config.command_line import quoted, value_of
 from faceattr.config.stored_config import GROUPS, with_own_paths
+from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
 
 
@@ -29,9 +30,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     elif command == "train" and {"-m", "--multirun"} & set(arguments):
         raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")
     else:
-        from faceattr.training.checkpoint import read_description
-
-        stored = with_own_paths(read_description(ckpt)["config"])
+        stored = with_own_paths(stored_config(ckpt))
     if stored or not trains:
         for group in GROUPS:
             node = OmegaConf.create(stored.get(group) or {})
@@ -41,6 +40,14 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     place = next(place for place, argument in enumerate(arguments) if argument.startswith("ckpt="))
     resumed = [f"{key}={value}" for key, value in _resumed(str(ckpt), stored, given).items() if key not in given]
     return [*arguments[:place], *resumed, *arguments[place:]]
+
+
+def stored_config(ckpt: str) -> dict[str, Any]:
+    """The config in a checkpoint."""
+    from faceattr.training.checkpoint import read_description
+
+    config: dict[str, Any] = read_description(ckpt)["config"]
+    return config
 
 
 def _resumed(ckpt: str, stored: dict[str, Any], given: dict[str, str]) -> dict[str, str]:

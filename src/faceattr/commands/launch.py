@@ -23,9 +23,10 @@ from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run
 from faceattr.commands.run_folder import released
 from faceattr.commands.signals import Stopped, end_with_parent, stop_on_signals
-from faceattr.config.command_line import readable, typed
+from faceattr.config.command_line import readable
 from faceattr.config.groups import config_folder
 from faceattr.config.reference import help_text
+from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
 
 

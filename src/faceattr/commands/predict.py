@@ -9,6 +9,7 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from faceattr.commands.checkpoint_options import stored_config
 from faceattr.commands.predict_input import input_files
 from faceattr.commands.predict_pictures import Pictures
 from faceattr.commands.settings import spec_from_checkpoint, trainer_settings
@@ -19,8 +20,7 @@ from faceattr.data.photos import NO_FACE, SubjectReader, create_detector
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv
-from faceattr.training.checkpoint import load
-from faceattr.training.inference import answer
+from faceattr.training.backend import open_backend
 from faceattr.training.prediction_rows import Answered, Answers, RowFormat
 
 log = logging.getLogger(__name__)
@@ -35,20 +35,20 @@ def predict(cfg: DictConfig) -> None:
     if not cfg.input:
         raise FaceattrError("input is not given: input=photo.jpg, a folder, a glob, a .txt list or a table")
     cfg = validate(cfg)
-    model, description = load(cfg.ckpt)
-    files = input_files(cfg.input, group_settings(cfg.data, InputTable), description["config"]["data"])
+    model = open_backend(Path(cfg.ckpt), trainer_settings(cfg))
+    files = input_files(cfg.input, group_settings(cfg.data, InputTable), stored_config(cfg.ckpt).get("data"))
     spec = spec_from_checkpoint(cfg, model.spec)
     detector = create_detector(spec.faces, cfg.faces.weights)
     reader = SubjectReader(files, spec, detector, every=cfg.every, label="Predicting")
-    task, times = model.task, any(map(is_video, files))
-    rows = RowFormat(task.classes, task.multilabel, spec.faces.active, times, cfg.abstain, reasons=spec.faces.active)
+    times = any(map(is_video, files))
+    rows = RowFormat(model.classes, model.multilabel, spec.faces.active, times, cfg.abstain, reasons=spec.faces.active)
     if model.temperature != 1:
         log.info(
             "Probabilities are calibrated: temperature %.3f, fitted on the run's validation images", model.temperature
         )
     folder = Path(HydraConfig.get().runtime.output_dir)
     with Predictions(folder, files, rows, Pictures.of(folder, reader, annotated=cfg.annotate, crops=cfg.crops)) as out:
-        answer(model, Answers(reader, cfg.batch_size, out.receive, mirror=cfg.predict.mirror), trainer_settings(cfg))
+        model.answer(Answers(reader, cfg.batch_size, out.receive, mirror=cfg.predict.mirror))
     out.log_and_check()
 
 

@@ -12,7 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from faceattr.config.command_line import argument, typed
+from faceattr.config.command_line import argument
+from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
 from faceattr.files import remove_parts
 

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from faceattr.commands.finished_run import TrainedRun
 from faceattr.commands.run_training import run_training
 from faceattr.commands.signals import Stopped
-from faceattr.config.command_line import argument, typed
+from faceattr.config.command_line import argument
+from faceattr.config.typed_command import typed
 from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
 from faceattr.training.run_record import RunRecord

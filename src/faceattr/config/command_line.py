@@ -1,13 +1,9 @@
-"""The command line: makes what a user types readable for Hydra, and writes commands that a user can paste.
+"""The command line: makes what a user types readable for Hydra.
 
-`readable` quotes what Hydra's grammar would refuse or misread. Messages and run files show a command in the form in which
-this process was started: a value is quoted for Hydra's grammar (`argument`, `quoted`), then for the shell (`typed`).
+`readable` quotes what Hydra's grammar would refuse or misread; `argument` and `quoted` write a value for that grammar.
 """
 
 import re
-import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import is_dataclass
 from functools import cache
@@ -24,14 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from faceattr.config.key import parameters
 from faceattr.config.schema import SCHEMAS, SHARED
 
-SCRIPTS = ("train", "evaluate", "predict")
-"""Commands that are also a script at the top of a checkout."""
-
-
 PLAIN = re.compile(r"[A-Za-z0-9_.:@%+-]*/[A-Za-z0-9_./:@%+-]*")
 """A path in which neither Hydra nor a shell finds anything to interpret."""
-
-
 KEY_VALUE = re.compile(r"(\+{0,2}[A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
 """An argument `key=value`."""
 TEXT_KEYS = ("input", "hydra.run.dir", "hydra.sweep.dir")
@@ -126,38 +116,3 @@ def value_of(key: str, arguments: Sequence[str]) -> str | None:
         return None if value is None else str(OmegaConf.create({key: value})[key])
     except (HydraException, OmegaConfBaseException):  # Hydra will say what is wrong
         return given[-1].partition("=")[2]
-
-
-def typed(command: str, *arguments: str) -> str:
-    """The command in the form in which this process was started: `python train.py …`, `python -m faceattr train …` or, else,
-    `faceattr train …`.
-
-    `arguments` are options, or `key=value` from `argument`.
-    """
-    if _program().removesuffix(".py") in SCRIPTS and command in SCRIPTS:
-        return _join(["python", f"{command}.py", *arguments])
-    return _join([*_faceattr(), command, *arguments])
-
-
-def this_command() -> str:
-    """The command line of this process, to be typed again."""
-    if _as_module() or _program().removesuffix(".exe") == "faceattr":
-        return _join([*_faceattr(), *sys.argv[1:]])
-    return _join(["python", *sys.argv])
-
-
-def _program() -> str:
-    return Path(sys.argv[0]).name
-
-
-def _faceattr() -> list[str]:
-    return ["python", "-m", "faceattr"] if _as_module() else ["faceattr"]
-
-
-def _as_module() -> bool:
-    return Path(sys.argv[0]).parts[-2:] == ("faceattr", "__main__.py")
-
-
-def _join(arguments: list[str]) -> str:
-    """Quoted for the shell of the system: in that of Windows, single quotes mean nothing."""
-    return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)

@@ -5,15 +5,14 @@ Closed groups (`faces`, `finetune`, `augment`, `trainer`, `evaluate`) are datacl
 option's own keys are the parameters of its function.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import II, MISSING
-
-from faceattr.config.groups import QUIRKS
 from faceattr.config.key import Key
 
+MISSING: Any = "???"
+"""The default of a key that must be given, as OmegaConf has it. No Hydra here: an exported model reads images without it."""
+SEED_OF_RUN: Any = "${seed}"
 LARGEST_SEED = 2**32 - 1
 LARGEST_BATCH = 65_536
 
@@ -52,7 +51,7 @@ class Data:
             minimum=0,
             maximum=LARGEST_SEED,
         ),
-    ] = II("seed")
+    ] = SEED_OF_RUN
     per_class: Annotated[
         dict[str, int] | None,
         Key("Images of each class to draw for a split, such as {train: 1600, val: 800}; null: all.", minimum=0),
@@ -523,17 +522,3 @@ LIBRARY: dict[str, Any] = {"optim": TorchOptimizer, "logger": Logger}
 OPEN_GROUPS = ("data", "model", "optim", "logger")
 OWN_GROUPS = (Prediction, InputTable)
 """Keys of one command that stand together, without options in conf/."""
-
-
-def register() -> None:
-    """Give Hydra the schemas, `_base` of each open group (its shared keys), and the options of `quirks`."""
-    store = ConfigStore.instance()
-    for name, schema in SCHEMAS.items():
-        store.store(name=f"{name}_schema", node=schema)
-    for group, shared in SHARED.items():
-        store.store(group=group, name="_base", node=asdict(shared()))  # untyped: an option adds keys of its own
-    for variant in QUIRKS:
-        store.store(group="quirks", name=variant, node={}, package="_global_")
-
-
-register()

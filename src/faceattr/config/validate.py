@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from faceattr.config import hydra_schemas  # noqa: F401 (what composes a config needs them)
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.key import Key, Parameter, parameters, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from faceattr.data.row_array import RowArray, open_arrays
 from faceattr.errors import FaceattrError
-from faceattr.files import write_json
+from faceattr.files import cache_folder, write_json
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ CHUNK = 256
 
 def folder() -> Path:
     """Where arrays are kept."""
-    return Path(os.environ.get("FACEATTR_CACHE") or "~/.cache/faceattr").expanduser() / "kept"
+    return cache_folder() / "kept"
 
 
 class NoRoom(FaceattrError):

@@ -11,7 +11,6 @@ from os import PathLike
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
 from faceattr.config.schema import Faces, Model
 from faceattr.data import image_checks
@@ -20,6 +19,7 @@ from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.image_checks import ImageFile
 from faceattr.data.image_files import FORMATS
+from faceattr.data.progress import progress
 from faceattr.data.row_array import RowArray
 from faceattr.data.scaling import Scaling, scaling_of
 
@@ -227,12 +227,9 @@ def read_many(
                     out[row] = pixels
         return len(rows)
 
-    with (
-        ThreadPoolExecutor(workers or cores()) as pool,
-        tqdm(total=len(images), desc=label, unit="img", disable=None if label else True, leave=False) as progress,
-    ):
+    with ThreadPoolExecutor(workers or cores()) as pool, progress(len(images), label) as advance:
         for done in pool.map(decode_block, blocks):
-            progress.update(done)
+            advance(done)
     return dict(sorted(reasons.items()))
 
 

@@ -14,13 +14,13 @@ from typing import TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from faceattr.data.decode import MAX_PIXELS, ImageLike, InputSpec, UnreadableImage, cores, decode, fit, open_image
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Detector, Face
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick, reading_order
+from faceattr.data.progress import progress
 from faceattr.data.videos import frames, is_video
 
 PIXELS_IN_FLIGHT = MAX_PIXELS
@@ -87,17 +87,15 @@ class SubjectReader:
 
     def __iter__(self) -> Iterator[Subject]:
         most_crops, workers = CROP_BYTES // (3 * self.spec.height * self.spec.width), cores()
-        pool = ThreadPoolExecutor(workers, "faceattr-read")
-        bar = tqdm(
-            desc=self.label, total=len(self.sources), unit="img", disable=None if self.label else True, leave=False
-        )
-        try:
-            for subjects in in_order(pool, self._tasks(), ahead=max(workers, min(128, most_crops))):
-                yield from subjects
-                bar.update(subjects[0].source + 1 - bar.n)
-        finally:
-            bar.close()
-            pool.shutdown(cancel_futures=True)
+        pool, done = ThreadPoolExecutor(workers, "faceattr-read"), 0
+        with progress(len(self.sources), self.label) as advance:
+            try:
+                for subjects in in_order(pool, self._tasks(), ahead=max(workers, min(128, most_crops))):
+                    yield from subjects
+                    advance(subjects[0].source + 1 - done)
+                    done = subjects[0].source + 1
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def _tasks(self) -> Iterator[Callable[[], list[Subject]]]:
         """What the threads do: each task is one photo, or one frame of a video. Frames are decoded here, one after the other."""

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.config.validate import check_mean_and_std
 from faceattr.errors import FaceattrError
 
 SCALINGS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -22,6 +21,8 @@ Scaling = str | tuple[tuple[float, ...], tuple[float, ...]]
 
 def scaling_of(value: Any) -> Scaling:
     """`model.scaling`, a name or [mean, std], as an InputSpec has it. Raises FaceattrError: an invalid list."""
+    from faceattr.config.validate import check_mean_and_std  # Hydra: only where a config is read
+
     if not isinstance(value, list | tuple):
         return str(value)
     parts = [list(part) if isinstance(part, list | tuple) else part for part in value]

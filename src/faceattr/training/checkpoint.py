@@ -17,10 +17,11 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from faceattr import __version__
-from faceattr.config.command_line import argument, typed
+from faceattr.config.command_line import argument
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Faces, Finetune, Model
 from faceattr.config.stored_config import check_stored_config
+from faceattr.config.typed_command import typed
 from faceattr.config.validate import validate_settings
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe

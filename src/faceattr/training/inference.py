@@ -1,8 +1,10 @@
-"""From a classifier and batches to a table of probabilities."""
+"""From a classifier and batches to probabilities, with torch."""
 
 import logging
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Trainer
 from faceattr.data.batches import Batch
+from faceattr.models.gradcam import overlay
 from faceattr.models.task import Task
+from faceattr.training.checkpoint import load
 from faceattr.training.module import Classifier
 from faceattr.training.prediction_rows import Answers
 from faceattr.training.trainer import build_trainer
@@ -71,6 +76,26 @@ def answer(model: Classifier, answers: Answers, settings: Trainer) -> None:
     with closing(answers.batches()) as batches:
         trainer.predict(model, _TensorBatches(batches), return_predictions=False)
     answers.finish()
+
+
+class TorchBackend:
+    """The classifier in a checkpoint, as a `Backend`."""
+
+    def __init__(self, path: Path, trainer: Trainer | None = None, *, accelerator: str | None = None) -> None:
+        """trainer: where it computes, and in which precision; None is as in training. accelerator: instead of the trainer's."""
+        self.model, description = load(path)
+        self.name, self.spec = description["config"]["name"], self.model.spec
+        self.classes, self.multilabel = tuple(self.model.task.classes), self.model.task.multilabel
+        self.temperature = self.model.temperature
+        trainer = trainer or group_settings(description["config"]["trainer"], Trainer)
+        self._trainer = trainer if accelerator is None else replace(trainer, accelerator=accelerator)
+
+    def answer(self, answers: Answers) -> None:
+        answer(self.model, answers, self._trainer)
+
+    def explain(self, pixels: np.ndarray, position: int) -> np.ndarray:
+        batch = torch.from_numpy(np.stack([pixels])).permute(0, 3, 1, 2)
+        return overlay(pixels, self.model.explain(batch, torch.tensor([position]))[0])
 
 
 class _TensorBatches(IterableDataset[Batch]):

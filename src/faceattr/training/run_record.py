@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from faceattr import __version__
-from faceattr.config.command_line import this_command
+from faceattr.config.typed_command import this_command
 from faceattr.files import read_json, write_json
 
 log = logging.getLogger(__name__)

@@ -2,12 +2,10 @@
 
 import hashlib
 import logging
-import urllib.request
 from pathlib import Path
 
-from faceattr.data import array_cache
 from faceattr.errors import FaceattrError
-from faceattr.files import write_atomically
+from faceattr.files import cache_folder, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def detector_file(weights: str | None = None) -> Path:
 
 def cached_file() -> Path:
     """Where the detector lies in the cache. `faceattr cache clear` does not remove it."""
-    return array_cache.folder().parent / "detector" / NAME
+    return cache_folder() / "detector" / NAME
 
 
 def _read(file: Path) -> bytes | None:
@@ -74,6 +72,8 @@ def _write(file: Path, content: bytes) -> None:
 
 def _download(cached: Path) -> bytes:
     """The file from OpenCV's model zoo. Raises FaceattrError: no network, or a file with another checksum."""
+    import urllib.request  # 40 ms, which only a download needs
+
     advice = f"Get it with SHA-256 {SHA256} and give it as faces.weights=FILE, or put it at {cached}"
     try:
         with urllib.request.urlopen(URL, timeout=TIMEOUT) as response:

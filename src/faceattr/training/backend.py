@@ -1,0 +1,38 @@
+"""What computes the answers of a trained classifier: torch for a checkpoint, ONNX Runtime for an exported folder.
+
+No torch here: it is imported with the backend that needs it.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from faceattr.data.decode import InputSpec
+from faceattr.training.prediction_rows import Answers
+
+if TYPE_CHECKING:
+    from faceattr.config.schema import Trainer
+
+
+class Backend(Protocol):
+    """A classifier that can be asked. `name` is that of its run; its probabilities are already divided by `temperature`."""
+
+    name: str
+    classes: tuple[str, ...]
+    multilabel: bool
+    temperature: float
+    spec: InputSpec
+
+    def answer(self, answers: Answers) -> None:
+        """Computes the probabilities of the batches of `answers`, which gets those of each as it is done."""
+
+    def explain(self, pixels: np.ndarray, position: int) -> np.ndarray:
+        """Grad-CAM of the class at `position` laid over `pixels`, both uint8 [H, W, 3]. Raises FaceattrError: it has none."""
+
+
+def open_backend(path: Path, trainer: "Trainer | None" = None, *, accelerator: str | None = None) -> Backend:
+    """The classifier in a checkpoint. `trainer` and `accelerator` say where it computes; None is as in training."""
+    from faceattr.training.inference import TorchBackend
+
+    return TorchBackend(path, trainer, accelerator=accelerator)
