@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from faceattr.data.sources.text_table import read
+from faceattr.data.sources.table_file import read
 from faceattr.files import CsvRows, write_csv
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from faceattr.commands.cache import cache
 from faceattr.data.array_cache import folder, get_or_create
+from faceattr.data.faces.detector_file import cached_file
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +42,7 @@ def test_cache_help_and_unknown_arguments(capsys):
 
 def test_cache_verify_removes_damaged_arrays(capsys):
     cache(["verify"])
-    assert capsys.readouterr().out.endswith(f"2 arrays as they were written, 0 damaged, in {folder()}\n")
+    assert capsys.readouterr().out.endswith(f"2 arrays as written, 0 damaged, in {folder()}\n")
     damaged = folder() / "pixels-a.npy"
     stat, content = damaged.stat(), bytearray(damaged.read_bytes())
     content[-20] ^= 1
@@ -57,3 +58,15 @@ def test_cache_lists_a_file_that_is_no_array_as_damaged(capsys):
     (folder() / "x.npy").write_bytes(b"no array")
     cache([])
     assert capsys.readouterr().out.splitlines()[2].endswith("damaged")
+
+
+def test_cache_lists_generated_images_and_the_detector(tmp_path, capsys):
+    for name in ("sample/v6_n2/images/1.jpg", f"detector/{cached_file().name}"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(200_000))
+    cache([])
+    sample, detector = capsys.readouterr().out.splitlines()[3:]
+    assert sample.startswith(f"{tmp_path / 'sample' / 'v6_n2'} ") and sample.endswith(
+        "0.2 MB  1 file, images of data=sample"
+    )
+    assert detector.startswith(str(cached_file())) and detector.endswith("0.2 MB  face detector")

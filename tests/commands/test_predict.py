@@ -242,3 +242,8 @@ def test_predict_leaves_what_is_done_when_it_fails(whole, tmp_path, monkeypatch)
         run(whole, noise(tmp_path / "in", 30), tmp_path / "out", "batch_size=5")
     rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
     assert len(rows) == 15 and rows["probability_male"].notna().all()
+
+
+def test_predict_refuses_a_choice_of_faces(whole, tmp_path):
+    with pytest.raises(FaceattrError, match=r"faces\.pick: prediction takes every face"):
+        run(whole, tmp_path, tmp_path / "out", "faces.pick=largest")

@@ -90,3 +90,41 @@ def test_folders_and_globs_take_images_and_videos_and_no_pipes(tmp_path):
     for empty in ("absent", "*.png"):
         with pytest.raises(FaceattrError, match=r"no such file|no images there"):
             input_files(str(tmp_path / empty))
+
+
+def test_a_table_of_any_kind_that_training_reads(tmp_path):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("openpyxl")
+    make(tmp_path, "a.jpg", "b.jpg")
+    table = pd.DataFrame({"gender": ["male", "female"], "file": ["a.jpg", "b"]})
+    table.to_excel(tmp_path / "list.xlsx", index=False)
+    table.to_json(tmp_path / "list.jsonl", orient="records", lines=True)
+    for name in ("list.xlsx", "list.jsonl"):
+        assert input_files(str(tmp_path / name)) == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+
+
+def test_a_table_without_header_takes_columns_by_number(tmp_path):
+    make(tmp_path, "a.jpg", "b.jpg")
+    source, expected = str(tmp_path / "list.txt"), [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+    (tmp_path / "list.txt").write_text("a.jpg 0\nb.jpg 1\n")
+    assert input_files(source, InputTable(header=False, image_column="0")) == expected
+    assert input_files(source, stored={"file": "labels.txt", "header": False, "image_column": "0"}) == expected
+    with pytest.raises(FaceattrError, match=r"Is it a table\? data.header=false data.image_column=0"):
+        input_files(source)
+    (tmp_path / "other.csv").write_text("gender,path\n0,a.jpg\n1,b.jpg\n")  # it has a header, that of training had none
+    assert input_files(str(tmp_path / "other.csv"), stored={"header": False, "image_column": "0"}) == expected
+
+
+def test_a_list_stays_a_list_for_a_model_that_was_trained_on_a_txt_table(tmp_path):
+    make(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "list.txt").write_text("a.jpg\nb.jpg\n")
+    files = input_files(
+        str(tmp_path / "list.txt"), stored={"file": "labels.txt", "header": True, "image_column": "file"}
+    )
+    assert files == [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
+
+
+def test_names_are_found_in_another_form_of_unicode(tmp_path):
+    make(tmp_path, "Jose\u0301.jpg")  # e and an accent, as some systems store it
+    (tmp_path / "list.txt").write_text("Jos\u00e9.jpg\n", encoding="utf-8")
+    assert input_files(str(tmp_path / "list.txt")) == [str(tmp_path / "Jose\u0301.jpg")]

@@ -91,5 +91,5 @@ def test_yes_or_no_decides_by_what_the_file_holds():
 
 
 def test_yes_or_no_gives_the_line_of_another_value():
-    with pytest.raises(FaceattrError, match=r"1 cells of column 'Young' are not 1, 0, .*: line 3: 'maybe'"):
+    with pytest.raises(FaceattrError, match=r"1 cell of column 'Young', not 1, 0, .*: line 3: 'maybe'"):
         attributes("1,0,1 1,maybe,1")

@@ -1,6 +1,7 @@
 """Each source reads its true on-disk layout: as the sample writer makes it, its odd variants by hand, and real data."""
 
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,7 +111,7 @@ def test_csv_load_bins_are_right_open_and_keep_the_number(tmp_path):
 
 def test_csv_load_bins_lists_cells_that_are_no_numbers(tmp_path):
     make(tmp_path, "images/1.jpg", results__csv="Filename,age\n1.jpg,29\n2.jpg,old\n3.jpg,1e999\n4.jpg,nan\n")
-    with pytest.raises(FaceattrError, match=r"2 cells of column 'age' .*line 3: 'old'; line 4: '1e999'"):
+    with pytest.raises(FaceattrError, match=r"2 cells of column 'age', not numbers: line 3: 'old'; line 4: '1e999'"):
         csv.load(tmp_path, label_column="age", bins=[30], classes=["young", "old"])
 
 
@@ -150,7 +151,7 @@ def test_csv_load_detects_separator_and_encoding(tmp_path, separator, encoding):
 @pytest.mark.parametrize("text", ["", "Filename,Gender\n1.jpg,0\n2.jpg,1,2,3\n", 'Filename,Gender\n"1.jpg,0\n'])
 def test_csv_load_refuses_a_file_that_is_no_csv(tmp_path, text):
     make(tmp_path, "images/1.jpg", results__csv=text)
-    with pytest.raises(FaceattrError, match="is not a readable CSV"):
+    with pytest.raises(FaceattrError, match="is not a readable table"):
         csv.load(tmp_path)
 
 
@@ -169,7 +170,7 @@ def test_csv_load_completes_image_names_without_extension(tmp_path):
 
 def test_csv_load_refuses_an_ambiguous_image_name(tmp_path):
     make(tmp_path, "images/1.jpg", "images/1.png", results__csv="Filename,Gender\n1,0\n")
-    with pytest.raises(FaceattrError, match=r"'images/1' may be images/1\.jpg or images/1\.png"):
+    with pytest.raises(FaceattrError, match=r"'1' may be 1\.jpg or 1\.png in .*images: give names with extension"):
         csv.load(tmp_path)
 
 
@@ -463,3 +464,82 @@ def test_celeba_load_reads_real_celeba(shared):
 def test_imfdb_load_reads_real_faces(shared):
     table = imfdb.load(shared("data", "faces"))
     assert table["label"].value_counts().to_dict() == {"young": 2400, "middle": 2400, "old": 2396}
+
+
+def test_csv_load_takes_columns_by_number(tmp_path):
+    make(tmp_path, "images/1.jpg", labels__txt="1.jpg 3 0\n2.jpg 4 1\n")
+    keys = {"file": "labels.txt", "header": False, "image_column": "0", "label_column": "2", "label_map": S0_MAP}
+    table = csv.load(tmp_path, **keys)
+    assert labels(table) == {"images/1.jpg": "male", "images/2.jpg": "female"} and table["1"].tolist() == [3, 4]
+    make(tmp_path, results__csv="Filename,Gender\n1.jpg,male\n2.jpg,female\n")
+    assert labels(csv.load(tmp_path, image_column="0", label_column="1")) == labels(table)
+
+
+def test_csv_load_says_that_a_table_may_have_no_header(tmp_path):
+    make(tmp_path, "images/1.jpg", results__csv="1.jpg,male\n2.jpg,female\n")
+    with pytest.raises(FaceattrError, match=r"Its columns: 1\.jpg, male\. Has it no header\? Then data\.header=false"):
+        csv.load(tmp_path)
+
+
+def make_imfdb(root: Path) -> Path:
+    """Two actors; the columns of their movies' text files differ, as in the data set."""
+    lines = {
+        "AamairKhan/Lagaan": "1\tf.jpg\tA_1.jpg\t135\t105\tLagaan\tAamir Khan\tMALE\tHAPPINESS\tMEDIUM\tFRONTAL\tYOUNG\tNONE\n"
+        "\n2 f.jpg A_2.jpg 135 105 Lagaan Aamir MALE ANGER MIDDLE\n2 f.jpg A_2.jpg 135 105 Lagaan Aamir MALE ANGER MIDDLE\n",
+        "Kajol/OldMovie": "7 K_1.jpg OLD Kajol FEMALE SURPRISE BAD LEFT CHILD\n8 K_2.jpg Kajol NEUTRAL\n",
+    }
+    for folder, text in lines.items():
+        images = [word for word in text.split() if word.startswith(("A_", "K_"))]
+        make(root, *(f"{folder}/images/{image}" for image in images))
+        (root / folder / f"{folder.split('/')[1]}.txt").write_text(text)
+    return root
+
+
+def test_imfdb_load_reads_the_folders_of_the_data_set(tmp_path):
+    root = make_imfdb(tmp_path)
+    table = imfdb.load(root)
+    assert labels(table[:3]) == {
+        "AamairKhan/Lagaan/images/A_1.jpg": "young",
+        "AamairKhan/Lagaan/images/A_2.jpg": "middle",
+        "Kajol/OldMovie/images/K_1.jpg": "child",
+    }
+    assert table["path"][3] == "Kajol/OldMovie/images/K_2.jpg" and pd.isna(table["label"][3])
+    assert table["group"].tolist() == ["AamairKhan", "AamairKhan", "Kajol", "Kajol"]
+    assert table.attrs == {"classes": ["child", "young", "middle", "old"], "ordinal": True}
+    genders = imfdb.load(root, attribute="gender")
+    assert genders["label"].fillna("?").tolist() == ["male", "male", "female", "?"]
+    assert genders["age"].fillna("?").tolist() == ["young", "middle", "child", "?"]
+    assert genders.attrs == {"classes": ["female", "male"], "ordinal": False}
+
+
+def test_imfdb_load_refuses_gender_of_the_contest(written):
+    with pytest.raises(FaceattrError, match=r"data\.attribute=gender: the contest's train\.csv has age classes only"):
+        imfdb.load(written("imfdb"), attribute="gender")
+
+
+TWO_ATTRIBUTES = "2\nMale Young\n1.jpg 1 -1\n2.jpg -1 1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list_attr_celeba.txt", "2\nMale Young\n1.jpg 1 -1\n2.jpg -1\n", "line 4: 1 values, expected 2"),
+        (
+            "list_attr_celeba.txt",
+            "2\nMale Young\n1.jpg 1 -1\n2.jpg -1 yes\n",
+            "line 4, column Young: 'yes'; expected a number",
+        ),
+        ("list_eval_partition.txt", "1.jpg 0\n2.jpg train\n", "line 2, column value: 'train'; expected a number"),
+        ("identity_CelebA.txt", "1.jpg 5\n2.jpg\n", "line 2: 0 values, expected 1"),
+    ],
+)
+def test_celeba_load_gives_the_line_that_does_not_fit(tmp_path, name, text, message):
+    make(
+        tmp_path,
+        "img_align_celeba/1.jpg",
+        "img_align_celeba/2.jpg",
+        list_attr_celeba__txt="2\nMale Young\n1.jpg 1 -1\n2.jpg -1 1\n",
+    )
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FaceattrError, match=f"{re.escape(name)} is not in CelebA's format: {re.escape(message)}"):
+        celeba.load(tmp_path)

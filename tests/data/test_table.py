@@ -398,7 +398,7 @@ def test_prepare_finds_files_behind_links_and_unicode_forms_and_names_another_su
 def test_prepare_refuses_an_attribute_with_one_value_in_train(tmp_path):
     table = faces(tmp_path, [""] * 40).drop(columns="label").assign(Hat=[0.0, 1.0] * 20, Beard=0.0)
     table.attrs.update(classes=["Hat", "Beard"], multilabel=True)
-    with pytest.raises(FaceattrError, match=r"attribute with one value only in train \(1\): Beard \(always no\)"):
+    with pytest.raises(FaceattrError, match=r"training images have the same value \(1\): Beard \(always no\)"):
         prepare(table, tmp_path)
 
 

@@ -247,3 +247,18 @@ def test_callback_of_a_parallel_search_keeps_finished_trials(app):
     assert board["optim.lr"].between(1e-4, 1e-2).all()
     best = f"Best value: {board.loc[0, 'val_accuracy']}"
     assert best[:18] in ended.stdout and not list((app / "out").glob(".leaderboard*"))
+
+
+def test_leaderboard_takes_values_that_mean_the_same_for_one(tmp_path):
+    for number, (flag, rate, name) in enumerate(
+        [("True", "1e-3", "a"), ("true", "0.001", "'a'"), ("false", "0.001", "a")]
+    ):
+        job(
+            tmp_path,
+            number,
+            [f"model.head.batch_norm={flag}", f"optim.lr={rate}", f"name={name}", f"seed={number}"],
+            0.9,
+        )
+    board = leaderboard(tmp_path)
+    assert board["jobs"].tolist() == ["0 1", "2"] and board["model.head.batch_norm"].tolist() == ["True", "false"]
+    assert "optim.lr" not in board and "name" not in board

@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 from faceattr.data.array_cache import folder, is_damaged, remove
+from faceattr.data.faces.detector_file import cached_file
 from faceattr.data.row_array import RowArray
+from faceattr.wording import counted
 
 USAGE = "usage: faceattr cache [verify | clear]"
 
@@ -27,17 +29,33 @@ def cache(arguments: list[str]) -> None:
         if broken:
             remove(file)
     if arguments == ["verify"]:
-        print(f"{len(files) - damaged} arrays as they were written, {damaged} damaged, in {folder()}")
+        print(f"{counted(len(files) - damaged, 'array')} as written, {damaged} damaged, in {folder()}")
         return sys.exit(1) if damaged else None
     if not arguments:
-        return print(f"{len(files)} arrays in {folder()}")
+        print(f"{counted(len(files), 'array')} in {folder()}")
+        for line in _others():
+            print(line)
+        return None
     shutil.rmtree(folder(), ignore_errors=True)
     left = len(list(folder().glob("*.npy")))
-    print(f"{len(files) - left} arrays removed from {folder()}{f', {left} are in use' if left else ''}")
+    print(f"{counted(len(files) - left, 'array')} removed from {folder()}{f', {left} are in use' if left else ''}")
+
+
+def _others() -> list[str]:
+    """A line for each folder of generated images, and for the face detector's file: `cache clear` leaves them."""
+    folders = [path for path in sorted((folder().parent / "sample").glob("*")) if path.is_dir()]
+    sizes = [[file.stat().st_size for file in path.rglob("*") if file.is_file()] for path in folders]
+    lines = [
+        f"{path}  {sum(size) / 1e6:8.1f} MB  {counted(len(size), 'file')}, images of data=sample"
+        for path, size in zip(folders, sizes, strict=True)
+    ]
+    if (detector := cached_file()).is_file():
+        lines.append(f"{detector}  {detector.stat().st_size / 1e6:8.1f} MB  face detector")
+    return lines
 
 
 def _rows(file: Path) -> str:
     try:
-        return f"{len(RowArray(file))} rows"
+        return counted(len(RowArray(file)), "row")
     except (OSError, ValueError, EOFError):
         return "damaged"

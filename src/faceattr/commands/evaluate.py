@@ -28,6 +28,8 @@ from faceattr.commands.settings import (
     spec_from_checkpoint,
     trainer_settings,
 )
+from faceattr.config.key import parameters
+from faceattr.config.schema import Data
 from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
@@ -41,6 +43,7 @@ from faceattr.training import checkpoint
 from faceattr.training.inference import probabilities
 from faceattr.training.module import Classifier
 from faceattr.training.run_record import describe_machine
+from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +105,19 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     rival = _load_rival(cfg, model, description) if cfg.compare else None
     classes = ModelClasses(model.task.classes, model.task.multilabel)
     prepared = read_table(cfg, model_classes=classes, splits=own_data)
+    if (
+        own_data
+        and (given := _keys_of_other_data(cfg.split))
+        and table.fingerprint(prepared) != description["fingerprint"]
+    ):
+        if options.calibrate:
+            raise FaceattrError(
+                f"evaluate.calibrate=true takes the run's own data, which {', '.join(given)} does not give."
+            )
+        log.info(
+            "%s: other data than the run's, so all images are evaluated (split=… takes one split)", ", ".join(given)
+        )
+        own_data, prepared = False, read_table(cfg, model_classes=classes, splits=False)
     split = _chosen_split(cfg.split, prepared, own_data)
     slices.check(prepared, options.slices)
     if own_data:
@@ -182,6 +198,14 @@ def write_report(
     )
 
 
+def _keys_of_other_data(split: str) -> list[str]:
+    """The arguments of the command line that change which images the run's own source gives; none where a split is asked for,
+    since only the run's own data have its splits."""
+    shared = {f"data.{name}" for name in parameters(Data)} - {"data.root"}
+    given = [text for text in HydraConfig.get().overrides.task if text.startswith("data.")]
+    return [text for text in given if text.partition("=")[0] not in shared] if split == "auto" else []
+
+
 def _warn_of_changed_data(prepared: pd.DataFrame, description: dict[str, Any]) -> None:
     fingerprint = table.fingerprint(prepared)
     if fingerprint != description["fingerprint"]:
@@ -226,7 +250,7 @@ def _data_of_rival(
     same = create_data(cfg, table.with_classes(prepared, list(rival.task.classes)), spec)
     missing = np.flatnonzero(~data.table["path"].isin(same.table["path"]))
     if len(missing):
-        log.warning("Left out %d images that the model in compare=… does not take (faces.on_none)", len(missing))
+        log.warning("Left out %s: the model in compare=… takes none (faces.on_none)", counted(len(missing), "image"))
         data.leave_out(missing)
     return same
 

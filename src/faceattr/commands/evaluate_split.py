@@ -24,6 +24,7 @@ from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference import probabilities, to_frame
 from faceattr.training.module import Classifier
+from faceattr.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def evaluate_split(
         log.warning(
             "%s: no images of %s. There is no recall of it, and no metric that ranks it against the others",
             split.capitalize(),
-            ", ".join(absent[:10]) + (f" and {len(absent) - 10} more" if len(absent) > 10 else ""),
+            listed(absent),
         )
     metrics |= evaluation.intervals_of(metrics, model.task, scores, truth, people(rows))
     if published_map:

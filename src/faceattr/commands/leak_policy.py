@@ -10,6 +10,7 @@ import pandas as pd
 from faceattr.data import leaks, seen_images
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
+from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,13 @@ def _audit(data: FaceData, on_leak: str, slice_leaks: bool) -> tuple[dict[str, A
         rows = leaks.leaking_training_rows(data.table, leakage)
         raise FaceattrError(
             f"{text}\nTo see them: faceattr leaks with the same keys. "
-            f"data.on_leak=drop leaves out the {len(rows):,} training images that have a copy elsewhere, warn goes on."
+            f"data.on_leak=drop leaves out {counted(len(rows), 'training image')} with a copy elsewhere, warn goes on."
         )
     log.log(logging.WARNING if across else logging.INFO, "%s", text)
     paths = pd.Index(data.table["path"])
     counts = leaks.apply_leak_policy(data, leakage, drop=on_leak == "drop", cut=slice_leaks)
     if left_out := counts["left_out"]:
-        log.info("data.on_leak=drop: left out %d training images that have a copy in another split", left_out)
+        log.info("data.on_leak=drop: left out %s with a copy in another split", counted(left_out, "training image"))
     training = paths.get_indexer(pd.Index(data.table["path"].iloc[data.rows("train")]))
     return {"text": text} | counts, leakage.hashes[training]
 
@@ -66,7 +67,7 @@ def audit_other_data(data: FaceData, ckpt: Path, *, slice_leaks: bool) -> dict[s
         log.info("%s", text)
         return {"text": text}
     seen = seen_images.copies(data, hashes)
-    text = f"Leakage: {seen.sum():,} of {len(seen):,} images are copies of the {len(hashes):,} training images"
+    text = f"Leakage: {seen.sum():,} of {counted(len(seen), 'image')} are copies of the {counted(len(hashes), 'training image')}"
     log.log(logging.WARNING if seen.any() else logging.INFO, "%s", text)
     if slice_leaks:
         data.table["in_train"] = np.where(seen, "copy in train", "clean")

@@ -22,6 +22,7 @@ from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv
 from faceattr.training.backend import open_backend
 from faceattr.training.prediction_rows import Answered, Answers, RowFormat
+from faceattr.wording import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ def predict(cfg: DictConfig) -> None:
     exit code is then 1."""
     if not cfg.input:
         raise FaceattrError("input is not given: input=photo.jpg, a folder, a glob, a .txt list or a table")
+    if any(text.startswith("faces.pick=") for text in HydraConfig.get().overrides.task):
+        raise FaceattrError("faces.pick: prediction takes every face of a picture. Leave it out.")
     cfg = validate(cfg)
     model = open_backend(Path(cfg.ckpt), trainer_settings(cfg))
     files = input_files(cfg.input, group_settings(cfg.data, InputTable), stored_config(cfg.ckpt).get("data"))
@@ -94,7 +97,7 @@ class Predictions:
                 self._bad_path, pd.DataFrame({"path": self._unreadable.keys(), "reason": self._unreadable.values()})
             )
         if kind is not None and self._count:
-            log.warning("Ended before all was done: %d rows are in %s", self._count, self._path)
+            log.warning("Ended before all was done: %s in %s", counted(self._count, "row"), self._path)
 
     def log_and_check(self) -> None:
         """Logs the rows, or how many there are. Raises FaceattrError where files could not be read."""
@@ -102,11 +105,15 @@ class Predictions:
             table = pd.DataFrame(self._first_rows, columns=self._row_format.columns)
             columns = ("path", "time", "face", "predicted", *self._row_format.probabilities, "reason")
             table = table[[name for name in columns if name in table]]
+            if "reason" in table:
+                table["reason"] = table["reason"].fillna("")
             log.info("%s", table.to_string(index=False, float_format="%.3f", na_rep=""))
         if self._faceless:
-            log.info("No face was found in %d pictures", self._faceless)
-        log.info("%d %s → %s", self._count, "rows" if self._row_format.reasons else "images", self._path)
+            log.info("No face was found in %s", counted(self._faceless, "picture"))
+        log.info("%s → %s", counted(self._count, "row" if self._row_format.reasons else "image"), self._path)
         if self._unreadable:
-            shown = "; ".join(f"{path} ({reason})" for path, reason in list(self._unreadable.items())[:5])
-            more = f", … (all in {self._bad_path})" if len(self._unreadable) > 5 else ""
-            raise FaceattrError(f"{len(self._unreadable)} of {len(self._files)} files could not be read: {shown}{more}")
+            shown = listed((f"{path} ({why})" for path, why in self._unreadable.items()), 5, separator="; ")
+            more = f" (all in {self._bad_path})" if len(self._unreadable) > 5 else ""
+            raise FaceattrError(
+                f"{len(self._unreadable)} of {counted(len(self._files), 'file')} could not be read: {shown}{more}"
+            )

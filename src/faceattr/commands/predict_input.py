@@ -3,21 +3,23 @@
 import glob
 import logging
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from faceattr.config.schema import InputTable
-from faceattr.data.image_files import IMAGE_SUFFIXES, is_image, is_leftover, suffix_of, walk
-from faceattr.data.sources.layout import file_names
-from faceattr.data.sources.text_table import decoded, read
+from faceattr.data.file_finder import FileFinder
+from faceattr.data.image_files import IMAGE_SUFFIXES, is_image, suffix_of, walk
+from faceattr.data.sources import table_file
+from faceattr.data.sources.csv import named_column
+from faceattr.data.sources.text_table import decoded
 from faceattr.data.videos import VIDEO_SUFFIXES
 from faceattr.errors import FaceattrError
 from faceattr.training.checkpoint import read_description
 
 log = logging.getLogger(__name__)
 
-LIST_SUFFIXES = (".txt", ".csv", ".tsv")
 USUAL_COLUMNS = ("path", "file", "filename", "image", "image_id", "id")
 """Names of a column of images, in lower case; the first one that a table has is taken."""
 
@@ -34,7 +36,7 @@ def input_files(source: str, keys: InputTable | None = None, stored: dict[str, A
         if left_out := listing.left_out():
             log.info("%s: left out: %s", path, left_out)
         files = [str(path / file) for file in listing.files]
-    elif path.is_file() and suffix_of(path.name) in LIST_SUFFIXES:
+    elif path.is_file() and suffix_of(path.name) in table_file.SUFFIXES:
         files = _listed(path, keys or InputTable(), stored or {})
     elif path.is_file():
         files = [str(path)]
@@ -56,7 +58,7 @@ def input_files(source: str, keys: InputTable | None = None, stored: dict[str, A
 
 def _listed(path: Path, keys: InputTable, stored: dict[str, Any]) -> list[str]:
     """The absolute paths of the images in a list or a table."""
-    if path.suffix.lower() == ".txt":
+    if path.suffix.lower() == ".txt" and not _is_table(path, keys, stored):
         names = [line.strip() for line in decoded(path).splitlines() if line.strip()]
         folders = [path.parent, keys.root]
     else:
@@ -71,20 +73,37 @@ def _listed(path: Path, keys: InputTable, stored: dict[str, Any]) -> list[str]:
         looked = ", ".join(map(str, dict.fromkeys(places)))
         raise FaceattrError(
             f"input={path}: none of its {len(files):,} images is there, e.g. {names[0]}. Looked in {looked}. "
-            "data.root=FOLDER says where they are."
+            f"data.root=FOLDER says where they are.{_table_hint(names[0])}"
         )
     return [file or str(places[0] / name) for file, name in zip(files, names, strict=True)]
 
 
+def _table_hint(entry: str) -> str:
+    """What to say of an entry that holds an image's name and more."""
+    cells = re.split(r"[,;\t|]|\s+", entry)
+    return " Is it a table? data.header=false data.image_column=0" if len(cells) > 1 and is_image(cells[0]) else ""
+
+
+def _is_table(path: Path, keys: InputTable, stored: dict[str, Any]) -> bool:
+    """Whether a .txt file is a table, as some data sets have it, and no list: by the keys given; or it has several columns, and
+    training read such a file."""
+    if keys.image_column is not None or keys.header is not None:
+        return True
+    trained_on = str(stored.get("file") or "").lower().endswith(".txt")
+    return trained_on and table_file.read(path, header=False).shape[1] > 1
+
+
 def _names(path: Path, keys: InputTable, stored: dict[str, Any]) -> Iterator[str]:
     """The image names of a table."""
-    table = read(path)
-    if keys.image_column and keys.image_column not in table:
+    table = table_file.read(path, header=_has_header(path, keys, stored))
+    given = named_column(table, keys.image_column)
+    if given and given not in table:
         choices = ", ".join(map(str, table))
         raise FaceattrError(
             f"data.image_column={keys.image_column}: {path} has no such column. Its columns: {choices}."
         )
-    candidates = [keys.image_column or stored.get("image_column")]
+    trained_on = stored.get("image_column")  # a number means a column of a table like that of training only
+    candidates = [given or (trained_on if stored.get("header") is False else named_column(table, trained_on))]
     candidates += [column for name in USUAL_COLUMNS for column in table if str(column).strip().lower() == name]
     columns = [column for column in candidates if column in table]
     if not columns:
@@ -95,6 +114,15 @@ def _names(path: Path, keys: InputTable, stored: dict[str, Any]) -> Iterator[str
     return (name for name in table[columns[0]] if name)
 
 
+def _has_header(path: Path, keys: InputTable, stored: dict[str, Any]) -> bool:
+    """As the command line says; else as in training, but a header is seen where the first row has a usual name."""
+    if keys.header is not None:
+        return keys.header
+    return stored.get("header") is not False or any(
+        str(name).strip().lower() in USUAL_COLUMNS for name in table_file.read(path)
+    )
+
+
 def _root_of_run(folder: Path) -> str | None:
     """`data.root` of the run whose folder this is: the paths in its table.csv are relative to it."""
     for name in ("best.ckpt", "last.ckpt"):
@@ -102,33 +130,3 @@ def _root_of_run(folder: Path) -> str | None:
             root = read_description(file)["config"]["data"].get("root")
             return str(root) if root else None
     return None
-
-
-class FileFinder:
-    """Finds the file of an image name with or without its suffix; lists each folder once."""
-
-    def __init__(self) -> None:
-        self._folders: dict[str, dict[str, list[str]]] = {}
-
-    def find(self, name: str, folders: Iterable[Path]) -> str | None:
-        """The absolute path in the first of `folders` that has it; None where none has. Raises FaceattrError: two images fit."""
-        for folder in folders:
-            file = os.path.normpath(folder / Path(name).expanduser())
-            if os.path.lexists(file) and not os.path.isdir(file):  # noqa: PTH112
-                return file
-            others = [] if is_image(name) else self._of(os.path.dirname(file)).get(os.path.basename(file), [])  # noqa: PTH119, PTH120
-            if len(others) > 1:
-                raise FaceattrError(f"{name!r} may be {' or '.join(others)}: give names with extension.")
-            if others:
-                return others[0]
-        return None
-
-    def _of(self, folder: str) -> dict[str, list[str]]:
-        """Name without suffix → paths, of the images in a folder."""
-        if folder not in self._folders:
-            stems = self._folders[folder] = {}
-            for name in sorted(file_names(Path(folder))):
-                if is_image(name) and not is_leftover(name):
-                    path = Path(folder, name)
-                    stems.setdefault(path.stem, []).append(str(path))
-        return self._folders[folder]

@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from faceattr.config.command_line import argument
@@ -50,11 +51,16 @@ def released() -> Iterator[None]:
     try:
         yield
     finally:
-        while _claimed:
-            folder, lock = _claimed.popitem()
-            with suppress(OSError):  # Windows removes no locked file, and removes it when it is released
-                (folder / LOCK).unlink()
-            lock.release()
+        for folder in list(_claimed):
+            release(folder)
+
+
+def release(folder: Path) -> None:
+    """Unlocks a folder, where this process has locked it."""
+    if lock := _claimed.pop(folder.absolute(), None):
+        with suppress(OSError):  # Windows removes no locked file, and removes it when it is released
+            (folder / LOCK).unlink()
+        lock.release()
 
 
 def checkpoint_of(folder: Path) -> Path | None:
@@ -74,6 +80,14 @@ class RunFolder(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         _claim_or_exit(Path(config.hydra.sweep.dir))
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """A job of a sweep locks its own folder too: else it could be resumed while it runs."""
+        if config.hydra.mode == RunMode.MULTIRUN and _first_process():
+            _claim_or_exit(Path(config.hydra.runtime.output_dir))
+
+    def on_job_end(self, config: DictConfig, **kwargs: Any) -> None:
+        release(Path(config.hydra.runtime.output_dir))
 
 
 def _first_process() -> bool:

@@ -53,6 +53,7 @@ from faceattr.training.trainer import (
     resolve_deterministic,
     resolve_precision,
 )
+from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,9 @@ def _epochs_done(cfg: DictConfig) -> int:
     """How many epochs the resumed run has; logged where `trainer.max_epochs` asks for no more. 0 for a new run."""
     done = checkpoint.epochs_done(cfg.ckpt) if cfg.ckpt else 0
     if done >= cfg.trainer.max_epochs:
-        log.warning("trainer.max_epochs=%d: %d epochs are trained already; no more are", cfg.trainer.max_epochs, done)
+        log.warning(
+            "trainer.max_epochs=%d: trained already: %s; no more", cfg.trainer.max_epochs, counted(done, "epoch")
+        )
     return done
 
 

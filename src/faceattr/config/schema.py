@@ -485,7 +485,10 @@ class InputTable:
     root: Annotated[
         str | None, Key("The folder that image names are relative to, if they are not beside the table.", is_path=True)
     ] = None
-    image_column: Annotated[str | None, Key("Column of image names, with or without extension.")] = None
+    image_column: Annotated[
+        str | None, Key("Column of image names, with or without extension; a name, or a number from 0.")
+    ] = None
+    header: Annotated[bool | None, Key("Whether the first row names the columns; else they are numbered.")] = None
     image_dir: Annotated[str | None, Key("The images' folder below data.root or beside the table.")] = None
 
 

@@ -25,6 +25,7 @@ from faceattr.data.faces.table_faces import FoundFaces, find_faces
 from faceattr.data.pixel_cache import pack
 from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
+from faceattr.wording import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ class FaceData(pl.LightningDataModule):
         missing = pd.DataFrame(prepared.attrs.get("bad_images", []), columns=["path", "reason"], dtype=object)
         self.bad_images = pd.concat([missing, self.bad_images], ignore_index=True) if len(missing) else self.bad_images
         if len(self.bad_images):
-            message = "Left out %d unreadable images (data.on_bad_image=skip); see bad_images.csv"
-            log.warning(message, len(self.bad_images))
+            count = counted(len(self.bad_images), "unreadable image")
+            log.warning("Left out %s (data.on_bad_image=skip); see bad_images.csv", count)
         packed = np.setdiff1d(np.arange(len(rows)), list(unreadable))
         self.table = prepared.iloc[rows[packed]].reset_index(drop=True)
         self.table.attrs = prepared.attrs
@@ -193,8 +194,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _list_bad(bad: pd.DataFrame, total: int) -> str:
-    shown = "; ".join(f"{row.path} ({row.reason})" for row in bad.head(5).itertuples())
+    shown = listed((f"{row.path} ({row.reason})" for row in bad.itertuples()), 5, separator="; ")
     return (
-        f"{len(bad)} of {total} images cannot be read: {shown}{', …' if len(bad) > 5 else ''}\n"
+        f"{len(bad)} of {total} images cannot be read: {shown}\n"
         "Mend or remove them, or leave them out with data.on_bad_image=skip"
     )

@@ -19,9 +19,9 @@ from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.image_checks import ImageFile
 from faceattr.data.image_files import FORMATS
-from faceattr.data.progress import progress
 from faceattr.data.row_array import RowArray
 from faceattr.data.scaling import Scaling, scaling_of
+from faceattr.progress import Progress
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is an error; Pillow's is a warning
 MAX_PIXELS = 64_000_000
@@ -207,7 +207,7 @@ def read_many(
     """Decodes `images` in threads (Pillow releases the GIL) into `out`, uint8 [N, height, width, 3]. None: checks them only.
 
     workers: number of threads; None: one for each core.
-    label: title of the progress bar, which is shown on a terminal; "" for none.
+    label: title of the progress; "" shows none.
     block: images of a task, after which the bar advances.
     faces: what is cropped of each image; None: images are taken whole.
 
@@ -227,9 +227,9 @@ def read_many(
                     out[row] = pixels
         return len(rows)
 
-    with ThreadPoolExecutor(workers or cores()) as pool, progress(len(images), label) as advance:
+    with ThreadPoolExecutor(workers or cores()) as pool, Progress(label, len(images)) as progress:
         for done in pool.map(decode_block, blocks):
-            advance(done)
+            progress.update(done)
     return dict(sorted(reasons.items()))
 
 

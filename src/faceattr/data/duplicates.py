@@ -14,7 +14,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from faceattr.data import array_cache, pixel_cache
 from faceattr.data.datamodule import FaceData
@@ -31,6 +30,8 @@ from faceattr.data.perceptual_hash import (
     warp,
 )
 from faceattr.data.row_array import RowArray
+from faceattr.progress import Progress, tracked
+from faceattr.wording import counted
 
 FORMAT = 2  # of the cached hashes and pairs: increase it with every change that changes them
 MIN_DETAIL_CORRELATION, MIN_CORRELATION = 0.92, 0.965
@@ -61,7 +62,7 @@ def find(data: FaceData) -> tuple[pd.DataFrame, np.ndarray]:
     name = f"hashes-{FORMAT}-{pixel_cache.key(data.paths, data.spec)}"
     try:
         rows, metadata = array_cache.get_or_create(
-            name, (n, shape[0] * shape[1]), np.uint64, compute, what=f"Hashes and copies of {n} images"
+            name, (n, shape[0] * shape[1]), np.uint64, compute, what=f"Hashes and copies of {counted(n, 'image')}"
         )
         computed.append(rows[np.arange(n)].reshape(n, *shape))
     except array_cache.NoRoom:
@@ -74,7 +75,7 @@ def compute_hashes(data: FaceData) -> np.ndarray:
     """uint64 [N, views, WORDS] of all images of the table."""
     hashes = np.empty((len(data.table), len(VIEWS), WORDS), np.uint64)
     done = 0
-    with tqdm(total=len(hashes), desc="Hashing", unit="img", disable=None, leave=False) as progress:
+    with Progress("Hashing", len(hashes)) as progress:
         for images in thumbnails(data, np.arange(len(hashes))):
             hashes[done : done + len(images)] = perceptual_hashes(images)
             done += len(images)
@@ -100,7 +101,7 @@ def similarities(data: FaceData, pairs: np.ndarray) -> np.ndarray:
 
     with ThreadPoolExecutor(cores()) as pool:
         results = pool.map(compare, range(len(pairs)))
-        return np.array([*tqdm(results, "Comparing images", len(pairs), disable=None, leave=False)])
+        return np.array([*tracked(results, "Comparing images", len(pairs), unit="pair")])
 
 
 def _find_pairs(data: FaceData, hashes: np.ndarray) -> pd.DataFrame:

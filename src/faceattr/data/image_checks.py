@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image
 
+EXCEL, PARQUET = "an Excel workbook", "a Parquet table"
 SIGNATURES = (
     (rb"PK\x03\x04", "a ZIP archive"),
     (rb"%PDF", "a PDF document"),
@@ -28,6 +29,11 @@ SIGNATURES = (
     (rb"\s*<(\?xml|svg)", "an SVG or XML file"),
     (rb"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` gets the image"),
     (rb"\x93NUMPY", "a NumPy array"),
+    (rb"PAR1", PARQUET),
+    (rb"ARROW1|FEA1", "an Arrow or Feather table"),
+    (rb"\x89HDF", "an HDF5 file"),
+    (rb"MATLAB ", "a MATLAB file"),
+    (rb"SQLite format 3", "an SQLite database"),
 )
 """How files begin that are mistaken for images, and what they are."""
 
@@ -65,7 +71,7 @@ def _describe_zip(file: ImageFile) -> str:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return "a damaged ZIP archive"
-    office = {"xl/": "an Excel workbook", "word/": "a Word document", "ppt/": "a PowerPoint file"}
+    office = {"xl/": EXCEL, "word/": "a Word document", "ppt/": "a PowerPoint file"}
     return next((kind for folder, kind in office.items() if any(n.startswith(folder) for n in names)), "a ZIP archive")
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import features
 
 from faceattr.errors import FaceattrError
+from faceattr.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +79,7 @@ class Listing:
         """What was left out, in words; "" where nothing was."""
         by_count = sorted(self.suffixes.items(), key=lambda item: (-item[1], item[0]))
         others = [f"{count:,} {suffix or 'without suffix'}" for suffix, count in by_count]
-        more = ["…"] if len(others) > 10 else []
-        parts = [f"no images: {', '.join([*others[:10], *more])}"] if others else []
+        parts = [f"no images: {listed(others)}"] if others else []
         if not HEIF and any(suffix in self.suffixes for suffix in (".heic", ".heif", ".hif")):
             parts[0] += " (HEIC is read where the package pillow-heif is installed)"
         parts += [f"hidden or left by a system: {self.leftovers:,}"] if self.leftovers else []

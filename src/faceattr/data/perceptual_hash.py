@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pandas as pd
 from scipy.fft import dct
-from tqdm import tqdm
 
 from faceattr.data.decode import cores
+from faceattr.progress import tracked
 
 SIDE, LOW = 48, 16
 """Side of the grey image that is hashed, in pixels; number of its frequencies in each direction that make the hash."""
@@ -67,7 +67,7 @@ def candidates(hashes: np.ndarray) -> np.ndarray:
     blocks = range(0, len(hashes), BLOCK_ROWS)
     with ThreadPoolExecutor(cores()) as pool:
         results = pool.map(partial(_block_candidates, hashes, low_words), blocks)
-        pairs = np.concatenate([*tqdm(results, "Comparing hashes", len(blocks), disable=None, leave=False)])
+        pairs = np.concatenate([*tracked(results, "Comparing hashes", len(blocks), unit="block")])
     pairs = pairs[np.argsort(pairs[:, 3], kind="stable")]
     repeated = pd.DataFrame(np.c_[np.sort(pairs[:, :2]), MIRRORED[pairs[:, 2]]]).duplicated()
     return pairs[~repeated.to_numpy()]

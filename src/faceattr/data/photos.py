@@ -20,8 +20,8 @@ from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Detector, Face
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick, reading_order
-from faceattr.data.progress import progress
 from faceattr.data.videos import frames, is_video
+from faceattr.progress import Progress
 
 PIXELS_IN_FLIGHT = MAX_PIXELS
 """The most pixels that are decoded at a time, by all threads together: memory depends on it, not on the number of images."""
@@ -66,7 +66,7 @@ class SubjectReader:
     all_faces: read every face of a picture; False: only the one that `spec.faces` picks, as in training.
     max_faces: the most faces of a picture that are cropped, the largest; the others have a reason. None: all.
     every: seconds between the frames that are taken of a video.
-    label: title of the progress bar; "" for none.
+    label: title of the progress; "" shows none.
     """
 
     def __init__(
@@ -87,15 +87,14 @@ class SubjectReader:
 
     def __iter__(self) -> Iterator[Subject]:
         most_crops, workers = CROP_BYTES // (3 * self.spec.height * self.spec.width), cores()
-        pool, done = ThreadPoolExecutor(workers, "faceattr-read"), 0
-        with progress(len(self.sources), self.label) as advance:
-            try:
+        pool = ThreadPoolExecutor(workers, "faceattr-read")
+        try:
+            with Progress(self.label, len(self.sources)) as progress:
                 for subjects in in_order(pool, self._tasks(), ahead=max(workers, min(128, most_crops))):
                     yield from subjects
-                    advance(subjects[0].source + 1 - done)
-                    done = subjects[0].source + 1
-            finally:
-                pool.shutdown(cancel_futures=True)
+                    progress.update(subjects[0].source + 1 - progress.done)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _tasks(self) -> Iterator[Callable[[], list[Subject]]]:
         """What the threads do: each task is one photo, or one frame of a video. Frames are decoded here, one after the other."""

@@ -15,6 +15,7 @@ from faceattr.data.decode import InputSpec, read_many
 from faceattr.data.faces.detect import Face
 from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
+from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def pack(
                 shape,
                 np.uint8,
                 lambda rows: {"bad": read_many(paths, spec, rows, workers=workers, label="Packing", faces=faces)},
-                what=f"Pixels of {len(paths)} images",
+                what=f"Pixels of {counted(len(paths), 'image')}",
             )
             return pixels, {int(row): reason for row, reason in about["bad"].items()}
         except array_cache.NoRoom as none:

@@ -8,13 +8,13 @@ re-encoded, resized, brighter, grey and mirrored copies are found, crops only ne
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from faceattr.data import duplicates
 from faceattr.data.datamodule import FaceData
 from faceattr.data.perceptual_hash import CENTRAL, WORDS
 from faceattr.errors import FaceattrError
 from faceattr.files import write_array
+from faceattr.progress import tracked
 
 FILE = "training_hashes.npy"
 """Beside the checkpoints: uint64 [training images, len(CENTRAL), WORDS], 160 bytes an image."""
@@ -51,7 +51,8 @@ def copies(data: FaceData, training: np.ndarray) -> np.ndarray:
     """
     hashes = duplicates.compute_hashes(data)
     seen = np.zeros(len(hashes), bool)
-    for start in tqdm(range(0, len(hashes), BLOCK), "Looking for training images", disable=None, leave=False):
+    starts = range(0, len(hashes), BLOCK)
+    for start in tracked(starts, "Looking for training images", len(starts), unit="block"):
         block = hashes[start : start + BLOCK]
         near = [_near(block[:, 0], training[:, view]) for view in range(training.shape[1])]
         near += [_near(block[:, view], training[:, 0]) for view in range(1, block.shape[1])]

@@ -12,6 +12,7 @@ import pandas as pd
 
 from faceattr.data.sources.layout import SPLITS, file_names
 from faceattr.errors import FaceattrError
+from faceattr.wording import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,9 @@ def leave_out_unlabelled(
     bad = table[~labelled]
     labels = [""] * len(bad) if multilabel else bad["label"].astype(object).where(bad["label"].notna(), "").tolist()
     if len(bad):
-        log.warning("Left out %d images without a label (data.on_bad_label=skip); see bad_labels.csv", len(bad))
+        log.warning(
+            "Left out %s without a label (data.on_bad_label=skip); see bad_labels.csv", counted(len(bad), "image")
+        )
     return table[labelled], list(zip(bad["path"].astype(object).where(bad["path"].notna(), ""), labels, strict=True))
 
 
@@ -93,10 +96,7 @@ def warn_about_small_classes(table: pd.DataFrame) -> None:
     """Says which classes of a prepared table have fewer than 5 images, or under 1%."""
     counts = table["label"].value_counts()
     if small := [f"{name} ({n:,})" for name, n in counts.items() if 0 < n < max(5, 0.01 * len(table))]:
-        more = ", …" if len(small) > 10 else ""
-        log.warning(
-            "Classes with fewer than 5 images or under 1%%: %s%s. Are they classes?", ", ".join(small[:10]), more
-        )
+        log.warning("Classes with fewer than 5 images or under 1%%: %s. Are they classes?", listed(small))
 
 
 def label_problems(table: pd.DataFrame, names: list[str], multilabel: bool) -> list[str]:
@@ -115,7 +115,7 @@ def split_problems(table: pd.DataFrame, names: list[str], required: Collection[s
         problems += _problem(problem, [name for name in names if name not in known])
         constant = [name for name in known if train[name].nunique() == 1] if multilabel else []
         values = [f"{name} (always {'yes' if train[name].max() else 'no'})" for name in constant]
-        problems += _problem("attribute with one value only in train", values)
+        problems += _problem("attribute of which all training images have the same value", values)
     if "group" in table:
         splits = table[table["split"].isin(SPLITS)].sort_values("split").groupby("group")["split"].unique()
         divided = [f"{group} ({' and '.join(found)})" for group, found in splits.items() if len(found) > 1]
@@ -124,12 +124,12 @@ def split_problems(table: pd.DataFrame, names: list[str], required: Collection[s
 
 
 def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
-    choices, labels = f"[{', '.join([*map(_short, names[:20]), *['…'][: len(names) > 20]])}]", table["label"]
+    choices, labels = f"[{listed(map(_short, names), 20)}]", table["label"]
     valid = len(names) >= 2 and len(set(names)) == len(names)
     problems = [] if valid else [f"data.classes={choices}: at least two classes are needed, each named once"]
     problems += _problem("no label (data.on_bad_label=skip leaves these out)", table["path"][labels.isna()])
     unknown = table[labels.notna() & ~labels.isin(names)]
-    values = ", ".join(value[:40] for value in sorted(unknown["label"].unique())[:10])
+    values = listed(value[:40] for value in sorted(unknown["label"].unique()))
     problem = f"label outside data.classes {choices}, namely {values}"
     return problems + _problem(problem, _path_and_value(unknown, "label"))
 
@@ -164,8 +164,8 @@ def _other_suffix(root: Path, missing: list[str]) -> str:
 
 def _problem(problem: str, examples: pd.Series | list[str]) -> list[str]:
     """One line with the number of examples and the first of them; no line without examples."""
-    shown = [_short(str(example)) for example in examples[:EXAMPLES]] + (["…"] if len(examples) > EXAMPLES else [])
-    return [f"{problem} ({len(examples):,}): {', '.join(shown)}"] if len(examples) else []
+    shown = listed((_short(str(example)) for example in examples), EXAMPLES)
+    return [f"{problem} ({len(examples):,}): {shown}"] if len(examples) else []
 
 
 def _short(text: str) -> str:

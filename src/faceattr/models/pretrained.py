@@ -23,6 +23,7 @@ from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part
 from faceattr.models.network import Network
 from faceattr.models.timm_backbone import timm_backbone
+from faceattr.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -246,4 +247,4 @@ def _without_counters(state: State) -> State:
 
 
 def _first_names(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    return listed(names, 4)

@@ -4,6 +4,7 @@ Jobs that differ only in `seed` are one configuration. The table is made from th
 for a sweep that was killed: `python -m faceattr.report.leaderboard multirun/<date_time>`.
 """
 
+import json
 import math
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -36,15 +39,28 @@ def leaderboard(folder: str | Path) -> pd.DataFrame:
     """
     jobs = read_jobs(folder)
     keys = [key for key in dict.fromkeys(key for job in jobs for key in job["overrides"]) if key != "seed"]
-    keys = [key for key in keys if len({job["overrides"].get(key) for job in jobs}) > 1] or keys
+    keys = [key for key in keys if len({value_meant(job["overrides"].get(key, "")) for job in jobs}) > 1] or keys
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for job in jobs:
-        groups.setdefault(tuple(job["overrides"].get(key, "") for key in keys), []).append(job)
-    rows = [dict(zip(keys, values, strict=True)) | _summary(group) for values, group in groups.items()]
+        groups.setdefault(tuple(value_meant(job["overrides"].get(key, "")) for key in keys), []).append(job)
+    rows = [{key: group[0]["overrides"].get(key, "") for key in keys} | _summary(group) for group in groups.values()]
     board = pd.DataFrame(rows).sort_values("val_accuracy", ascending=False, kind="stable", ignore_index=True)
     unused = [name for name in _more_metrics() if board[name].isna().all()]
     unused += [] if board["test_accuracy"].notna().any() else [str(name) for name in board.filter(like="test_accuracy")]
     return board.drop(columns=unused)
+
+
+def value_meant(text: str) -> str:
+    """The same text for values that mean the same, however they were typed: True and true, 1e-3 and 0.001, 'a' and a."""
+    try:
+        value = OverridesParser.create().parse_override(f"key={text}").value()
+    except HydraException:
+        return text
+    return (
+        f"{value:g}"
+        if isinstance(value, float) and value != int(value)
+        else json.dumps(value, default=str, sort_keys=True)
+    )
 
 
 def read_jobs(folder: str | Path) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from faceattr.report.face_pictures import doubtful_faces
 from faceattr.report.render import Chart
 from faceattr.report.sections import SplitResult
 from faceattr.report.sentences import describe_pair, describe_published
+from faceattr.wording import counted
 
 __all__ = ["SplitResult", "write"]
 
@@ -144,7 +145,7 @@ def learning_curves(history: pd.DataFrame, metadata: Mapping[str, Any]) -> list[
         if not len(history) or not set(names) <= set(history):
             continue
         last = ", ".join(f"{name.split('_')[0]} {render.number(history[name].iloc[-1])}" for name in names)
-        caption = f"After {len(history)} epoch{'s'[: len(history) > 1]}: {last}."
+        caption = f"After {counted(len(history), 'epoch')}: {last}."
         evaluated = history.loc[history["epoch"] == epoch, names[1]]
         if len(evaluated):
             caption += f" At epoch {epoch}, the one evaluated: val {render.number(evaluated.iloc[0])}."

@@ -3,6 +3,7 @@
 import logging
 import signal
 import statistics
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,10 +17,14 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from faceattr.data.batches import Batch
 from faceattr.files import write_atomically
 from faceattr.metrics import registry
+from faceattr.progress import Progress
+from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 
 
+QUIET = 60.0
+"""Seconds of an epoch before its tenths are logged."""
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_accuracy_low", "val_accuracy_high")
 
 
@@ -35,10 +40,13 @@ class History(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started, self._images = time.perf_counter(), 0
+        title = "" if sys.stderr.isatty() else f"epoch {trainer.current_epoch}"  # a terminal has Lightning's bar
+        self._progress = Progress(title, int(trainer.num_training_batches), unit="batch", delay=QUIET)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         batch: Batch = args[1]
         self._images += len(batch.rows) * trainer.world_size
+        self._progress.update()
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -140,7 +148,7 @@ class Patience(EarlyStopping):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.stopped_epoch:
-            log.info("Stopped early: %s has not improved for %d epochs", self.monitor, self.wait_count)
+            log.info("Stopped early: %s has not improved for %s", self.monitor, counted(self.wait_count, "epoch"))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})

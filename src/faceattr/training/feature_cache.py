@@ -15,7 +15,6 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from faceattr.config.schema import Data, Finetune, Trainer
 from faceattr.data import array_cache, pixel_cache
@@ -24,7 +23,9 @@ from faceattr.data.datamodule import FaceData
 from faceattr.data.row_array import RowArray
 from faceattr.models.freezing import Policy
 from faceattr.models.network import Network
+from faceattr.progress import Progress
 from faceattr.training.module import Classifier
+from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class FeatureCache(pl.Callback):
         def compute(stored: RowArray) -> dict[str, Any]:
             rng = torch.Generator().manual_seed(self.seed)
             count = len(rows) * max(1, views)
-            with tqdm(total=count, desc="Frozen stages", unit="img", disable=None, leave=False) as progress:
+            with Progress("Frozen stages", count) as progress:
                 for view in range(max(1, views)):
                     position = view
                     for batch in loader:
@@ -141,7 +142,8 @@ class FeatureCache(pl.Callback):
 
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             probe = as_numpy(run_layers(next(iter(loader)).inputs[:1]))
-            of = f"{views} augmented views of {len(rows)} images" if views else f"{len(rows)} images"
+            images_text = counted(len(rows), "image")
+            of = f"{counted(views, 'augmented view')} of {images_text}" if views else images_text
             name = f"prefix-{self._key(rows, trainer, module, num_layers, views)}"
             shape = (len(rows) * max(1, views), *probe.shape[1:])
             return array_cache.get_or_create(

@@ -19,6 +19,7 @@ from faceattr.config.schema import Trainer
 from faceattr.data.batches import Batch
 from faceattr.models.gradcam import overlay
 from faceattr.models.task import Task
+from faceattr.progress import Progress
 from faceattr.training.checkpoint import load
 from faceattr.training.module import Classifier
 from faceattr.training.prediction_rows import Answers
@@ -46,10 +47,17 @@ class Collected(Callback):
     def __init__(self) -> None:
         self.scores, self.rows = bytearray(), bytearray()
 
+    def on_predict_start(self, trainer: Any, *_: Any) -> None:
+        self._progress = Progress("Evaluating", int(sum(trainer.num_predict_batches)), unit="batch")
+
+    def on_predict_end(self, *_: Any) -> None:
+        self._progress.__exit__()
+
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
         scores, rows = outputs
         self.scores += scores.cpu().numpy().tobytes()
         self.rows += rows.cpu().numpy().tobytes()
+        self._progress.update()
 
 
 def to_frame(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:

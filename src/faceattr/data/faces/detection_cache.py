@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from faceattr.data import array_cache
 from faceattr.data.decode import UnreadableImage, cores, decode
@@ -19,6 +18,8 @@ from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick
 from faceattr.data.pixel_cache import file_identities
 from faceattr.data.row_array import RowArray
+from faceattr.progress import tracked
+from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
 
     key = hashlib.sha256(json.dumps([FORMAT, recipe.search]).encode())
     key.update(file_identities(paths))
-    name, title = f"faces-{key.hexdigest()[:24]}", f"Faces of {len(paths)} images"
+    name, title = f"faces-{key.hexdigest()[:24]}", f"Faces of {counted(len(paths), 'image')}"
     shape = (len(paths), 2)
     try:
         stored, detected = array_cache.get_or_create(name, shape, np.int32, compute, what=title)
@@ -141,7 +142,7 @@ def _find_each(
 
     with ThreadPoolExecutor(workers or cores()) as pool:
         results = pool.map(find, paths)
-        yield from tqdm(results, "Finding faces", len(paths), unit="img", disable=None, leave=False)
+        yield from tracked(results, "Finding faces", len(paths))
 
 
 def as_row(face: Face) -> list[float]:

@@ -11,6 +11,7 @@ import pandas as pd
 from faceattr.data.faces.detection_cache import Detections, FaceRows, find_all
 from faceattr.data.faces.recipe import FaceRecipe, check_one_face
 from faceattr.errors import FaceattrError
+from faceattr.wording import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class FoundFaces:
             else "none without"
         )
         several = f", {len(self.several):,} with several, of which faces.pick={self.recipe.pick} takes one"
-        return f"Faces ({self.recipe.mode}): {n:,} images, {none}{several if len(self.several) else ''}"
+        return f"Faces ({self.recipe.mode}): {counted(n, 'image')}, {none}{several if len(self.several) else ''}"
 
     def table(self) -> pd.DataFrame:
         """faces.csv; see `Detections.table`."""
@@ -96,9 +97,8 @@ def find_faces(
     if names and len(found.without) == len(names):
         raise FaceattrError(f"None of the {len(names):,} images has a face. Images that are crops already: faces=none")
     if len(found.without) and recipe.on_none == "error":
-        listed = ", ".join(names[image] for image in found.without[:5])
         raise FaceattrError(
-            f"{len(found.without)} of {len(names)} images have no face: {listed}{', …' if len(found.without) > 5 else ''}\n"
+            f"{len(found.without)} of {len(names)} images have no face: {listed((names[image] for image in found.without), 5)}\n"
             "Remove them, leave them out with faces.on_none=skip, or take them whole with faces.on_none=whole"
         )
     log.log(logging.WARNING if len(found.without) else logging.INFO, "%s", found.describe())

@@ -4,6 +4,7 @@ Reads the official text files or Kaggle's CSV files, in the folders of the archi
 """
 
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -161,9 +162,32 @@ def _read(path: Path) -> pd.DataFrame:
             frame = pd.read_csv(path, sep=r"\s+", skiprows=1)
         else:
             frame = pd.read_csv(path, sep=r"\s+", header=None, index_col=0)
-        return frame.apply(pd.to_numeric)
+        frame = frame.apply(pd.to_numeric)
+        if frame.isna().any(axis=None):
+            raise ValueError("a value is missing")
+        return frame
     except ValueError as error:  # parser errors, cells that are no numbers, files that are no text
-        raise FaceattrError(f"{path} is not in CelebA's format: {error}") from error
+        raise FaceattrError(f"{path} is not in CelebA's format: {_wrong_line(path) or error}") from error
+
+
+def _wrong_line(path: Path) -> str:
+    """The first line of a file that does not fit its header, or holds a cell that is no number; "" where each does."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    separator = "," if path.suffix == ".csv" else None
+    above = 1 if path.suffix == ".csv" else 2 if path.stem == "list_attr_celeba" else 0
+    if len(lines) <= above:
+        return "it has no rows"
+    names = lines[above - 1].split(separator) if above else []
+    columns = names[1:] if path.suffix == ".csv" else names
+    for number, line in enumerate(lines[above:], above + 1):
+        cells = line.split(separator)[1:]
+        if line.strip() and len(cells) != (len(columns) or 1):
+            return f"line {number}: {len(cells)} values, expected {len(columns) or 1}"
+        for position, cell in enumerate(cells):
+            if not re.fullmatch(r"\s*[+-]?\d+(\.\d*)?\s*", cell):
+                name = columns[position] if columns else "value"
+                return f"line {number}, column {name}: {cell[:60]!r}; expected a number"
+    return ""
 
 
 def _download(root: Path) -> None:

@@ -1,7 +1,7 @@
-"""Source `csv`: any CSV with a row per image.
+"""Source `csv`: any table with a row per image: CSV and other text, Excel, Parquet, JSON.
 
 A column has image names; one column has labels (class names, values of a map, or numbers to bin), or several have
-attributes. Columns for split and group are optional. `text_table` reads the file, `labels` says what its cells mean.
+attributes. Columns for split and group are optional. `table_file` reads it, `labels` says what its cells mean.
 """
 
 import logging
@@ -13,19 +13,18 @@ import numpy as np
 import pandas as pd
 
 from faceattr.config.key import Key
-from faceattr.data.image_files import is_image, is_leftover
+from faceattr.data.file_finder import FileFinder
+from faceattr.data.image_files import is_image
 from faceattr.data.sources.labels import MISSING, Unknown, to_classes, yes_or_no
 from faceattr.data.sources.layout import (
     SPLIT_ALIASES,
     Attributes,
     existing_root,
-    file_names,
     listed_attributes,
 )
-from faceattr.data.sources.text_table import cell_errors, decoded, read
+from faceattr.data.sources.table_file import cell_errors, read
 from faceattr.errors import FaceattrError
-
-__all__ = ["decoded", "load", "read"]
+from faceattr.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -35,9 +34,16 @@ RESERVED = ("path", "label", "split", "group")
 def load(
     root: str | Path,
     *,
-    file: Annotated[str, Key("The table below data.root; its separator and encoding are detected.")] = "results.csv",
-    image_column: Annotated[str, Key("Column of image names, with or without extension.")] = "Filename",
-    label_column: Annotated[str, Key("Column of labels.")] = "Gender",
+    file: Annotated[
+        str, Key("The table below data.root: text (separator and encoding are detected), .xlsx, .parquet or .jsonl.")
+    ] = "results.csv",
+    header: Annotated[
+        bool, Key("Whether the first row names the columns; else they are numbered: data.image_column=0.")
+    ] = True,
+    image_column: Annotated[
+        str, Key("Column of image names, with or without extension; a name, or a number from 0.")
+    ] = "Filename",
+    label_column: Annotated[str, Key("Column of labels; a name, or a number from 0.")] = "Gender",
     attributes: Attributes = None,
     unknown: Unknown = "auto",
     label_map: Annotated[
@@ -70,7 +76,7 @@ def load(
     root = existing_root(root, f"{file} (data.file) and the images (data.image_dir)")
     columns = Columns(image_column, label_column, split_column, group_column)
     return to_table(
-        read(root / file),
+        read(root / file, header=header),
         root,
         root / file,
         columns,
@@ -106,6 +112,7 @@ def to_table(
     image_dir: str | None = None,
 ) -> pd.DataFrame:
     """The source's table from cells of text, as `load` describes it; `path` names their origin in messages."""
+    columns = Columns(*(named_column(frame, column) for column in columns))
     image_column, label_column, split_column, group_column = columns
     others = [str(name) for name in frame if name not in (image_column, split_column, group_column)]
     names = listed_attributes(attributes, others, str(path))
@@ -145,12 +152,22 @@ def _check_attribute_names(names: list[str], path: Path) -> None:
         )
 
 
+def named_column(frame: pd.DataFrame, column: Any) -> Any:
+    """The name of a column that is given by its number, from 0; another name as it is."""
+    number = int(column) if column not in frame and str(column).isdecimal() else len(frame.columns)
+    return frame.columns[number] if number < len(frame.columns) else column
+
+
 def _check_columns(frame: pd.DataFrame, path: Path, columns: dict[str, str | None]) -> None:
     """Raises FaceattrError if a column that a config key names does not exist."""
     for key, column in columns.items():
         if column and column not in frame:
-            choices = ", ".join([*map(str, frame.columns[:50]), *["…"][: len(frame.columns) > 50]])
-            raise FaceattrError(f"data.{key}_column={column}: {path} has no such column. Its columns: {choices}.")
+            choices = listed(frame.columns, 50)
+            hint = " Has it no header? Then data.header=false, and data.image_column=0: numbers from 0."
+            headless = any(is_image(str(name)) for name in frame)
+            raise FaceattrError(
+                f"data.{key}_column={column}: {path} has no such column. Its columns: {choices}.{hint if headless else ''}"
+            )
         if column in frame.attrs["repeated"]:
             raise FaceattrError(f"data.{key}_column={column}: {path} has several columns of this name. Rename them.")
 
@@ -165,16 +182,9 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
             f"data.image_dir does not exist: {root / folder}. With data.image_dir=null, names are relative to data.root."
         )
     paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
-    without_suffix = {path for path in paths if path and not is_image(path)}
-    folders = {posixpath.dirname(path) for path in without_suffix}
-    listed = ((folder, name) for folder in folders for name in file_names(root / folder))
-    files = [posixpath.join(folder, name) for folder, name in listed if is_image(name) and not is_leftover(name)]
-    by_stem: dict[str, str] = {}
-    for file in sorted(files):
-        stem = posixpath.splitext(file)[0]
-        if by_stem.setdefault(stem, file) != file and stem in without_suffix:
-            raise FaceattrError(f"{stem!r} may be {by_stem[stem]} or {file} in {root}: give names with extension.")
-    return [by_stem.get(path, path) if path in without_suffix else path for path in paths]
+    finder, at = FileFinder(), root.as_posix()
+    files = [path and not is_image(path) and finder.fitting(posixpath.join(at, path)) for path in paths]
+    return [posixpath.relpath(file, at) if file else path for file, path in zip(files, paths, strict=True)]
 
 
 def _bin(path: Path, values: pd.Series, bins: list, classes: list[str]) -> pd.Series:

@@ -12,6 +12,7 @@ from faceattr.config.key import Key
 from faceattr.data.image_files import walk
 from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root
 from faceattr.errors import FaceattrError
+from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,9 @@ def _identities(file: Path, paths: pd.Series) -> pd.Series:
     identities = paths.map(lambda path: by_name.get(path.rpartition("/")[2]))
     missing = identities.isna()
     if missing.any():
-        raise FaceattrError(f"{file} has no identity of {missing.sum():,} images, e.g. {paths[missing].iloc[0]}")
+        raise FaceattrError(
+            f"{file} has no identity of {counted(missing.sum(), 'image')}, e.g. {paths[missing].iloc[0]}"
+        )
     return identities
 
 

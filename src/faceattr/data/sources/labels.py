@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from faceattr.config.key import Key
-from faceattr.data.sources.text_table import cell_errors
+from faceattr.data.sources.table_file import cell_errors
 from faceattr.errors import FaceattrError
+from faceattr.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -164,8 +165,7 @@ def _bare_numbers(path: Path, column: str, counts: Mapping[str, int], classes: l
 
 def _with_counts(counts: Mapping[str, int]) -> str:
     """The first ten values with their counts."""
-    shown = [f"{value[:40]} ({n:,})" for value, n in list(counts.items())[:10]]
-    return ", ".join(shown + (["…"] if len(counts) > 10 else []))
+    return listed(f"{value[:40]} ({n:,})" for value, n in counts.items())
 
 
 def yes_or_no(path: Path, frame: pd.DataFrame, names: list[str], unknown: str) -> tuple[pd.DataFrame, str]:

@@ -9,8 +9,8 @@ import os
 import shutil
 import sys
 import threading
-import uuid
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, repeat
 from multiprocessing import get_context, parent_process
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
+from filelock import FileLock
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from tqdm import tqdm
 
 from faceattr.config.key import Key
 from faceattr.config.schema import LARGEST_SEED
@@ -28,6 +28,7 @@ from faceattr.data.sources.layout import Attributes, listed_attributes
 from faceattr.data.sources.sample_people import AGES, GENDERS, imagine, imagine_all
 from faceattr.data.sources.sample_portraits import draw
 from faceattr.errors import FaceattrError
+from faceattr.progress import tracked
 
 log = logging.getLogger(__name__)
 
@@ -105,24 +106,30 @@ def write(layout: str, out: str | Path, n: int = 2000, image_size: int = 128, sa
 
 def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> None:
     """Draws into a temporary folder, which is renamed to `folder` when complete. If another process was faster, its folder
-    is kept."""
+    is kept. What a process left that was killed is removed."""
     for name, value, minimum in (("n", n, 1), ("image_size", image_size, 16), ("sample_seed", seed, 0)):
         if value < minimum:
             raise FaceattrError(f"{name}={value} is too small for the sample source: at least {minimum}")
     faces = pd.DataFrame([{name: getattr(face, name) for name in SHOWN} for face in islice(imagine_all(seed), n)])
-    draft = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    draft, lock = (folder.parent / f".{folder.name}.{end}" for end in ("draft", "lock"))
     try:
-        draft.mkdir(parents=True)
-        files = [draft / path for path in _write_index(layout, faces.round(3), draft)]
-        draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size, image_size), seed)
-        if not folder.is_dir() or not any(folder.iterdir()):
-            if folder.is_dir():
-                folder.rmdir()  # Windows cannot replace a folder, even an empty one
-            draft.replace(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):  # of two processes, one draws and one waits
+            try:
+                if not folder.is_dir() or not any(folder.iterdir()):
+                    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+                    draft.mkdir()
+                    files = [draft / path for path in _write_index(layout, faces.round(3), draft)]
+                    draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size, image_size), seed)
+                    if folder.is_dir():
+                        folder.rmdir()  # Windows cannot replace a folder, even an empty one
+                    draft.replace(folder)
+            finally:
+                shutil.rmtree(draft, ignore_errors=True)
+                with suppress(OSError):
+                    lock.unlink()
     except OSError as error:
         raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def draw_faces(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], seed: int) -> None:
@@ -136,7 +143,7 @@ def draw_faces(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], se
     jobs = faces["group"].astype(int), faces["number"], files, repeat(size), repeat(seed)
     with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), get_context("spawn"), _exit_with_parent) as pool:
         done = pool.map(_draw_file, *jobs, chunksize=32) if len(files) >= POOL_FROM else map(_draw_file, *jobs)
-        for _ in tqdm(done, "drawing sample faces", len(files), unit="image", disable=None):
+        for _ in tracked(done, "Drawing sample faces", len(files)):
             pass
 
 
