@@ -101,9 +101,7 @@ def test_train_resumes_a_run(run, command_run, tmp_path):
     assert rates.tolist() == pytest.approx([1, 0.75, 0.25]), "the cosine of the new trainer.max_epochs"
 
     shorter = faceattr.train(f"ckpt={last}", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'shorter'}")
-    assert (
-        "trainer.max_epochs=2: 3 epochs are trained already; no more are" in (shorter.folder / "train.log").read_text()
-    )
+    assert "trainer.max_epochs=2: 3 epochs trained already; no more are" in (shorter.folder / "train.log").read_text()
     files = ("metrics.csv", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "test_metrics.json")
     assert all((shorter.folder / name).read_bytes() == (longer.folder / name).read_bytes() for name in files)
 

@@ -16,11 +16,11 @@ Item = TypeVar("Item")
 class Progress:
     """`with Progress("Hashing", total=1000) as progress: progress.update(64)`.
 
-    total: how many steps there are. unit: what a step is, for the bar. delay: seconds before anything is shown.
+    total: how many steps there are; inf where nobody knows. unit: what a step is, for the bar. delay: seconds before anything is shown.
     The title "" shows nothing.
     """
 
-    def __init__(self, title: str, total: int, *, unit: str = "img", delay: float = DELAY) -> None:
+    def __init__(self, title: str, total: float, *, unit: str = "img", delay: float = DELAY) -> None:
         self._title, self._total, self._delay, self.done, self._tenths = title, total, delay, 0, 0
         self._began = time.monotonic()
         self._bar: Any = None
@@ -45,7 +45,7 @@ class Progress:
             self._log()
 
     def _log(self) -> None:
-        tenths, seconds = 10 * self.done // max(1, self._total), time.monotonic() - self._began
+        tenths, seconds = int(10 * self.done // max(1, self._total)), time.monotonic() - self._began
         if seconds < self._delay or tenths <= self._tenths or self.done >= self._total:
             return
         self._tenths = tenths

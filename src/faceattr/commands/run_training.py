@@ -182,7 +182,7 @@ def _epochs_done(cfg: DictConfig) -> int:
     done = checkpoint.epochs_done(cfg.ckpt) if cfg.ckpt else 0
     if done >= cfg.trainer.max_epochs:
         log.warning(
-            "trainer.max_epochs=%d: trained already: %s; no more", cfg.trainer.max_epochs, counted(done, "epoch")
+            "trainer.max_epochs=%d: %s trained already; no more are", cfg.trainer.max_epochs, counted(done, "epoch")
         )
     return done
 

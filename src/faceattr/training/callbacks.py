@@ -41,7 +41,7 @@ class History(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._started, self._images = time.perf_counter(), 0
         title = "" if sys.stderr.isatty() else f"epoch {trainer.current_epoch}"  # a terminal has Lightning's bar
-        self._progress = Progress(title, int(trainer.num_training_batches), unit="batch", delay=QUIET)
+        self._progress = Progress(title, trainer.num_training_batches, unit="batch", delay=QUIET)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         batch: Batch = args[1]

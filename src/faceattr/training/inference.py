@@ -48,7 +48,7 @@ class Collected(Callback):
         self.scores, self.rows = bytearray(), bytearray()
 
     def on_predict_start(self, trainer: Any, *_: Any) -> None:
-        self._progress = Progress("Evaluating", int(sum(trainer.num_predict_batches)), unit="batch")
+        self._progress = Progress("Evaluating", sum(trainer.num_predict_batches), unit="batch")
 
     def on_predict_end(self, *_: Any) -> None:
         self._progress.__exit__()
