@@ -16,8 +16,8 @@ Item = TypeVar("Item")
 class Progress:
     """`with Progress("Hashing", total=1000) as progress: progress.update(64)`.
 
-    total: how many steps there are; inf where nobody knows. unit: what a step is, for the bar. delay: seconds before anything is shown.
-    The title "" shows nothing.
+    total: how many steps there are; inf where nobody knows. unit: what a step is, for the bar. delay: seconds before anything is
+    shown. The title "" shows nothing.
     """
 
     def __init__(self, title: str, total: float, *, unit: str = "img", delay: float = DELAY) -> None:
