@@ -109,6 +109,7 @@ def _run(argv: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path, 
     os.environ.clear()
     os.environ.update(env)
     sys.argv = argv
+    sys.path[:0] = env["PYTHONPATH"].split(os.pathsep) if "PYTHONPATH" in env else []
     if argv[0] == "faceattr":
         runpy.run_module("faceattr", run_name="__main__", alter_sys=False)
     else:

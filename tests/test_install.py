@@ -1,5 +1,6 @@
 """The wheel in an environment of its own, without the checkout: every command, as a user types it in another folder."""
 
+import json
 import os
 import shutil
 import site
@@ -52,6 +53,26 @@ def installed(tmp_path_factory) -> Installed:
     return run
 
 
+SEVERAL = """
+import json, os, sys
+import faceattr.commands.train, faceattr.commands.launch, matplotlib.pyplot
+for command in json.loads(sys.argv[1]):
+    if (child := os.fork()) == 0:
+        sys.argv = ["faceattr", *command]
+        faceattr.commands.launch.main()
+        sys.exit(0)
+    print("\\ncode", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def _several(installed: Installed, *commands: list[str]) -> list[str]:
+    """What each command prints: all in forks of one process, since importing torch is most of a tiny command."""
+    ended = installed("python", "-c", SEVERAL, json.dumps([list(map(str, command)) for command in commands]))
+    *printed, last = ended.out.split("\ncode 0\n")
+    assert len(printed) == len(commands) and last == "", f"{ended}"
+    return printed
+
+
 def _build_wheel(folder: Path) -> Path:
     """From a copy, since a build leaves files beside the sources."""
     sources = folder / "sources"
@@ -68,27 +89,30 @@ def _build_wheel(folder: Path) -> Path:
 @pytest.mark.slow
 def test_wheel_runs_every_command_without_the_checkout(installed):
     """One test, since each command goes on with what an earlier one left: pytest-xdist would train once per worker."""
-    sweep = succeeded(installed("faceattr", "train", "-m", *TINY, "trainer.max_epochs=1", "seed=0,1"))
-    assert "Leaderboard: " in sweep.out
     full = (*TINY, "trainer.max_epochs=1", "evaluate.report=full")
     run = _results(succeeded(installed("python", "-m", "faceattr", "train", *full)))
     for name in ("train.log", "report.html", ".hydra/config.yaml"):
         assert (run / name).exists()
     best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
-
-    succeeded(installed("faceattr", "evaluate", f"ckpt={best}", FIGURES, "hydra.run.dir=evaluated"))
-    elsewhere = run.parents[2]
-    assert (elsewhere / "evaluated" / "test_metrics.json").read_text() == (run / "test_metrics.json").read_text()
-    faces = next(Path(os.environ["FACEATTR_CACHE"]).glob("sample/*_n60_size32_*"))
-    assert "60 images → " in succeeded(installed("faceattr", "predict", f"ckpt={best}", f"input={faces}")).out
-    for command, file in (("preview", "samples.png"), ("leaks", "audit.json")):
-        succeeded(installed("faceattr", command, *TINY, f"hydra.run.dir={command}"))
-        assert (elsewhere / command / file).exists()
-
     again = installed("faceattr", "train", *TINY, f"hydra.run.dir={run}")
     assert again.code == 1 and f"go on with it: faceattr train ckpt={last}" in again.err, f"{again}"
-    succeeded(installed("faceattr", "train", f"ckpt={last}", "trainer.max_epochs=2", FIGURES))
+
+    metrics = (run / "test_metrics.json").read_text()
+    faces = next(Path(os.environ["FACEATTR_CACHE"]).glob("sample/*_n60_size32_*"))
+    sweep, _, predicted, *_ = _several(
+        installed,
+        ["train", "-m", *TINY, "trainer.max_epochs=1", "seed=0,1"],
+        ["evaluate", f"ckpt={best}", FIGURES, "hydra.run.dir=evaluated"],
+        ["predict", f"ckpt={best}", f"input={faces}"],
+        ["preview", *TINY, "hydra.run.dir=preview"],
+        ["leaks", *TINY, "hydra.run.dir=leaks"],
+        ["train", f"ckpt={last}", "trainer.max_epochs=2", FIGURES],
+    )
+    assert "Leaderboard: " in sweep and "60 images → " in predicted
+    elsewhere = run.parents[2]
     assert len((run / "metrics.csv").read_text().splitlines()) == 3
+    assert (elsewhere / "preview" / "samples.png").exists() and (elsewhere / "leaks" / "audit.json").exists()
+    assert (elsewhere / "evaluated" / "test_metrics.json").read_text() == metrics
     names = [path.name for path in elsewhere.rglob("*")]
     assert not [name for name in names if set(name) & set('<>:"\\|?*=')]
 

@@ -319,8 +319,10 @@ def test_every_preset_is_a_job(studies):
     assert set(studies["jobs"].PRESETS) == set(PRESETS)
 
 
-@pytest.mark.parametrize("source", ["own", "stand-in"])
-def test_every_job_composes_on_its_own_data_and_on_the_stand_in(studies, composed, tmp_path, monkeypatch, source):
+@pytest.mark.parametrize(("source", "budget"), [("own", "study"), ("stand-in", "quick")])
+def test_every_job_composes_on_its_own_data_and_on_the_stand_in(
+    studies, composed, tmp_path, monkeypatch, source, budget
+):
     """A folder of the study's name that holds too few images is not the study's own set."""
     jobs = studies["jobs"]
     for key, study in jobs.STUDIES.items():
@@ -330,11 +332,10 @@ def test_every_job_composes_on_its_own_data_and_on_the_stand_in(studies, compose
         for number in range(3 if source == "own" else 2):
             (tmp_path / study.own / "images" / f"{number}.jpg").touch()
     for name, job in jobs.JOBS.items():
-        for budget in ("quick", "study"):
-            found, given = jobs.overrides(name, tmp_path, budget, seed=1)
-            assert found == ("own" if source == "own" else jobs.STUDIES[job.study].stand_in)
-            cfg = composed(*[text.removeprefix("experiment=") for text in given])
-            assert cfg.seed == 1 and cfg.data.seed == 0 and cfg.data.root.startswith(str(tmp_path))
+        found, given = jobs.overrides(name, tmp_path, budget, seed=1)
+        assert found == ("own" if source == "own" else jobs.STUDIES[job.study].stand_in)
+        cfg = composed(*[text.removeprefix("experiment=") for text in given])
+        assert cfg.seed == 1 and cfg.data.seed == 0 and cfg.data.root.startswith(str(tmp_path))
 
 
 def record(

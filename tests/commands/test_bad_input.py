@@ -181,20 +181,18 @@ SHELL = [
     ("train", "modle=vgg16"),
     ("train", "data=csv data.root=/none/such"),
     ("evaluate", ""),
-    ("evaluate", "ckpt=FILES/text.ckpt"),
-    ("predict", "ckpt=FILES/run/checkpoints/best.ckpt input=/none/such.jpg"),
 ]
 
 
 @pytest.mark.parametrize(("program", "arguments"), SHELL, ids=[" ".join(case).strip() for case in SHELL])
 def test_the_same_from_the_shell(files, tmp_path, program, arguments):
-    said = {"train": TRAIN, "evaluate": EVALUATE, "predict": PREDICT}[program][arguments]
+    said = {"train": TRAIN, "evaluate": EVALUATE}[program][arguments]
     check(shell(program, *filled(arguments, files), cwd=tmp_path), said)
     assert not list(tmp_path.iterdir()), "something was left behind"
 
 
 def test_the_traceback_is_shown_on_request(tmp_path):
-    ended = shell("train", "finetune.train_from=block9", *TINY, cwd=tmp_path, HYDRA_FULL_ERROR="1")
+    ended = quick("train", "finetune.train_from=block9", *TINY, cwd=tmp_path, HYDRA_FULL_ERROR="1")
     assert ended.code == 1 and "Traceback" in ended.err and "in _index" in ended.err
     assert not list(tmp_path.iterdir())
 

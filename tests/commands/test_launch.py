@@ -1,10 +1,9 @@
 """The command line: which commands there are, and folders of the user's own YAMLs."""
 
-import os
 import sys
 
 import pytest
-from programs import FIGURES, TINY, shell
+from programs import FIGURES, TINY, quick
 
 from faceattr.commands.launch import COMMANDS, main, overview
 
@@ -55,19 +54,18 @@ def test_config_dir_adds_a_data_set_and_a_model_from_another_package(tmp_path):
         (tmp_path / "myconf" / group).mkdir(parents=True)
         (tmp_path / "myconf" / group / "mine.yaml").write_text(text)
     mine = ("--config-dir", tmp_path / "myconf", "data=mine", f"data.root={tmp_path / 'faces'}", "model=mine")
-    path = os.pathsep.join([str(tmp_path), *sys.path])
     run = (*mine, *TINY[3:], "trainer.max_epochs=1", "hydra.run.dir=run")
-    refused = shell("train", *run, cwd=tmp_path, PYTHONPATH=path)
+    refused = quick("train", *run, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert refused.code == 1 and "FACEATTR_ALLOW" in refused.err, f"{refused}"
     assert not (tmp_path / "run").exists()
-    ended = shell("train", *run, cwd=tmp_path, PYTHONPATH=path, FACEATTR_ALLOW="mypackage")
+    ended = quick("train", *run, cwd=tmp_path, PYTHONPATH=str(tmp_path), FACEATTR_ALLOW="mypackage")
     assert ended.code == 0, ended.err
     again = (
         "ckpt=run/checkpoints/best.ckpt",
         "hydra.run.dir=again",
         FIGURES,
     )  # the checkpoint names both: no --config-dir
-    ended = shell("evaluate", *again, cwd=tmp_path, PYTHONPATH=path, FACEATTR_ALLOW="mypackage")
+    ended = quick("evaluate", *again, cwd=tmp_path, PYTHONPATH=str(tmp_path), FACEATTR_ALLOW="mypackage")
     assert ended.code == 0, ended.err
     metrics = [(tmp_path / folder / "test_metrics.json").read_text() for folder in ("run", "again")]
     assert metrics[0] == metrics[1]

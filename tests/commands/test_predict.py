@@ -2,8 +2,6 @@
 
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ import pandas as pd
 import pytest
 from checkpoints import untrained
 from PIL import Image
-from programs import start
+from programs import quick
 from videos import write_video
 
 import faceattr
@@ -65,14 +63,6 @@ def noise(folder: Path, count: int) -> Path:
     for number in range(count):
         Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / f"{number:03}.png")
     return folder
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Until it holds; four minutes at most, on a busy machine."""
-    end = time.monotonic() + 240
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.05)
 
 
 def test_predict_of_whole_images_has_a_row_for_each(whole, tmp_path):
@@ -211,15 +201,11 @@ def test_predict_of_attributes_lists_them(tmp_path):
 def test_predict_leaves_what_is_done_at_ctrl_c(whole, tmp_path):
     image = next(noise(tmp_path / "in", 1).iterdir())
     (tmp_path / "list.txt").write_text(f"{image}\n" * 50_000)
-    process = start("predict", f"ckpt={whole}", "input=list.txt", "batch_size=16", "hydra.run.dir=out", cwd=tmp_path)
     file = tmp_path / "out" / "predictions.csv"
-    try:
-        wait_for(lambda: (file.exists() and file.stat().st_size > 1000) or process.poll() is not None)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    finally:
-        process.kill()
-    assert process.returncode == 130 and "Traceback" not in err, err
+    begun = lambda: file.exists() and file.stat().st_size > 1000  # noqa: E731
+    given = (f"ckpt={whole}", "input=list.txt", "batch_size=16", "hydra.run.dir=out")
+    ended = quick("predict", *given, cwd=tmp_path, signals=(signal.SIGINT, begun))
+    assert ended.code == 130 and "Traceback" not in ended.err, ended.err
     rows = pd.read_csv(file)
     assert 0 < len(rows) < 50_000 and rows.notna().all(axis=None)
     assert file.read_bytes().endswith(b"\n")

@@ -1,9 +1,6 @@
 """What is seen before training: the table, the counts and the pictures are those of the run that would follow."""
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -38,12 +35,10 @@ def pixels(root: Path, paths: pd.Series) -> list[np.ndarray]:
 def typed(tmp_path_factory) -> tuple[Path, str]:
     """The folder that the command makes, as a user types it, and what it says."""
     cwd = tmp_path_factory.mktemp("typed")
-    command = [sys.executable, "-m", "faceattr", "preview", *TINY, "augment=keras_40"]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    ended = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=180, check=False)
-    assert ended.returncode == 0 and ended.stderr == "", ended.stderr
+    ended = previewed(cwd, *TINY, "augment=keras_40")
+    assert ended.code == 0 and ended.err == "", ended.err
     (folder,) = (cwd / "outputs" / "preview" / "sample_keras_40").iterdir()
-    return folder, ended.stdout
+    return folder, ended.out
 
 
 @pytest.fixture(scope="module")

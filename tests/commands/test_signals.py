@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from programs import ROOT, TINY, quick
+from programs import TINY, quick
 
 from faceattr.commands import signals
 from faceattr.commands.signals import Stopped, stop_on_signals
@@ -23,15 +24,16 @@ def no_signal_yet(monkeypatch):
 
 
 @pytest.mark.parametrize(("by", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_stop_on_signals_raises_once_with_the_code_of_a_shell(by, code):
-    before = signal.getsignal(by)
+def test_stop_on_signals_raises_once_with_the_code_of_a_shell(request, by, code):
+    before = signal.signal(by, signal.SIG_DFL)  # `nohup` or `&` may have had it ignored
+    request.addfinalizer(lambda: signal.signal(by, before))
     with pytest.raises(Stopped, match=f"Stopped by {by.name}") as stopped, stop_on_signals():
         try:
             os.kill(os.getpid(), by)
         finally:
             os.kill(os.getpid(), by)  # a second one does not interrupt the cleaning up
             cleaned = True
-    assert stopped.value.code == code and cleaned and signal.getsignal(by) is before
+    assert stopped.value.code == code and cleaned and signal.getsignal(by) is signal.SIG_DFL
 
 
 def test_stop_on_signals_leaves_an_ignored_signal_ignored():
@@ -73,14 +75,9 @@ def test_sigterm_while_evaluating_is_recorded_and_resumed_exactly(tmp_path):
     assert (record["status"], record["error"]) == ("interrupted", "Stopped by SIGTERM")
     assert not list(run.rglob(".*.part")) and not (run / ".lock").exists() and not (run / "report.html").exists()
     command = next(line for line in ended.out.splitlines() if line.startswith("Interrupted. To go on: "))
-    resumed = subprocess.run(
-        command.removeprefix("Interrupted. To go on: ").replace("python train.py", f"{sys.executable} {ROOT}/train.py"),
-        shell=True,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    as_pasted = shlex.split(command.removeprefix("Interrupted. To go on: python train.py "))
+    resumed = quick("train", *as_pasted, cwd=tmp_path)
+    assert resumed.code == 0, resumed.err
     assert json.loads((run / "run.json").read_text())["status"] == "finished"
     for name in ("val_metrics.json", "test_metrics.json", "predictions_test.csv"):
         assert (run / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
