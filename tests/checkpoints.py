@@ -1,6 +1,7 @@
 """A checkpoint that was never trained: for tests of what is done with one."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from composing import compose_config
@@ -14,9 +15,9 @@ TINY = ("model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", "trainer=
 
 
 def untrained(
-    file: Path, *overrides: str, classes: tuple[str, ...] = ("female", "male"), multilabel: bool = False
+    file: Path, *overrides: str, classes: tuple[str, ...] = ("female", "male"), multilabel: bool = False, **about: Any
 ) -> Path:
-    """Writes the checkpoint of a tiny network with random weights into `file`."""
+    """Writes the checkpoint of a tiny network with random weights into `file`; `about` goes to its description."""
     cfg = compose_config(*TINY, *overrides)
     task = Task.from_config(list(classes), ordinal=False, loss=cfg.loss, multilabel=multilabel)
     torch.manual_seed(0)
@@ -27,6 +28,7 @@ def untrained(
         fingerprint="0" * 16,
         weights="random",
         detector=input_spec(cfg).faces.detector,
+        **about,
     )
     content = {"state_dict": model.state_dict(), "epoch": 1}
     checkpoint.AtomicCheckpointIO(description).save_checkpoint(content, file)

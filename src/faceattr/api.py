@@ -17,6 +17,7 @@ What needs torch, Hydra or pandas is imported in the functions: an exported mode
 7
 """
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -33,6 +34,7 @@ from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.detect import Detector
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.photos import SubjectReader, create_detector
+from faceattr.data.usual_inputs import InputCheck
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.training.backend import Backend, open_backend
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 __all__ = ["FaceattrError", "Predictor", "Run", "evaluate", "load", "train"]
+
+log = logging.getLogger(__name__)
 
 BATCH_SIZE = Predict.batch_size
 """As the command's: with another batch size, some kernels round differently."""
@@ -212,7 +216,10 @@ class Predictor:
         def receive(part: list[Answered]) -> None:
             answered.extend((replace(subject, pixels=None), scores) for subject, scores in part)
 
-        self._backend.answer(Answers(reader, BATCH_SIZE, receive, mirror=mirror))
+        inputs = InputCheck(self._backend.usual_inputs)
+        self._backend.answer(Answers(inputs.passing(reader), BATCH_SIZE, receive, mirror=mirror))
+        if inputs.difference:
+            log.warning("%s", inputs.difference)
         return answered
 
 

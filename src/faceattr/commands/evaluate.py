@@ -34,6 +34,7 @@ from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.load import ModelClasses
+from faceattr.data.usual_inputs import describe_split
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
 from faceattr.metrics import intervals, slices
@@ -60,7 +61,8 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A checkpoint's `result` on a split of `data`; `audit` holds the leaks that were found, as a sentence under `text`."""
+    """A checkpoint's `result` on a split of `data`; `audit` holds the leaks that were found, as a sentence under `text`; `inputs`
+    says how the images differ from the training images, "" where they do not."""
 
     model: Classifier
     description: dict[str, Any]
@@ -68,6 +70,7 @@ class Evaluation:
     result: SplitResult
     audit: dict[str, Any]
     comparison: Comparison | None = None
+    inputs: str = ""
 
 
 def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
@@ -139,9 +142,21 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     published_map = any(entry["metric"] == "published_map" for entry in description["config"].get("published") or ())
     result = evaluate_split(model, data, split, trainer, options, published_map=published_map)
     result = explain_images(result, model, data) if images else result
+    inputs = _describe_inputs(model, data, split)
     log.info("%s %s", split.capitalize(), sentences.describe_metrics(result.metrics))
     comparison = _compare(cfg, rival, rival_data, data, result, images=images) if rival and rival_data else None
-    return Evaluation(model, description, data, result, audit, comparison)
+    return Evaluation(model, description, data, result, audit, comparison, inputs)
+
+
+def _describe_inputs(model: Classifier, data: FaceData, split: str) -> str:
+    """How the images of a split differ from the training images; "" where they do not, or where nobody knows."""
+    text = ""
+    if model.usual_inputs:
+        with optional("The comparison with the training images"):
+            text = model.usual_inputs.difference(describe_split(data, split))
+    if text:
+        log.warning("%s", text)
+    return text
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -182,6 +197,7 @@ def write_report(
     known = {key: description.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
     about = {"name": config["name"], "ckpt": ckpt, **describe_machine(command), **known, "leakage": evaluation.audit}
     about |= {"data": data_name} if data_name else {}
+    about |= {"inputs": evaluation.inputs} if evaluation.inputs else {}
     about |= {"faces": data.found_faces.counts} if data.found_faces else {}
     return page.write(
         folder,

@@ -17,6 +17,7 @@ from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import InputTable
 from faceattr.config.validate import validate
 from faceattr.data.photos import NO_FACE, SubjectReader, create_detector
+from faceattr.data.usual_inputs import InputCheck
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv
@@ -49,9 +50,11 @@ def predict(cfg: DictConfig) -> None:
         log.info(
             "Probabilities are calibrated: temperature %.3f, fitted on the run's validation images", model.temperature
         )
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder, inputs = Path(HydraConfig.get().runtime.output_dir), InputCheck(model.usual_inputs)
     with Predictions(folder, files, rows, Pictures.of(folder, reader, annotated=cfg.annotate, crops=cfg.crops)) as out:
-        model.answer(Answers(reader, cfg.batch_size, out.receive, mirror=cfg.predict.mirror))
+        model.answer(Answers(inputs.passing(reader), cfg.batch_size, out.receive, mirror=cfg.predict.mirror))
+    if inputs.difference:
+        log.warning("%s", inputs.difference)
     out.log_and_check()
 
 

@@ -32,7 +32,7 @@ from faceattr.commands.settings import (
 )
 from faceattr.commands.start_weights import first_weights, resumed_weights
 from faceattr.config.instantiate import instantiate
-from faceattr.data import seen_images, table
+from faceattr.data import seen_images, table, usual_inputs
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv
@@ -89,6 +89,9 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     factors = class_weights(truth, task, data.settings)
     model = create_classifier(cfg, task, network=network, pretrained_stages=weights.stages, class_weights=factors)
     caches = _feature_caches(cfg, model, data, record)
+    inputs = None
+    with optional("What training images look like"):
+        inputs = usual_inputs.fit_to(data)
     description = checkpoint.describe(
         plain(cfg),
         task,
@@ -96,6 +99,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
         weights=weights.source,
         pretrained_stages=weights.stages,
         detector=data.spec.faces.detector,
+        inputs=inputs,
     )
     history = History(folder / "metrics.csv")
     checkpoints = Checkpoints(folder / "checkpoints", cfg.trainer.monitor)

@@ -31,7 +31,7 @@ ORDER = ("test", "all", "val", "train")
 """Of the splits in the page."""
 SHOWN_ELSEWHERE = {
     *("command", "quirks", "published", "name", "seconds", "device", "date", "error", "classes", "images", "status"),
-    *("leakage", "faces"),
+    *("leakage", "faces", "inputs"),
 }
 """Keys of run.json that have their own place in the page."""
 
@@ -131,6 +131,8 @@ def caveats(result: SplitResult, metadata: Mapping[str, Any]) -> str:
         text += f" {pairs:,} pairs of copies link them to training images, so the metrics are too good: see Data."
     if copies := leakage.get("copies_of_training_images"):
         text += f" {copies:,} of them are copies of training images: see Data."
+    if metadata.get("inputs"):
+        text += f" {metadata['inputs']}"
     return text + (
         " This preset keeps the quirks of a published study, listed below." if metadata.get("quirks") else ""
     )

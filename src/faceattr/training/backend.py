@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from faceattr.data.decode import InputSpec
+from faceattr.data.usual_inputs import UsualInputs
 from faceattr.training.prediction_rows import Answers
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Backend(Protocol):
     multilabel: bool
     temperature: float
     spec: InputSpec
+    usual_inputs: UsualInputs | None
 
     def answer(self, answers: Answers) -> None:
         """Computes the probabilities of the batches of `answers`, which gets those of each as it is done."""

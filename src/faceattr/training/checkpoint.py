@@ -4,7 +4,7 @@ A checkpoint is Lightning's, with a description under `KEY`: plain containers on
 (`weights_only=True`). The description has `format` (see `FORMAT`), `version` (of faceattr), `config` (the run's, its
 interpolations resolved), `classes`, `ordinal`, `multilabel`, `fingerprint` (of the data), `weights` (where training started
 from), `pretrained_stages` (those that did not start from random weights), `detector` (the SHA-256 of the face detector, empty
-without one) and, once fitted, `temperature`.
+without one), `inputs` (what training images look like, see `usual_inputs`) and, once fitted, `temperature`.
 """
 
 import math
@@ -25,6 +25,7 @@ from faceattr.config.typed_command import typed
 from faceattr.config.validate import validate_settings
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.usual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically
 from faceattr.models.freezing import Policy
@@ -203,6 +204,7 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
             f"ckpt={path}: {broken[0]} holds values that are not finite; training diverged, or the file is damaged."
         )
     classifier.temperature = description.get("temperature", 1.0)
+    classifier.usual_inputs = UsualInputs.from_stored(description.get("inputs"), f"ckpt={path}")
     classifier.first_trainable_stage = policy.first_trainable_stage(description["epoch"])
     return classifier.eval(), description
 
@@ -236,6 +238,7 @@ def describe(
     weights: str,
     pretrained_stages: Sequence[str] = (),
     detector: str = "",
+    inputs: UsualInputs | None = None,
 ) -> dict[str, Any]:
     """The description of a run's checkpoints: `config` in plain containers, `weights` says where training started from, `detector`
     is the sum in its face recipe."""
@@ -250,6 +253,7 @@ def describe(
         "weights": weights,
         "pretrained_stages": list(pretrained_stages),
         "detector": detector,
+        **({"inputs": inputs.stored()} if inputs else {}),
     }
 
 

@@ -94,7 +94,7 @@ class TorchBackend:
         self.model, description = load(path)
         self.name, self.spec = description["config"]["name"], self.model.spec
         self.classes, self.multilabel = tuple(self.model.task.classes), self.model.task.multilabel
-        self.temperature = self.model.temperature
+        self.temperature, self.usual_inputs = self.model.temperature, self.model.usual_inputs
         trainer = trainer or group_settings(description["config"]["trainer"], Trainer)
         self._trainer = trainer if accelerator is None else replace(trainer, accelerator=accelerator)
 

@@ -18,6 +18,7 @@ from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.data.decode import InputSpec
 from faceattr.data.scaling import mean_and_std
+from faceattr.data.usual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam
@@ -58,7 +59,8 @@ class Classifier(pl.LightningModule):
 
     `augment` changes training images at random. `class_weights` are factors of the training loss, as `Task.losses` takes
     them (None: equally). Without `optimizer` it can predict, and not be trained. `first_trainable_stage` is that of the
-    current epoch; `temperature` divides the logits of predictions.
+    current epoch; `temperature` divides the logits of predictions. `usual_inputs` says what training
+    images look like; None: not known.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Classifier(pl.LightningModule):
             self.register_buffer(name, channels.contiguous(memory_format=torch.channels_last), persistent=False)
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.temperature = 1.0
+        self.usual_inputs: UsualInputs | None = None
         self._seen: Tensor | None = None
         self._seen_rows = 0
         self._sums: Tensor | None = None

@@ -1,0 +1,200 @@
+"""Do images look like those that a model was trained on? Statistics of the training images, kept in the checkpoint.
+
+What is compared is cheap: the arrangement of light and dark, brightness, contrast, colour, sharpness of what the network gets. It
+finds whole photos given to a model of face crops, swapped colours, turned, dark and blurred images; it says nothing about people.
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from faceattr.data.photos import Subject
+from faceattr.errors import FaceattrError
+
+if TYPE_CHECKING:
+    from faceattr.data.datamodule import FaceData
+
+SIDE = 6
+"""Rows and columns of the arrangement of light and dark."""
+NAMED = ("brightness", "contrast", "colour", "red over blue", "sharpness")
+LENGTH = SIDE * SIDE + len(NAMED)
+MOST = 2000
+"""The most images that are described; more do not change the answer."""
+LEAST = 30
+"""Held-out images, without which no threshold is set."""
+UNUSUAL_SHARE, SHIFT = 0.1, 1.5
+"""What is worth a warning: this share of unusual images, or a mean of many images that is so many standard deviations off."""
+
+
+NONE = np.empty((0, LENGTH))
+
+
+def describe(pixels: np.ndarray) -> np.ndarray:
+    """The statistics of an image, uint8 [H, W, 3]: float64 [LENGTH]; the arrangement is without brightness and contrast."""
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
+    small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
+    red, _, blue, _ = cv2.mean(pixels)
+    coarse = cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA)
+    colour = float((coarse.max(2).astype(int) - coarse.min(2)).mean())
+    sharpness = math.log1p(float(cv2.Laplacian(grey, cv2.CV_32F).var()))
+    named = [*(float(value[0, 0]) for value in cv2.meanStdDev(grey)), colour, red - blue, sharpness]
+    return np.concatenate([(small - small.mean()) / (small.std() + 4), named])
+
+
+def describe_all(batches: Iterable[np.ndarray]) -> np.ndarray:
+    """float64 [N, LENGTH] of the images of batches, uint8 [B, H, W, 3]."""
+    rows = [describe(pixels) for batch in batches for pixels in batch]
+    return np.array(rows).reshape(-1, LENGTH)
+
+
+@dataclass(frozen=True)
+class UsualInputs:
+    """`mean` and `scale` [LENGTH] of the training images, `precision` [LENGTH, LENGTH] (the inverse of their covariance).
+
+    Logarithms of the distances of held-out images have `centre` and `spread`. 1 in 400 of those images exceeds `most_distant`, in
+    spreads from the centre; 1 in 400 has a named statistic that is more than `most_shifted` standard deviations from the mean.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    precision: np.ndarray
+    centre: float = 0.0
+    spread: float = 1.0
+    most_distant: float = 0.0
+    most_shifted: float = 0.0
+
+    @classmethod
+    def fit(cls, training: np.ndarray, held_out: np.ndarray) -> "UsualInputs | None":
+        """From statistics [N, LENGTH] of training images and of others like them; None where there are too few."""
+        if len(training) < 2 or len(held_out) < LEAST:
+            return None
+        mean, scale = training.mean(0), training.std(0) + 1e-3
+        shrunk = LENGTH / (len(training) + LENGTH)
+        covariance = (1 - shrunk) * np.cov(training.T) + shrunk * np.diag(scale**2)
+        usual = cls(mean, scale, np.linalg.inv(covariance + 1e-6 * np.diag(scale**2)))
+        distances = usual._distances(held_out)
+        usual = replace(usual, centre=float(distances.mean()), spread=float(distances.std() + 1e-3))
+        distant, shifted = usual._distances(held_out), usual._largest_shifts(held_out)
+        return replace(usual, most_distant=_rarely_exceeded(distant), most_shifted=_rarely_exceeded(shifted))
+
+    def unusual(self, described: np.ndarray) -> np.ndarray:
+        """Which images [N] are as at most 1 in 100 held-out images is."""
+        return (self._distances(described) > self.most_distant) | (self._largest_shifts(described) > self.most_shifted)
+
+    def difference(self, described: np.ndarray) -> str:
+        """A sentence that says how images [N, LENGTH] differ from the training images; "" where they do not."""
+        if not len(described):
+            return ""
+        n, unusual = len(described), int(self.unusual(described).sum())
+        shift, limit = self._shifts(described).mean(0), max(SHIFT, 3.5 / math.sqrt(n))
+        shifted, distant = np.abs(shift) > limit, float(self._distances(described).mean()) > limit
+        if unusual < max(_least_unusual(n), UNUSUAL_SHARE * n) and not shifted.any() and not distant:
+            return ""
+        reasons = [text for text in map(_reason, NAMED, shift, shifted) if text]
+        reasons += ["other crops (whole photos instead of faces?) or turned images"] if distant or not reasons else []
+        return (
+            f"These images look unlike the training images. Likely: {', '.join(reasons)}. {unusual:,} of {n:,} are unusual by "
+            "themselves (of validation images at most 1 in 100). Is this what the model was trained on?"
+        )
+
+    def _largest_shifts(self, described: np.ndarray) -> np.ndarray:
+        """The most unusual named statistic of each image [N], in standard deviations."""
+        return np.abs(self._shifts(described)).max(1)
+
+    def _shifts(self, described: np.ndarray) -> np.ndarray:
+        """The named statistics [N, len(NAMED)], in standard deviations from their mean."""
+        return ((described - self.mean) / self.scale)[:, -len(NAMED) :]
+
+    def _distances(self, described: np.ndarray) -> np.ndarray:
+        """Logarithm of the squared Mahalanobis distance [N], in spreads from its centre."""
+        offset = described - self.mean
+        squared = np.einsum("ij,jk,ik->i", offset, self.precision, offset).clip(1e-9)
+        return (np.log(squared) - self.centre) / self.spread
+
+    def stored(self) -> dict[str, Any]:
+        """In plain containers, as a checkpoint has it."""
+        return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_stored(cls, stored: Any, source: str) -> "UsualInputs | None":
+        """The inverse of `stored`; None of None. Raises FaceattrError: damaged."""
+        if stored is None:
+            return None
+        try:
+            values = {field.name: np.array(stored[field.name], np.float64) for field in fields(cls)}
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise FaceattrError(f"{source}: its statistics of the training images are damaged.") from error
+        shapes = [(LENGTH,), (LENGTH,), (LENGTH, LENGTH), *[()] * (len(values) - 3)]
+        finite = all(bool(np.isfinite(value).all()) for value in values.values())
+        if [value.shape for value in values.values()] != shapes or not finite or values["scale"].min() <= 0:
+            raise FaceattrError(f"{source}: its statistics of the training images are damaged.")
+        plain: dict[str, Any] = {name: value if value.ndim else float(value) for name, value in values.items()}
+        return cls(**plain)
+
+
+def _rarely_exceeded(values: np.ndarray) -> float:
+    """What 1 in 400 values exceeds; where there are few, as if they were normal, with a margin."""
+    normal = values.mean() + 2.8 * (1 + 1.5 / math.sqrt(len(values))) * values.std()
+    return float(max(np.quantile(values, 0.9975, method="higher"), normal))
+
+
+def _least_unusual(n: int) -> int:
+    """The fewest unusual ones among `n` that images like the training images have in at most 1 of 100 cases (binomial)."""
+    share, below, k = 0.01, 0.0, 0
+    while below < 0.99 and k <= n:
+        below += math.comb(n, k) * share**k * (1 - share) ** (n - k)
+        k += 1
+    return k
+
+
+def _reason(name: str, shift: float, shifted: bool) -> str:
+    """What a shift of a named statistic means; "" where there is none."""
+    if not shifted:
+        return ""
+    if name == "red over blue":
+        return "red and blue swapped" if shift < -3 else "bluer" if shift < 0 else "redder"
+    words = {
+        "brightness": ("darker", "brighter"),
+        "contrast": ("less contrast", "more contrast"),
+        "colour": ("grey or pale", "more colourful"),
+        "sharpness": ("blurred or enlarged", "sharper or noisy"),
+    }
+    return words[name][int(shift > 0)]
+
+
+def fit_to(data: "FaceData") -> UsualInputs | None:
+    """From training and validation images of a run; None where there are too few."""
+    return UsualInputs.fit(*(describe_split(data, split) for split in ("train", "val")))
+
+
+def describe_split(data: "FaceData", split: str) -> np.ndarray:
+    """float64 [N, LENGTH] of at most `MOST` images of a split, evenly drawn."""
+    rows = data.rows(split)
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int))] if len(rows) else rows
+    return (
+        describe_all(batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(chosen)) if len(rows) else NONE
+    )
+
+
+class InputCheck:
+    """Looks at what goes through it: `for subject in check.passing(reader)`, then `check.difference`."""
+
+    def __init__(self, usual: UsualInputs | None) -> None:
+        self._usual = usual
+        self._described: list[np.ndarray] = []
+
+    def passing(self, subjects: Iterable[Subject]) -> Iterator[Subject]:
+        """The subjects, of which the first `MOST` are described."""
+        for subject in subjects:
+            if self._usual and subject.pixels is not None and len(self._described) < MOST:
+                self._described.append(describe(subject.pixels))
+            yield subject
+
+    @property
+    def difference(self) -> str:
+        """See `UsualInputs.difference`."""
+        return self._usual.difference(np.array(self._described).reshape(-1, LENGTH)) if self._usual else ""
