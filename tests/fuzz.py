@@ -5,7 +5,9 @@
 Every case is made from a number: a failure is printed with it, and `python tests/fuzz.py tables 42` runs that case alone.
 """
 
+import contextlib
 import copy
+import functools
 import io
 import logging
 import os
@@ -20,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -190,6 +193,31 @@ def table_case(rng: random.Random, folder: Path) -> str:
     return _expect(lambda: load_table(csv.load(folder, **keys), settings), FaceattrError)
 
 
+@functools.cache
+def other_tables() -> dict[str, bytes]:
+    """The table as files of other kinds, by suffix; without those whose package is missing."""
+    table = pd.read_csv(io.StringIO(TABLE))
+    files = {".txt": table.to_csv(sep=" ").encode(), ".jsonl": table.to_json(orient="records", lines=True).encode()}
+    with contextlib.suppress(ImportError), io.BytesIO() as stream:
+        table.to_excel(stream, index=False)
+        files[".xlsx"] = stream.getvalue()
+    with contextlib.suppress(ImportError):
+        files[".parquet"] = bytes(table.to_parquet())
+    return files
+
+
+def other_table_case(rng: random.Random, folder: Path) -> str:
+    for i in range(20):
+        (folder / f"{i}.png").touch()
+    suffix, raw = rng.choice(list(other_tables().items()))
+    name = rng.choice((f"x{suffix}", f"x{suffix}", "x.csv", "x.json"))
+    (folder / name).write_bytes(mutated(raw, rng) if rng.random() < 0.9 else raw)
+    keys: dict[str, Any] = rng.choice(({}, {}, {"header": False, "image_column": "0", "label_column": "1"}))
+    keys |= {"file": name, "image_dir": None}
+    settings = Data(root=str(folder), seed=0, on_bad_label="skip", on_bad_image="skip")
+    return _expect(lambda: load_table(csv.load(folder, **keys), settings), FaceattrError)
+
+
 def override_case(rng: random.Random, folder: Path) -> str:
     from composing import compose_config
 
@@ -260,6 +288,7 @@ def _expect(function: Callable[[], object], refusal: type[Exception]) -> str:
 CASES: dict[str, tuple[Callable[[random.Random, Path], str], int]] = {
     "images": (image_case, 40),
     "tables": (table_case, 12),
+    "other tables": (other_table_case, 6),
     "command lines": (override_case, 1),
     "checkpoints": (checkpoint_case, 3),
 }
