@@ -109,6 +109,7 @@ def read(text: str, *more: str):
             "007",
         ),
         *("true", "a&b;c!d", 'say "x"', "C:\\my faces\\x.jpg", "photos/**/*.jpg", "x{1}.png", "100%", "a: b", "a\\"),
+        *("[x].jpg", "{x}.jpg", "'tis.jpg", '"x".jpg', "'a"),
     ],
 )
 @pytest.mark.parametrize("key", ["input", "data.root", "ckpt", "model.weights", "hydra.run.dir"])
@@ -121,6 +122,9 @@ def test_readable_takes_paths_as_they_are_typed(key, path):
     [
         ("data.class_map={homme âgé: male}", "{homme âgé: male}"),
         ("data.classes=[jünger, 0-2, more than 70]", ["jünger", "0-2", "more than 70"]),
+        ("data.classes=[(25, 32), (38, 43), more]", ["(25, 32)", "(38, 43)", "more"]),
+        ("data.label_map={(25, 32): adult, x: y}", '{"(25, 32)": adult, x: y}'),
+        ("data.file=[x].csv", "[x].csv"),
         ("data.label_column=Geschlecht (w/m)", "Geschlecht (w/m)"),
         ("data.pattern=(?P<age>\\d+)_", "(?P<age>\\d+)_"),
         ("data.label_map={0: weiß, 1: schwarz}", {0: "weiß", 1: "schwarz"}),
@@ -146,9 +150,8 @@ def test_readable_quotes_what_hydra_refuses(text, value):
             "+x=1",
             "-m",
             "data.root=${oc.env:HOME}/x",
-            "data.classes=[(25, 32)]",
             "data.classes=[a",
-            "ckpt='a",
+            "name='a",
         ),
     ],
 )

@@ -543,3 +543,26 @@ def test_celeba_load_gives_the_line_that_does_not_fit(tmp_path, name, text, mess
     (tmp_path / name).write_text(text)
     with pytest.raises(FaceattrError, match=f"{re.escape(name)} is not in CelebA's format: {re.escape(message)}"):
         celeba.load(tmp_path)
+
+
+def test_folders_load_takes_names_of_folders_as_cells_of_a_table(tmp_path, caplog):
+    make(tmp_path, "Male/1.jpg", "male/2.jpg", "male/3.jpg", "Female/4.jpg", "unknown/5.jpg", "03/6.jpg")
+    table = folders.load(tmp_path)
+    assert table.attrs["classes"] == ["03", "Female", "male"]
+    assert "One class, written in several ways: male (2), Male (1)" in caplog.text
+    assert table.set_index("path")["label"].fillna("?").to_dict() == {
+        "Male/1.jpg": "male",
+        "male/2.jpg": "male",
+        "male/3.jpg": "male",
+        "Female/4.jpg": "Female",
+        "unknown/5.jpg": "?",
+        "03/6.jpg": "03",
+    }
+    assert folders.load(tmp_path, classes=["male", "Female", "unknown", "03"])["label"].notna().all()
+
+
+def test_folders_load_refuses_a_folder_that_abbreviates_another(tmp_path):
+    make(tmp_path, "F/1.jpg", "Female/2.jpg", "male/3.jpg")
+    with pytest.raises(FaceattrError, match=r"Does 'F' mean 'Female'\? Then give 'data\.class_map=\{F: Female\}'"):
+        folders.load(tmp_path)
+    assert set(folders.load(tmp_path, class_map={"F": "Female"})["label"]) == {"Female", "male"}

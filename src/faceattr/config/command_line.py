@@ -3,6 +3,7 @@
 `readable` quotes what Hydra's grammar would refuse or misread; `argument` and `quoted` write a value for that grammar.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import is_dataclass
@@ -44,11 +45,13 @@ def _readable(given: re.Match[str], sweeps: bool) -> str:
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
-        if (sweeps and "," in value) or value[:1] in ("'", '"') or re.match(r"\w+\(", value):
+        if sweeps and "," in value:
             return text
-        if value[:1] in ("[", "{"):
-            return text if set("()") & set(value) else f"{key}={_quoted_items(value)}"
-        return f"{key}={quoted(value)}"
+        if key.lstrip("+") in path_keys() or re.fullmatch(r"\[.*\].*[^\]\s]\s*|\{.*\}.*[^}\s]\s*", value, re.DOTALL):
+            return f"{key}={quoted(value)}"  # `[x].csv` begins like a list, and is none
+        if value[:1] in ("'", '"') or re.match(r"\w+\(", value):
+            return text
+        return f"{key}={_quoted_items(value) if value[:1] in ('[', '{') else quoted(value)}"
     if key.lstrip("+") not in path_keys() or (sweeps and override.is_sweep_override()):
         return text
     plain = not override.is_sweep_override() and isinstance(override.value(), str | QuotedString | None)
@@ -60,6 +63,7 @@ def _quoted_items(value: str) -> str:
 
     Hydra's grammar has no keys in quotes: a dictionary that needs them is one text, which `validate` reads.
     """
+    value = WITH_PARENTHESES.sub(lambda item: json.dumps(item[0].strip(), ensure_ascii=False), value)
     try:
         read = yaml.load(value, yaml.BaseLoader)  # every item as the text that it is
     except yaml.YAMLError:
@@ -69,6 +73,10 @@ def _quoted_items(value: str) -> str:
     if isinstance(read, dict):
         return f"{{{','.join(f'{_item(key)}:{_item(item)}' for key, item in read.items())}}}"
     return f"[{','.join(map(_item, read))}]"
+
+
+WITH_PARENTHESES = re.compile(r"""[^,\[\]{}:'"()]*\([^()'"]*\)[^,\[\]{}:'"()]*""")
+"""An item such as Adience's `(25, 32)`, whose comma separates no items."""
 
 
 def _item(item: Any) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from faceattr.config.key import Key
 from faceattr.data.image_files import walk
+from faceattr.data.sources.labels import to_classes
 from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root
 from faceattr.errors import FaceattrError
 from faceattr.wording import counted
@@ -26,6 +27,7 @@ def load(
         dict | None,
         Key("folder: class, such as {man: male, woman: female}; another folder is a class by its own name."),
     ] = None,
+    classes: list[str] | None = None,
     split_map: Annotated[
         dict | None,
         Key(
@@ -37,7 +39,8 @@ def load(
         str | None, Key("A file below data.root with an image's name and its person a line, as identity_CelebA.txt.")
     ] = None,
 ) -> pd.DataFrame:
-    """A row per image at any depth below a class folder. Classes are in the order of folder names.
+    """A row per image at any depth below a class folder. Classes are in the order of folder names, which mean what cells of a
+    table mean (`to_classes`): `Male` beside `male` is one class, `unknown` none.
 
     Split folders are those in `split_map` and those with class folders named train, training, val, valid, validation, dev,
     test or testing, in upper or lower case. If there are split folders, all other folders beside them are ignored. What is
@@ -63,10 +66,13 @@ def load(
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
     folders = sorted(table["label"].unique())
     names = dict(zip(folders, folders, strict=True)) | _checked_map("class_map", class_map or {}, folders)
-    table["label"] = table["label"].map(names)
+    folder = table["label"].map(names).rename("class folder")
+    table["label"] = to_classes(folder, None, classes, path=root, key="data.class_map", numbers_are_names=True)
     if identity_file:
         table["group"] = _identities(root / identity_file, table["path"])
-    table.attrs.update(classes=list(dict.fromkeys(names.values())), ordinal=False)
+    label_of = dict(zip(folder, table["label"], strict=True))
+    present = [label_of[name] for name in dict.fromkeys(names.values()) if pd.notna(label_of[name])]
+    table.attrs.update(classes=classes or list(dict.fromkeys(present)), ordinal=False)
     return table if splits else table.drop(columns="split")
 
 

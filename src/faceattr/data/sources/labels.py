@@ -59,12 +59,14 @@ def to_classes(
     *,
     path: Path,
     key: str = "data.label_map",
+    numbers_are_names: bool = False,
 ) -> pd.Series:
     """The class of each cell; None where the cell is empty or a marker such as `NA`. A value that fits no class stays as it is.
 
     `label_map` gives the class of a value; else the value is the name of its class, in any case and with any blanks. If
     neither `label_map` nor `classes` is given, the values are the classes: those that differ only in case or blanks become
-    one class, under their commonest spelling, with a warning.
+    one class, under their commonest spelling, with a warning. `key` is the config key that gives a value another class;
+    `numbers_are_names`: a number is the name of a class, as of a folder.
 
     Raises FaceattrError: numbers that neither `label_map` nor `classes` explains; a class whose name abbreviates another's;
     more than `MOST_CLASSES` classes.
@@ -77,6 +79,7 @@ def to_classes(
     unexplained = {value: n for value, n in counts.items() if class_of[value] is None and fold(value) not in MISSING}
     if (
         unexplained
+        and not numbers_are_names
         and not label_map
         and not any(class_of.values())
         and all(re.fullmatch(r"-?\d+([.,]\d+)?", value) for value in unexplained)
@@ -93,6 +96,7 @@ def to_classes(
                     for name in spelling_of.values()
                 }
             ),
+            key,
         )
     else:
         spelling_of = dict(zip(unexplained, unexplained, strict=True))
@@ -125,11 +129,11 @@ def _join_spellings(counts: Mapping[str, int]) -> dict[str, str]:
     return {value: same[0] for same in spellings.values() for value in same}
 
 
-def _check_classes(path: Path, column: str, counts: Counter[str]) -> None:
+def _check_classes(path: Path, column: str, counts: Counter[str], key: str) -> None:
     """Warns of classes that are probably dates; raises FaceattrError for too many classes, or an abbreviation of another."""
     if len(counts) > MOST_CLASSES:
         raise FaceattrError(
-            f"{path}: column {column!r} (data.label_column) has {len(counts):,} different values. Are they classes? Then name "
+            f"{path}: column {column!r} has {len(counts):,} different values. Are they classes? Then name "
             "them in data.classes. Numbers are cut into classes by data.bins."
         )
     words = [name for name in counts if len(name) > 1]
@@ -137,7 +141,7 @@ def _check_classes(path: Path, column: str, counts: Counter[str]) -> None:
         if same := [word for word in words if word.casefold().startswith(letter.casefold())]:
             raise FaceattrError(
                 f"{path}: column {column!r} has the classes {_with_counts(counts)}. Does {letter!r} mean {same[0]!r}? Then give "
-                f"'data.label_map={{{letter}: {same[0]}}}'; else name the classes in data.classes."
+                f"'{key}={{{letter}: {same[0]}}}'; else name the classes in data.classes."
             )
     if dates := {name: n for name, n in counts.items() if DATE.fullmatch(name)}:
         log.warning(
