@@ -145,6 +145,11 @@ def test_commands_refuse_a_strangers_checkpoint_before_anything_is_written(conte
     assert not mark.exists() and all("outputs" in path.parts for path in written)
 
 
+def test_with_own_paths_names_no_server():
+    stored = {"_target_": "pytorch_lightning.loggers.MLFlowLogger", "tracking_uri": "https://example.org"}
+    assert "MLFLOW_TRACKING_URI" in with_own_paths({"logger": stored})["logger"]["tracking_uri"]
+
+
 def test_with_own_paths_downloads_nothing():
     data = {"_target_": "faceattr.data.sources.celeba.load", "root": "/any", "download": True}
     assert with_own_paths({"data": data})["data"] == data | {"download": False}

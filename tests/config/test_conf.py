@@ -52,7 +52,7 @@ def test_groups_and_options_are_those_of_the_design():
         *[f"augment/{name}" for name in ("none", "light", "keras_20", "keras_40", "keras_shear_zoom", "randaugment")],
         *[f"optim/{name}" for name in ("adam", "adamw", "rmsprop", "sgd")],
         *[f"trainer/{name}" for name in ("auto", "cpu", "gpu", "ddp", "debug")],
-        *[f"logger/{name}" for name in ("csv", "tensorboard", "wandb")],
+        *[f"logger/{name}" for name in ("csv", "tensorboard", "wandb", "mlflow")],
         "hparams_search/optuna",
     }
 

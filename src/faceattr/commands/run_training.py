@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
 
 from faceattr.commands.evaluate_run import evaluate_run, log_results, write_curves, write_report
 from faceattr.commands.evaluate_split import check_evaluation
@@ -39,7 +40,7 @@ from faceattr.files import write_csv
 from faceattr.metrics import registry, slices
 from faceattr.models import freezing
 from faceattr.models.task import Task
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint, tracking
 from faceattr.training.callbacks import Checkpoints, History, OwnSignals, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
 from faceattr.training.compiled_step import compiled_step
@@ -113,12 +114,14 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
         _write_table(data, folder)
         if training_hashes is not None:
             seen_images.write(training_hashes, folder / "checkpoints")
+    tracking.log_config(trainer.loggers, plain(cfg))
     _fit(cfg, model, data, trainer)
     if not _first_process():
         return None
-    return _finish(
-        cfg, data, history, checkpoints.file(cfg.trainer.checkpoint), record, leakage, weights.random, caches
-    )
+    run = _finish(cfg, data, history, checkpoints.file(cfg.trainer.checkpoint), record, leakage, weights.random, caches)
+    with optional("What the loggers get of the results"):
+        tracking.log_results(trainer.loggers, run.metrics, [folder / "report.html", folder / "run.json", run.ckpt])
+    return run
 
 
 def start_process(seed: int) -> None:
@@ -161,7 +164,7 @@ def _create_trainer(
     cfg: DictConfig, description: dict[str, Any], history: History, checkpoints: Checkpoints, *more: Callback
 ) -> pl.Trainer:
     settings = trainer_settings(cfg)
-    logger = instantiate(plain(cfg.logger), "logger") if cfg.logger else False
+    logger = _create_logger(plain(cfg.logger)) if cfg.logger else False
     callbacks: list[Callback] = [OwnSignals(), history, checkpoints, *more]
     if settings.patience is not None:
         mode = registry.monitors()[settings.monitor]
@@ -179,6 +182,16 @@ def _create_trainer(
         enable_progress_bar=sys.stderr.isatty(),
         **(limit if settings.limit_batches else {}),
     )
+
+
+def _create_logger(settings: dict[str, Any]) -> Logger:
+    """Raises FaceattrError where its library refuses, or its server does not answer."""
+    try:
+        return instantiate(settings, "logger")
+    except FaceattrError:
+        raise
+    except Exception as error:
+        raise FaceattrError(f"logger ({settings['_target_']}): {str(error).partition(chr(10))[0]}") from error
 
 
 def _epochs_done(cfg: DictConfig) -> int:

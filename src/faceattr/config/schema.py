@@ -318,6 +318,11 @@ class Logger:
     version: Annotated[str | None, Key("Folder below name.")] = None
     project: Annotated[str | None, Key("Project of Weights & Biases.")] = None
     offline: Annotated[bool, Key("Write locally and send nothing.")] = False
+    experiment_name: Annotated[str, Key("Experiment of MLflow.")] = "lightning_logs"
+    run_name: Annotated[str | None, Key("Name of the run in MLflow.")] = None
+    tracking_uri: Annotated[
+        str | None, Key("MLflow's store: sqlite:///FILE, or the address of a server. Never taken from a checkpoint.")
+    ] = None
 
 
 @dataclass

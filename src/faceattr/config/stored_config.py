@@ -19,6 +19,9 @@ MAX_DEPTH, MAX_VALUES, MAX_TEXT = 8, 100_000, 100_000
 """Bounds of a stored config: levels, values in all, characters of a text."""
 DRAWN_BY_CODE = "faceattr.data.sources.sample.load"
 """The source that writes into `data.root`."""
+OWN_FOLDER = "${hydra:runtime.output_dir}"
+OWN_MLFLOW = "${oc.env:MLFLOW_TRACKING_URI,'sqlite:///mlflow.db'}"
+"""As conf/logger/mlflow.yaml has it: a checkpoint names no server."""
 
 
 def check_stored_config(config: dict[str, Any], source: str) -> None:
@@ -32,7 +35,7 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
     _check_values(config, "", source, [0])
     _check_name("name", config.get("name", "run"), source)
     for key, value in (config.get("logger") or {}).items():
-        if key not in ("_target_", "save_dir") and isinstance(value, str) and value:
+        if key not in ("_target_", "save_dir", "tracking_uri") and isinstance(value, str) and value:
             _check_name(f"logger.{key}", value, source)
     for group in WITH_TARGET:
         if "_target_" in (config.get(group) or {}):
@@ -40,8 +43,9 @@ def check_stored_config(config: dict[str, Any], source: str) -> None:
 
 
 def with_own_paths(config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with the paths that a run writes to as conf/ has them, whatever the checkpoint says: `logger.save_dir` is the
-    run's folder, the generated sample is drawn into the cache, no data are downloaded, and the face detector is the cache's."""
+    """`config` with the paths that a run writes to as conf/ has them, whatever the checkpoint says: a logger writes into
+    the run's folder or this machine's MLflow store, the generated sample is drawn into the cache, no data are downloaded, and
+    the face detector is the cache's."""
     own = dict(config)
     data = own.get("data") or {}
     replaced: dict[str, Any] = {"download": False} if "download" in data else {}
@@ -52,7 +56,9 @@ def with_own_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     if own.get("faces"):
         own["faces"] = own["faces"] | {"weights": None}
     if own.get("logger"):
-        own["logger"] = own["logger"] | {"save_dir": "${hydra:runtime.output_dir}"}
+        own["logger"] = own["logger"] | {"save_dir": OWN_FOLDER}
+        if "tracking_uri" in own["logger"]:
+            own["logger"]["tracking_uri"] = OWN_MLFLOW
     return own
 
 
