@@ -16,7 +16,7 @@ $(VENV)/.train: pyproject.toml setup.py
 
 $(VENV)/.test: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,sweeps,tracking]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,serve,sweeps,tracking]'
 	touch $@ $(VENV)/.train
 
 setup: $(VENV)/.test  ## .venv with everything for development

@@ -78,7 +78,8 @@ class Predictor:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What the model is, in plain containers: name, classes, what its network takes, how faces are found and cropped."""
+        """What the model is, in plain containers: name, classes, what its network takes, how faces are found and cropped, and
+        whether it `explain`s."""
         return {
             "name": self._backend.name,
             "classes": list(self.classes),
@@ -86,6 +87,7 @@ class Predictor:
             "input": {"height": self._spec.height, "width": self._spec.width, "resize": self._spec.resize},
             "faces": asdict(self._spec.faces),
             "temperature": self._backend.temperature,
+            "explains": self._backend.explains,
         }
 
     def predict(

@@ -1,7 +1,6 @@
 """report.html of a run: its content, that it needs no other file, and how it looks and behaves in a browser."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from browser import chromium
 from html_page import NASTY, Page, check_whole
 from sweeps import write_sweep
 
@@ -246,17 +246,8 @@ def test_write_reduces_many_images_to_stay_below_the_limit(tmp_path, images, red
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Headless Chromium without background requests."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    quiet = ["background-networking", "component-update", "sync"]
-    arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{what}" for what in quiet)]
-    with playwright.sync_playwright() as player:
-        started = player.chromium.launch(executable_path=program, args=arguments)
+    with chromium() as started:
         yield started
-        started.close()
 
 
 def opened(browser: Any, file: Path, width: int) -> tuple[Any, list[str]]:

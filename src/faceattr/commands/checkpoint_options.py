@@ -22,7 +22,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-"))
     ckpt = value_of("ckpt", arguments)
-    trains = command not in ("evaluate", "predict")
+    trains = command not in ("evaluate", "predict", "serve")
     if not ckpt:
         if not trains and not {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments):
             raise FaceattrError(f"ckpt is not given: {typed(command)} ckpt=…/checkpoints/best.ckpt")

@@ -50,6 +50,8 @@ def remove_empty_run() -> None:
         return
     if OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):  # Hydra has made none yet
         return
+    if HydraConfig.get().output_subdir is None:  # it made none: `serve`, and a run that is resumed
+        return
     folder = Path(HydraConfig.get().runtime.output_dir)
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     left = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]

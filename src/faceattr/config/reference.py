@@ -47,13 +47,14 @@ def reference() -> str:
             parts += [f"### {group}", *_open_group(group)]
         elif is_dataclass(parameter.type):
             parts += [f"### {group}", _table(rows(group, parameters(parameter.type)))]
-    for command in ("evaluate", "predict"):
+    for command in ("evaluate", "predict", "serve"):
         keys = parameters(SCHEMAS[command])
         own = [(group, key) for group, key in keys.items() if key.type in OWN_GROUPS]
         listed = [*rows("", keys), *(row for group, key in own for row in rows(group, parameters(key.type)))]
         parts += [f"## Keys of `{command}`", _table(listed)]
     parts.append(
-        "`evaluate` takes the groups `data`, `faces`, `trainer` and `evaluate` too, `predict` takes `faces` and `trainer`."
+        "`evaluate` takes the groups `data`, `faces`, `trainer` and `evaluate` too, `predict` takes `faces` and `trainer`, "
+        "`serve` takes `faces`."
     )
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

@@ -522,11 +522,60 @@ class Predict:
     trainer: Trainer = field(default_factory=Trainer)
 
 
-SCHEMAS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "predict": Predict}
+@dataclass
+class Serving:
+    """What the server takes, and how much of it at a time."""
+
+    queue: Annotated[
+        int,
+        Key(
+            "Requests that are read, wait or are answered at a time; further ones get 503 with Retry-After.",
+            minimum=1,
+            maximum=10_000,
+        ),
+    ] = 64
+    batch: Annotated[
+        int, Key("The most images that are answered together, of those that wait.", minimum=1, maximum=1024)
+    ] = 16
+    max_bytes: Annotated[int, Key("The most bytes of an image file.", minimum=1000, maximum=600_000_000)] = 20_000_000
+    max_pixels: Annotated[int, Key("The most pixels of an image.", minimum=1000, maximum=64_000_000)] = 50_000_000
+    max_faces: Annotated[
+        int, Key("The most faces of an image that get an answer, the largest.", minimum=1, maximum=1000)
+    ] = 50
+    timeout: Annotated[
+        float, Key("Seconds in which a request must be there, and then be answered.", above=0, maximum=3600)
+    ] = 30.0
+    origins: Annotated[
+        list[str],
+        Key("Origins, such as https://example.org, whose pages may use the API (CORS)."),
+    ] = field(default_factory=list)
+
+
+@dataclass
+class Serve:
+    """Top level of conf/serve.yaml."""
+
+    ckpt: Annotated[str | None, Key("The checkpoint to serve.", is_path=True)] = None
+    host: Annotated[
+        str, Key("The address to listen on. 127.0.0.1: this machine only; 0.0.0.0: every network it is in.")
+    ] = "127.0.0.1"
+    port: Annotated[int, Key("The port to listen on; 0: one that is free.", minimum=0, maximum=65_535)] = 8000
+    accelerator: Annotated[
+        str | None, Key("Lightning's accelerator: auto, cpu, cuda, mps, …; null: as in training.")
+    ] = None
+    abstain: Annotated[
+        float | None,
+        Key("Below this probability the answer is `uncertain`; null: there is always an answer.", above=0, maximum=1),
+    ] = None
+    faces: Faces = field(default_factory=Faces)
+    serve: Serving = field(default_factory=Serving)
+
+
+SCHEMAS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "predict": Predict, "serve": Serve}
 SHARED: dict[str, Any] = {"data": Data, "model": Model, "optim": Optim}
 """Open groups whose options share keys; a function gets those of them that it takes."""
 LIBRARY: dict[str, Any] = {"optim": TorchOptimizer, "logger": Logger}
 """Keys of functions that are not ours: used where a function has a parameter of that name."""
 OPEN_GROUPS = ("data", "model", "optim", "logger")
-OWN_GROUPS = (Prediction, InputTable)
+OWN_GROUPS = (Prediction, InputTable, Serving)
 """Keys of one command that stand together, without options in conf/."""

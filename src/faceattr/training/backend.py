@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """A classifier that can be asked. `name` is that of its run; its probabilities are already divided by `temperature`."""
+    """A classifier that can be asked. `name` is that of its run; its probabilities are already divided by `temperature`;
+    `explains` is whether it has Grad-CAM."""
 
     name: str
     classes: tuple[str, ...]
     multilabel: bool
     temperature: float
+    explains: bool
     spec: InputSpec
     usual_inputs: UsualInputs | None
 

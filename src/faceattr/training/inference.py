@@ -1,6 +1,7 @@
 """From a classifier and batches to probabilities, with torch."""
 
 import logging
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
@@ -72,22 +74,10 @@ def to_frame(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:
     return pd.DataFrame({"path": paths.to_numpy(), "predicted": predicted} | each)
 
 
-def answer(model: Classifier, answers: Answers, settings: Trainer) -> None:
-    """Runs the model on the batches of `answers`, which gets the probabilities of each as it is done."""
-
-    class Hand(Callback):
-        def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
-            answers.add(outputs[0].float().cpu().numpy())
-
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = build_trainer(settings, single=True, callbacks=[Hand()], **quiet)
-    with closing(answers.batches()) as batches:
-        trainer.predict(model, _TensorBatches(batches), return_predictions=False)
-    answers.finish()
-
-
 class TorchBackend:
-    """The classifier in a checkpoint, as a `Backend`."""
+    """The classifier in a checkpoint, as a `Backend`. Threads may share it: one computes at a time."""
+
+    explains = True
 
     def __init__(self, path: Path, trainer: Trainer | None = None, *, accelerator: str | None = None) -> None:
         """trainer: where it computes, and in which precision; None is as in training. accelerator: instead of the trainer's."""
@@ -96,14 +86,37 @@ class TorchBackend:
         self.classes, self.multilabel = tuple(self.model.task.classes), self.model.task.multilabel
         self.temperature, self.usual_inputs = self.model.temperature, self.model.usual_inputs
         trainer = trainer or group_settings(description["config"]["trainer"], Trainer)
-        self._trainer = trainer if accelerator is None else replace(trainer, accelerator=accelerator)
+        self._settings = trainer if accelerator is None else replace(trainer, accelerator=accelerator)
+        self._trainer: pl.Trainer | None = None
+        self._receiver, self._lock = _Receiver(), threading.Lock()
 
     def answer(self, answers: Answers) -> None:
-        answer(self.model, answers, self._trainer)
+        with self._lock, closing(answers.batches()) as batches:
+            trainer, self._trainer = self._trainer or self._create_trainer(), None
+            self._receiver.answers = answers
+            trainer.predict(self.model, _TensorBatches(batches), return_predictions=False)
+            self._receiver.answers = None  # they hold the images
+            self._trainer = trainer  # for the next call: it takes longer to make one than to judge a small image
+        answers.finish()
+
+    def _create_trainer(self) -> pl.Trainer:
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        return build_trainer(self._settings, single=True, callbacks=[self._receiver], **quiet)
 
     def explain(self, pixels: np.ndarray, position: int) -> np.ndarray:
         batch = torch.from_numpy(np.stack([pixels])).permute(0, 3, 1, 2)
-        return overlay(pixels, self.model.explain(batch, torch.tensor([position]))[0])
+        with self._lock:
+            return overlay(pixels, self.model.explain(batch, torch.tensor([position]))[0])
+
+
+class _Receiver(Callback):
+    """Gives `answers` the scores of each batch."""
+
+    answers: Answers | None = None
+
+    def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
+        assert self.answers is not None
+        self.answers.add(outputs[0].float().cpu().numpy())
 
 
 class _TensorBatches(IterableDataset[Batch]):

@@ -1,0 +1,115 @@
+"""What serve.py runs: a page and a JSON API for one model, until a signal ends it."""
+
+import io
+import logging
+import signal
+import socket
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from omegaconf import DictConfig
+from PIL import Image
+
+import faceattr
+from faceattr.commands.settings import faces_settings
+from faceattr.config.instantiate import group_settings
+from faceattr.config.schema import Serving
+from faceattr.config.validate import validate
+from faceattr.data.faces.detector_file import detector_file
+from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.errors import FaceattrError
+
+try:
+    import uvicorn
+
+    from faceattr.commands.serving.answers import Answerer
+    from faceattr.commands.serving.app import create_app
+    from faceattr.commands.serving.guard import Guard, is_loopback
+    from faceattr.commands.serving.http_protocol import TimedProtocol
+    from faceattr.commands.serving.problems import Problem
+    from faceattr.commands.serving.summary import NOTICE, summary
+except ImportError as error:
+    raise FaceattrError(f"serve needs the package {error.name}: pip install 'faceattr[serve]'") from error
+
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 512
+"""The most at a time; uvicorn answers 503 to further ones."""
+
+
+def serve(cfg: DictConfig) -> None:
+    """Loads the model, opens the port, and answers until a signal comes; then finishes what is under way."""
+    cfg = validate(cfg)
+    app = application(cfg)
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else a line for each malformed request,
+    warnings.filterwarnings("ignore", module="PIL")  # and for each odd image
+    with _listening(cfg.host, cfg.port) as listener:
+        config = uvicorn.Config(
+            app,
+            http=TimedProtocol,
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=int(cfg.serve.timeout) + 1,
+        )
+        server = uvicorn.Server(config)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, server.handle_exit)  # uvicorn itself handles SIGTERM and SIGINT
+        server.run(sockets=[listener])
+
+
+def application(cfg: DictConfig) -> Guard:
+    """The ASGI application of the model in `cfg.ckpt`, which has answered once."""
+    limits = group_settings(cfg.serve, Serving)
+    model = faceattr.load(cfg.ckpt, accelerator=cfg.accelerator)
+    about = model.about
+    faces = FaceRecipe.from_config(faces_settings(cfg))
+    if faces.active and cfg.faces.weights:
+        detector_file(cfg.faces.weights)  # into the cache, where the model looks for it
+    if about["multilabel"] and cfg.abstain is not None:
+        raise FaceattrError(
+            f"abstain={cfg.abstain}: attributes are not one answer; their probabilities say how certain each is."
+        )
+    answerer = Answerer(model, faces, cfg.abstain, limits.max_pixels, limits.max_faces)
+    _check_answers(answerer)
+    card = Path(cfg.ckpt) / "README.md"
+    facts = about | {
+        "faces": asdict(faces),
+        "abstain": cfg.abstain,
+        "summary": summary(Path(cfg.ckpt)),
+        "notice": NOTICE,
+        "card": card.read_text(encoding="utf-8") if card.is_file() else None,
+    }
+    return create_app(answerer, limits, cfg.host, facts)
+
+
+def _check_answers(answerer: Answerer) -> None:
+    """Answers for an empty picture: what is missing (the detector's file, a device) is said now, not to the first client."""
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "PNG")
+    (answer,) = answerer.answer([stream.getvalue()])
+    if isinstance(answer, Problem):
+        raise FaceattrError(f"The model does not answer: {answer}")
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that takes connections; logs its address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:  # the name of a host, too
+        raise FaceattrError(f"host={host} port={port}: {error.strerror or error}") from error
+    with listener:
+        shown = f"[{host}]" if ":" in host else host
+        log.info("Serving at http://%s:%d  (Ctrl-C ends it)", shown, listener.getsockname()[1])
+        if not is_loopback(host):
+            log.warning("host=%s: whoever reaches this machine can send images; there is no password and no TLS.", host)
+        yield listener

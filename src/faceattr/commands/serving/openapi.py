@@ -1,0 +1,105 @@
+"""GET /openapi.json: the API in OpenAPI 3.1."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from faceattr import __version__
+from faceattr.commands.serving.problems import MEDIA_TYPE
+from faceattr.config.schema import Serving
+from faceattr.data.faces.detect import POINTS
+
+Json = dict[str, Any]
+NUMBER: Json = {"type": "number"}
+TEXT: Json = {"type": "string"}
+
+
+def description(classes: Sequence[str], limits: Serving) -> Json:
+    """The document for a model with these classes."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "faceattr", "version": __version__, "description": "Attributes of the faces in a picture."},
+        "paths": {
+            "/predict": {"post": _predict(limits)},
+            "/explain": {"post": _explain(classes, limits)},
+            "/model": {"get": _get("model", "What the model is, how good it is, and what the server takes.")},
+            "/health": {"get": _get("health", "Whether the server answers, and how many requests are under way.")},
+        },
+        "components": {"schemas": _schemas(classes)},
+    }
+
+
+def _predict(limits: Serving) -> Json:
+    answer = _content("application/json", {"$ref": "#/components/schemas/Answer"})
+    return {
+        "operationId": "predict",
+        "summary": "The faces in an image, each with its answer. Without a face the list is empty.",
+        "requestBody": _image_body(limits, {}),
+        "responses": {"200": {"description": "The faces."} | answer} | _problems(400, 403, 408, 413, 415, 422, 503),
+    }
+
+
+def _explain(classes: Sequence[str], limits: Serving) -> Json:
+    fields: Json = {
+        "label": {"type": "string", "enum": list(classes), "description": "By default the most probable class."},
+        "face": {"type": "integer", "minimum": 0, "description": "Number of the face, as in the answer of /predict."},
+    }
+    return {
+        "operationId": "explain",
+        "summary": "Grad-CAM: the face as the network gets it, bright where the evidence for a class lies.",
+        "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()],
+        "requestBody": _image_body(limits, fields),
+        "responses": {"200": {"description": "The picture."} | _content("image/png", {})}
+        | _problems(400, 403, 408, 413, 415, 422, 501, 503),
+    }
+
+
+def _image_body(limits: Serving, fields: Json) -> Json:
+    image = {"type": "string", "contentMediaType": "application/octet-stream"}
+    form = {"type": "object", "required": ["image"], "properties": {"image": image} | fields}
+    description = f"An image file of at most {limits.max_bytes:,} bytes and {limits.max_pixels:,} pixels."
+    content = _content("multipart/form-data", form)["content"] | {"image/*": {}, "application/octet-stream": {}}
+    return {"required": True, "description": description, "content": content}
+
+
+def _get(name: str, summary: str) -> Json:
+    answer = {"description": "JSON."} | _content("application/json", {"type": "object"})
+    return {"operationId": name, "summary": summary, "responses": {"200": answer}}
+
+
+def _problems(*statuses: int) -> Json:
+    problem = {"description": "Why there is no answer."} | _content(
+        MEDIA_TYPE, {"$ref": "#/components/schemas/Problem"}
+    )
+    return {str(status): problem for status in statuses}
+
+
+def _content(media_type: str, schema: Json) -> Json:
+    return {"content": {media_type: {"schema": schema}}}
+
+
+def _schemas(classes: Sequence[str]) -> Json:
+    point = {"type": "array", "prefixItems": [NUMBER, NUMBER], "minItems": 2, "maxItems": 2}
+    face = {
+        "box": _object(dict.fromkeys(("x", "y", "width", "height"), NUMBER)),
+        "points": _or_null(_object(dict.fromkeys(POINTS, point))),
+        "score": {"type": ["number", "null"], "description": "How certain the detector is; null for a whole image."},
+        "predicted": {"anyOf": [TEXT, {"type": "array", "items": TEXT}, {"type": "null"}]},
+        "probabilities": _or_null(_object(dict.fromkeys(classes, NUMBER))),
+        "reason": {"type": ["string", "null"], "description": "Why there is no answer, or what was done instead."},
+    }
+    answer = {
+        "image": _object({"width": {"type": "integer"}, "height": {"type": "integer"}}),
+        "faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}},
+        "model": TEXT,
+        "milliseconds": NUMBER,
+    }
+    problem = {"title": TEXT, "status": {"type": "integer"}, "detail": TEXT}
+    return {"Answer": _object(answer), "Face": _object(face), "Problem": _object(problem)}
+
+
+def _object(properties: Json) -> Json:
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+def _or_null(schema: Json) -> Json:
+    return {"anyOf": [schema, {"type": "null"}]}

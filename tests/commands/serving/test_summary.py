@@ -1,0 +1,61 @@
+"""The sentences about how good a model is, from the files of its run."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from faceattr.commands.serving.summary import UNKNOWN, summary
+from faceattr.files import write_json
+
+VAL = {
+    **{
+        "n": 2396,
+        "accuracy": 0.9449,
+        "accuracy_low": 0.9351,
+        "accuracy_high": 0.9532,
+        "n_male": 1300,
+        "n_female": 1096,
+    },
+    **{"recall_male": 0.96, "recall_female": 0.9212, "recall_female_low": 0.904, "recall_female_high": 0.936},
+}
+
+
+def run(folder: Path, metrics: dict, split: str = "val", slices: pd.DataFrame | None = None) -> Path:
+    """The best.ckpt of a run with these figures."""
+    write_json(folder / "run.json", {"status": "finished", "best_epoch": 3})
+    write_json(folder / f"{split}_metrics.json", metrics)
+    if slices is not None:
+        slices.to_csv(folder / f"slices_{split}.csv", index=False)
+    return folder / "checkpoints" / "best.ckpt"
+
+
+def test_summary_names_the_share_its_interval_and_the_worst_class(tmp_path):
+    start = "Right on 94.5% (93.5–95.3) of 2,396 validation images; worst for female: 92.1% (90.4–93.6) of 1,096."
+    assert summary(run(tmp_path, VAL)).startswith(start)
+
+
+@pytest.mark.parametrize(("p", "gap", "named"), [(0.001, -0.1, True), (0.2, -0.1, False), (0.001, 0.1, False)])
+def test_summary_names_the_slice_that_is_worse_beyond_chance(tmp_path, p, gap, named):
+    row = {"column": "age", "value": "over 60", "n": 150, "gap": gap, "p": p}
+    row |= {"accuracy": 0.8, "accuracy_low": 0.73, "accuracy_high": 0.86}
+    text = summary(run(tmp_path, VAL, slices=pd.DataFrame([row])))
+    assert ("worst for age over 60: 80.0% (73.0–86.0) of 150." in text) == named
+
+
+def test_summary_prefers_images_that_chose_nothing(tmp_path):
+    run(tmp_path, VAL)
+    assert "of 500 test images" in summary(run(tmp_path, VAL | {"n": 500}, "test"))
+
+
+def test_summary_of_attributes_is_their_mean(tmp_path):
+    more = {"labels": 4000, "n_Smiling": 2000, "n_Male": 2000, "accuracy_Smiling": 0.7, "accuracy_Male": 0.9}
+    text = summary(run(tmp_path, {**VAL, **more}))
+    assert "Right on 94.5% (93.5–95.3) of the attributes (their mean), on 2,396 validation images" in text
+    assert "worst for Smiling: 70.0% of 2,000." in text
+
+
+def test_summary_takes_no_figures_of_another_checkpoint(tmp_path):
+    best = run(tmp_path, VAL)
+    assert summary(best.with_name("last.ckpt")) == UNKNOWN
+    assert summary(tmp_path / "elsewhere" / "checkpoints" / "best.ckpt") == UNKNOWN
