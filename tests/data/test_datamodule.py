@@ -226,7 +226,7 @@ def test_rows_are_the_tables_after_bad_images_were_skipped(root, pack, caplog):
         (root / before.path[row]).write_text("no image")
     data = faces(root, pack=pack, on_bad_image="skip")
     assert data.bad_images["path"].tolist() == before.path[broken].tolist()
-    assert data.bad_images["reason"].tolist() == ["not an image file"] * 3
+    assert data.bad_images["reason"].tolist() == ["not an image file: it is text"] * 3
     assert data.table["path"].tolist() == before.path.drop(broken).tolist()
     assert data.table.attrs == before.attrs
     assert "Left out 3 unreadable images (data.on_bad_image=skip)" in caplog.text
@@ -245,9 +245,7 @@ def test_bad_images_are_an_error_that_lists_them(root):
     files = sorted(root.rglob("*.png"))
     for file in files[:7]:
         file.write_text("no image")
-    named = (
-        f"7 of 33 images cannot be read: {files[0].relative_to(root)} .not an image file.; .*, …\n.*on_bad_image=skip"
-    )
+    named = f"7 of 33 images cannot be read: {files[0].relative_to(root)} .not an image file: .* text.; .*; …\n.*on_bad_image=skip"
     with pytest.raises(FaceattrError, match=named):
         faces(root)
 

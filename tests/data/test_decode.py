@@ -148,6 +148,7 @@ def test_decode_scales_16_bit_colour(tmp_path):
     [
         (np.array([[0, 255]], np.uint16), [0, 255]),  # 8 bits in 16
         (np.array([[0, 2048, 4095]], np.uint16), [0, 128, 255]),  # 12 bits in 16
+        (np.array([[0, 1, 1]], np.uint16), [0, 255, 255]),  # 1 bit in 16
         (np.array([[0, 8192, 16383]], np.uint16), [0, 128, 255]),
         (np.array([[0, 128, 255]], np.int32), [0, 128, 255]),
         (np.array([[0, 65535]], np.int32), [0, 255]),
@@ -281,7 +282,7 @@ def test_decode_gives_a_reason_for_what_is_no_image(tmp_path):
     corrupt.write_bytes(corrupt.read_bytes()[:-60] + bytes(60))
     reasons = {
         "empty.jpg": "not an image file: it is empty",
-        "text.png": "not an image file",
+        "text.png": "not an image file: it is text",
         "folder.jpg": "directory",
         "missing.jpg": "No such file",
         "corrupt.png": r"\w",
@@ -366,7 +367,7 @@ def test_read_many_equals_read_and_lists_unreadable_images(tmp_path):
     out = np.zeros((17, 5, 7, 3), np.uint8)
     bad = read_many(paths, spec, out, workers=4, label="", block=2)
     assert list(bad) == [3, 16]
-    assert bad[3] == "not an image file"
+    assert bad[3] == "not an image file: it is text"
     assert "No such file" in bad[16]
     for row, path in enumerate(paths):
         assert (out[row] == (0 if row in bad else read(path, spec))).all(), row

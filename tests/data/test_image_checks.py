@@ -89,6 +89,8 @@ def test_decode_refuses_a_png_whose_checksum_fails(tmp_path):
         (b"%PDF-1.7", "a PDF document"),
         (b"%!PS-Adobe", "PostScript"),
         (b"\0\0\0\x18ftypheic\0\0", "a HEIC photo; with the package pillow-heif"),
+        (b"\0\0\0\x18ftypcrx \0\0", "a raw photo of a camera"),
+        (bytes(128) + b"DICM", "a DICOM image"),
         (b"\0\0\0\x18ftypisom\0\0", "a video or audio file"),
         (b"RIFF\0\0\0\0AVI ", "a video or audio file"),
         (b"<!DOCTYPE html><html>", "a web page"),
@@ -106,7 +108,8 @@ def test_describe_other_file_looks_into_archives(tmp_path):
         with zipfile.ZipFile(tmp_path / "x.png", "w") as archive:
             archive.writestr(inside, "x")
         assert describe_other_file(tmp_path / "x.png") == f"not an image file: it is {kind}"
-    assert describe_other_file(write(tmp_path / "x.png", b"path,label\n")) == "not an image file"
+    assert describe_other_file(write(tmp_path / "x.png", b"path,label\n")) == "not an image file: it is text"
+    assert describe_other_file(write(tmp_path / "x.png", b"\1\2\3\n")) == "not an image file"
 
 
 def test_decode_accepts_every_real_image(shared, tmp_path):

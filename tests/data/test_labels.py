@@ -5,7 +5,7 @@ import logging
 import pandas as pd
 import pytest
 
-from faceattr.data.sources.labels import to_classes, yes_or_no
+from faceattr.data.sources.labels import fold, to_classes, yes_or_no
 from faceattr.errors import FaceattrError
 
 MALE = "male"
@@ -93,3 +93,8 @@ def test_yes_or_no_decides_by_what_the_file_holds():
 def test_yes_or_no_gives_the_line_of_another_value():
     with pytest.raises(FaceattrError, match=r"1 cell of column 'Young', not 1, 0, .*: line 3: 'maybe'"):
         attributes("1,0,1 1,maybe,1")
+
+
+def test_fold_ignores_what_cannot_be_seen():
+    assert {fold(text) for text in ("Male", "male\u200b", "\ufeffmale ", "\u00a0MALE", "ｍａｌｅ")} == {"male"}
+    assert fold("à") != fold("a")

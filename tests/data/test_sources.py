@@ -566,3 +566,12 @@ def test_folders_load_refuses_a_folder_that_abbreviates_another(tmp_path):
     with pytest.raises(FaceattrError, match=r"Does 'F' mean 'Female'\? Then give 'data\.class_map=\{F: Female\}'"):
         folders.load(tmp_path)
     assert set(folders.load(tmp_path, class_map={"F": "Female"})["label"]) == {"Female", "male"}
+
+
+def test_csv_load_bins_takes_a_negative_code_for_no_label(tmp_path, caplog):
+    make(tmp_path, "images/1.jpg", results__csv="Filename,age\n1.jpg,-1\n2.jpg,3\n3.jpg,-9.0\n4.jpg,40\n")
+    keys = {"label_column": "age", "bins": [30], "classes": ["young", "old"]}
+    assert csv.load(tmp_path, **keys)["label"].fillna("?").tolist() == ["?", "young", "?", "old"]
+    assert "in column 'age' no label: 2 numbers below 0, such as -1" in caplog.text
+    below = csv.load(tmp_path, **keys | {"bins": [-5]})
+    assert below["label"].tolist() == ["old", "old", "young", "old"]

@@ -414,3 +414,13 @@ def test_load_table_shortens_lists_of_ten_thousand_classes(tmp_path):
     with pytest.raises(FaceattrError) as error:
         prepare(table, tmp_path, classes=[f"person {i}" for i in range(10_000)])
     assert len(str(error.value)) < 3000
+
+
+@pytest.mark.parametrize("path", ["images/images/0.png", "C:/my data/images/0.png"])
+def test_prepare_says_where_a_missing_file_is(tmp_path, path):
+    table = faces(tmp_path, ["train"] * 4)
+    (tmp_path / "images").mkdir(exist_ok=True)
+    (tmp_path / "images" / "0.png").touch()
+    table.loc[0, "path"] = path
+    with pytest.raises(FaceattrError, match=r"; images/0\.png is there: .*data\.image_dir=null"):
+        prepare(table, tmp_path)

@@ -156,13 +156,13 @@ def _check_16_bit_colours(image: Image.Image) -> None:
 
 
 def _to_8_bits(values: np.ndarray, *, scaled: bool) -> np.ndarray:
-    """Grey values as uint8, by their own range: whole numbers of 8, 10, 12, 14 or 16 bits, the fewest that hold the largest
+    """Grey values as uint8, by their own range: whole numbers of 1, 8, 10, 12, 14 or 16 bits, the fewest that hold the largest
     (`scaled`: 16 bits in any case); other numbers from 0 to 1 or from 0 to 255. Raises UnreadableImage for all others."""
     low, high = float(values.min()), float(values.max())
     if values.dtype.kind == "f":
         full = 1.0 if high <= 1 else 255.0
     else:
-        full = next((2.0**bits - 1 for bits in ((16,) if scaled else (8, 10, 12, 14, 16)) if high < 2**bits), 0.0)
+        full = next((2.0**bits - 1 for bits in ((16,) if scaled else (1, 8, 10, 12, 14, 16)) if high < 2**bits), 0.0)
     if not 0 <= low <= high <= full:
         expected = "0 to 1 or 0 to 255" if values.dtype.kind == "f" else "0 to 65535"
         raise UnreadableImage(f"values from {low:g} to {high:g}; expected {expected}")

@@ -18,6 +18,7 @@ SIGNATURES = (
     (rb"%!PS|\xc5\xd0\xd3\xc6", "PostScript"),
     (rb"\x1f\x8b|\x1f\x9d|BZh|\xfd7zXZ\0|7z\xbc\xaf\x27\x1c|Rar!|\x28\xb5\x2f\xfd", "a compressed archive"),
     (rb".{257}ustar", "a tar archive"),
+    (rb"FUJIFILMCCD-RAW|II\x1a\0\0\0HEAPCCDR|.{4}ftypcrx ", "a raw photo of a camera"),
     (rb".{4}ftyp(heic|heix|heim|heis|hevc|mif1|msf1)", "a HEIC photo"),
     (rb".{4}ftyp(avif|avis)", "an AVIF image, which this Pillow cannot read"),
     (rb".{4}ftyp", "a video or audio file (MP4, MOV or alike)"),
@@ -29,10 +30,10 @@ SIGNATURES = (
     (rb"\s*<(\?xml|svg)", "an SVG or XML file"),
     (rb"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` gets the image"),
     (rb"\x93NUMPY", "a NumPy array"),
+    (rb"\x80[\2-\5]", "a Python pickle"),
     (rb".{128}DICM", "a DICOM image"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image"),
     (rb"\0\0\x01\0", "an icon"),
-    (rb"FUJIFILMCCD-RAW|II\x1a\0\0\0HEAPCCDR|.{4}ftypcrx ", "a raw photo of a camera"),
     (rb"FWS|CWS|ZWS", "a Flash file"),
     (rb"PAR1", PARQUET),
     (rb"ARROW1|FEA1", "an Arrow or Feather table"),
@@ -57,6 +58,10 @@ def describe_other_file(file: ImageFile) -> str:
     kind = kind_of_file(file)
     if kind == "a HEIC photo":
         kind += "; with the package pillow-heif it can be read: pip install pillow-heif"
+    if not kind:
+        with open_file(file) as stream:
+            start = stream.read(40)
+        kind = "text" if start.isascii() and start.decode().replace("\n", " ").isprintable() else ""
     return f"not an image file: it is {kind}" if kind else "not an image file"
 
 

@@ -52,7 +52,7 @@ def row_problems(table: pd.DataFrame, root: Path, *, split_required: bool) -> li
     outside = paths.str.match(OUTSIDE)
     problems += _problem("path that leaves data.root", paths[outside])
     missing = _without_file(root, paths[~outside])
-    problems += _problem(f"missing file{_other_suffix(root, missing)}", missing)
+    problems += _problem(f"missing file{_where_else(root, missing)}", missing)
     problems += _problem("duplicate path", paths[paths.duplicated()].drop_duplicates())
     if "split" in table:
         allowed = table["split"].isin(SPLITS) | (table["split"].isna() & (not split_required))
@@ -150,16 +150,19 @@ def _as_on_disk(root: Path, paths: list[str | None]) -> list[str | None]:
     return [p if p is None or p in present else by_form.get(unicodedata.normalize("NFC", p), p) for p in paths]
 
 
-def _other_suffix(root: Path, missing: list[str]) -> str:
-    """A hint where the first missing file is there with another suffix."""
+def _where_else(root: Path, missing: list[str]) -> str:
+    """A hint where the first missing file is there with another suffix, or in another folder."""
     if not missing:
         return ""
     folder, name = posixpath.split(missing[0])
     stem = posixpath.splitext(name)[0]
-    others = sorted(file for file in file_names(root / folder) if stem and posixpath.splitext(file)[0] == stem)
-    return (
-        f"; {others[0]} is there, with another suffix: leave suffixes out of the table, or mend them" if others else ""
-    )
+    if others := sorted(file for file in file_names(root / folder) if stem and posixpath.splitext(file)[0] == stem):
+        return f"; {others[0]} is there, with another suffix: leave suffixes out of the table, or mend them"
+    parts = missing[0].split("/")
+    ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
+    if found := next((end for end in ends if end and (root / end).is_file()), ""):
+        return f"; {found} is there: names are relative to data.root with data.image_dir=null"
+    return ""
 
 
 def _problem(problem: str, examples: pd.Series | list[str]) -> list[str]:

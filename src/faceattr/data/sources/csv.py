@@ -24,7 +24,7 @@ from faceattr.data.sources.layout import (
 )
 from faceattr.data.sources.table_file import cell_errors, read
 from faceattr.errors import FaceattrError
-from faceattr.wording import listed
+from faceattr.wording import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -188,8 +188,11 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
 
 
 def _bin(path: Path, values: pd.Series, bins: list, classes: list[str]) -> pd.Series:
-    """The class of each number; nan for a missing one. Raises FaceattrError: bins that do not increase or do not fit the
-    number of classes, or other cells that are no numbers (the message gives their lines)."""
+    """The class of each number; nan for a missing one, and for one below 0 where all `bins` are above 0: a code such as -1.
+
+    Raises FaceattrError: bins that do not increase or do not fit the number of classes, or other cells that are no numbers (the
+    message gives their lines).
+    """
     if len(classes) != len(bins) + 1 or sorted(set(bins)) != bins:
         raise FaceattrError(
             f"data.bins={bins} must be increasing numbers, and makes {len(bins) + 1} classes; data.classes names "
@@ -200,6 +203,12 @@ def _bin(path: Path, values: pd.Series, bins: list, classes: list[str]) -> pd.Se
     invalid = ~missing & ~np.isfinite(numbers)
     if invalid.any():
         raise cell_errors(path, values, invalid, "numbers")
+    if bins[0] > 0 and (negative := numbers < 0).any():
+        log.warning(
+            "%s: in column %r no label: %s below 0, such as %s. Not known?",
+            *(path, values.name, counted(int(negative.sum()), "number"), values[negative].iloc[0]),
+        )
+        missing |= negative
     labels = pd.Series(np.array(classes, dtype=object)[np.digitize(numbers, bins)], index=values.index)
     return labels.mask(missing)
 

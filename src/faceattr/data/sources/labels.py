@@ -48,8 +48,10 @@ def plain(value: object) -> str:
 
 
 def fold(text: str) -> str:
-    """The text in lower case with single blanks: the same for texts that differ only in case and blanks."""
-    return " ".join(text.casefold().split())
+    """The text in lower case with single blanks: the same for texts that differ only in case, blanks and what cannot be seen
+    (characters without width, full-width letters)."""
+    visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return " ".join(visible.casefold().split())
 
 
 def to_classes(
