@@ -1,5 +1,6 @@
 """predict.py in this process: its table, its pictures, what it says of bad input. With a network that was never trained."""
 
+import logging
 import shutil
 import signal
 from pathlib import Path
@@ -76,7 +77,8 @@ def test_predict_of_whole_images_has_a_row_for_each(whole, tmp_path):
     assert ours["probability_male"].to_numpy(np.float32) == pytest.approx(rows["probability_male"], abs=1e-6)
 
 
-def test_predict_has_a_row_for_each_face_and_a_reason_without_one(align, photos, tmp_path):
+def test_predict_has_a_row_for_each_face_and_a_reason_without_one(align, photos, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     with pytest.raises(FaceattrError, match=r"1 of 4 files could not be read: .*broken\.jpg"):
         run(align, photos, tmp_path / "out")
     rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
@@ -86,6 +88,7 @@ def test_predict_has_a_row_for_each_face_and_a_reason_without_one(align, photos,
     assert rows["face"].tolist()[3:] == [0, 1] and rows["face"].isna().tolist() == [False, True, True, False, False]
     assert rows["reason"].isna().tolist() == [True, False, False, True, True]
     assert rows["reason"][2] == "no face found" and rows["predicted"].isna()[1:3].all()
+    assert "no face found" in caplog.text and "None" not in caplog.text
     assert rows["x"][3] < 256 < rows["x"][4] and rows["score"].min() > 0.6
     assert pd.read_csv(tmp_path / "out" / "bad_images.csv")["path"].tolist() == [str(photos / "broken.jpg")]
 

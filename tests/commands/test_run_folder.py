@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 
-from faceattr.commands.run_folder import LOCK, checkpoint_of, claim, released
+from faceattr.commands.run_folder import LOCK, RunFolder, checkpoint_of, claim, released
 from faceattr.errors import FaceattrError
 
 
@@ -61,3 +63,14 @@ def test_checkpoint_of_a_folder_without_a_checkpoint_is_none(tmp_path):
     for name in ("best", "last"):
         (tmp_path / "checkpoints" / f"{name}.ckpt").touch()
         assert checkpoint_of(tmp_path) == tmp_path / "checkpoints" / f"{name}.ckpt"
+
+
+def test_a_job_of_a_sweep_locks_its_folder_while_it_runs(tmp_path):
+    config = OmegaConf.create({"hydra": {"mode": RunMode.MULTIRUN, "runtime": {"output_dir": str(tmp_path / "0")}}})
+    with released():
+        RunFolder().on_job_start(config)
+        with pytest.raises(FaceattrError, match="another process runs in this folder"):
+            claim(tmp_path / "0")
+        RunFolder().on_job_end(config)
+        assert not list((tmp_path / "0").iterdir())
+        claim(tmp_path / "0")

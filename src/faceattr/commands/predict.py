@@ -108,8 +108,8 @@ class Predictions:
             table = pd.DataFrame(self._first_rows, columns=self._row_format.columns)
             columns = ("path", "time", "face", "predicted", *self._row_format.probabilities, "reason")
             table = table[[name for name in columns if name in table]]
-            if "reason" in table:
-                table["reason"] = table["reason"].fillna("")
+            for name in table.select_dtypes(exclude="number"):
+                table[name] = table[name].fillna("")  # else None is printed
             log.info("%s", table.to_string(index=False, float_format="%.3f", na_rep=""))
         if self._faceless:
             log.info("No face was found in %s", counted(self._faceless, "picture"))

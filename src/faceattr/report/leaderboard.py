@@ -17,6 +17,8 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from faceattr.config.command_line import argument
+from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json, write_csv
 from faceattr.metrics.intervals import wilson
@@ -171,6 +173,19 @@ def _mean_of_ours(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: compared[0][name] for name in names} | {"ours": ours}
 
 
+def unfinished(folder: str | Path) -> list[str]:
+    """The commands that go on with the jobs of a sweep that did not finish, each in its own folder: from its last checkpoint, or
+    from the start where it has none."""
+    jobs = [job for job in read_jobs(folder) if job["error"]]
+    commands = []
+    for job in jobs:
+        last = job["job"] / "checkpoints" / "last.ckpt"
+        begin = [f"{key}={value}" for key, value in job["overrides"].items()]
+        given = [argument("ckpt", last)] if last.exists() else [*begin, argument("hydra.run.dir", job["job"])]
+        commands.append(typed("train", *given))
+    return commands
+
+
 def write(folder: str | Path) -> str:
     """Writes `leaderboard.csv` and `report.html` into the sweep's folder; returns the table for the terminal."""
     from faceattr.report import sweep  # imports matplotlib, which the jobs of a sweep do not need
@@ -240,6 +255,9 @@ class Leaderboard(Callback):
 
 if __name__ == "__main__":
     try:
-        print(write(sys.argv[1] if len(sys.argv) > 1 else ""))
+        sweep = sys.argv[1] if len(sys.argv) > 1 else ""
+        print(write(sweep))
+        if commands := unfinished(sweep):
+            print("\n".join(["", "Not finished; to go on with each, if the sweep no longer runs:", *commands]))
     except FaceattrError as error:
         sys.exit(f"Error: {error}")
