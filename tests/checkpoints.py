@@ -11,15 +11,22 @@ from faceattr.commands.settings import create_classifier, input_spec
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
 
-TINY = ("model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", "trainer=cpu", "trainer.precision=32")
+ON_CPU = ("trainer=cpu", "trainer.precision=32")
+TINY = ("model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", *ON_CPU)
 
 
 def untrained(
-    file: Path, *overrides: str, classes: tuple[str, ...] = ("female", "male"), multilabel: bool = False, **about: Any
+    file: Path,
+    *overrides: str,
+    classes: tuple[str, ...] = ("female", "male"),
+    multilabel: bool = False,
+    ordinal: bool = False,
+    base: tuple[str, ...] = TINY,
+    **about: Any,
 ) -> Path:
-    """Writes the checkpoint of a tiny network with random weights into `file`; `about` goes to its description."""
-    cfg = compose_config(*TINY, *overrides)
-    task = Task.from_config(list(classes), ordinal=False, loss=cfg.loss, multilabel=multilabel)
+    """Writes the checkpoint of a network with random weights, by default a tiny one, into `file`; `about` goes to its description."""
+    cfg = compose_config(*base, *overrides)
+    task = Task.from_config(list(classes), ordinal=ordinal, loss=cfg.loss, multilabel=multilabel)
     torch.manual_seed(0)
     model = create_classifier(cfg, task)
     description = checkpoint.describe(

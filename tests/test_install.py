@@ -123,7 +123,7 @@ def test_wheel_helps_without_the_checkout(installed, tmp_path):
     assert str(ROOT) not in succeeded(installed("python", "-c", where)).out
     overview = succeeded(installed("faceattr", "--help")).out
     commands = [line.split()[0] for line in overview.splitlines() if line.startswith("  ")]
-    assert commands == ["train", "evaluate", "predict", "serve", "preview", "leaks", "cache"]
+    assert commands == ["train", "evaluate", "predict", "export", "serve", "preview", "leaks", "cache"]
     groups = succeeded(installed("faceattr", "train", "--help")).out
     for group in ("data", "model", "finetune", "augment", "optim", "trainer", "logger", "experiment", "quirks"):
         assert f"\n{group}:" in groups

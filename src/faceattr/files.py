@@ -2,9 +2,11 @@
 
 import csv
 import functools
+import hashlib
 import io
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -33,6 +35,30 @@ def write_atomically(file: Path) -> Iterator[IO[bytes]]:
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_atomically(folder: Path) -> Iterator[Path]:
+    """An empty folder beside `folder`, which gets that name when the block ends; after an error nothing is left.
+
+    Raises FileExistsError where `folder` exists and is not empty.
+    """
+    part = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.is_dir():
+            folder.rmdir()
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def sha256_of(file: Path) -> str:
+    """Of the file's content, in hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remove_parts(folder: Path) -> None:

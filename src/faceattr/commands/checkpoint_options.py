@@ -22,7 +22,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     """
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-"))
     ckpt = value_of("ckpt", arguments)
-    trains = command not in ("evaluate", "predict", "serve")
+    trains = command not in ("evaluate", "predict", "serve", "export")
     if not ckpt:
         if not trains and not {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments):
             raise FaceattrError(f"ckpt is not given: {typed(command)} ckpt=…/checkpoints/best.ckpt")
@@ -30,6 +30,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     elif command == "train" and {"-m", "--multirun"} & set(arguments):
         raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")
     else:
+        check_exported(command, ckpt)
         stored = with_own_paths(stored_config(ckpt))
     if stored or not trains:
         for group in GROUPS:
@@ -42,8 +43,22 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     return [*arguments[:place], *resumed, *arguments[place:]]
 
 
+def check_exported(command: str, ckpt: str) -> None:
+    """Raises FaceattrError where `ckpt` is an exported folder, and the command needs a checkpoint."""
+    from faceattr.training.exported import is_exported
+
+    if command not in ("predict", "serve") and is_exported(Path(ckpt).expanduser()):
+        raise FaceattrError(
+            f"ckpt={ckpt}: this is an exported model, for predict and serve. {command} needs a run's checkpoint."
+        )
+
+
 def stored_config(ckpt: str) -> dict[str, Any]:
-    """The config in a checkpoint."""
+    """The config in a checkpoint; of an exported folder, its group `faces`."""
+    from faceattr.training.exported import faces_keys, is_exported
+
+    if is_exported(folder := Path(ckpt).expanduser()):
+        return {"faces": faces_keys(folder)}
     from faceattr.training.checkpoint import read_description
 
     config: dict[str, Any] = read_description(ckpt)["config"]

@@ -124,7 +124,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     split = _chosen_split(cfg.split, prepared, own_data)
     slices.check(prepared, options.slices)
     if own_data:
-        _warn_of_changed_data(prepared, description)
+        warn_of_changed_data(prepared, description)
     elif split != "all":  # decode only the images that are evaluated
         prepared = prepared[prepared["split"] == split].reset_index(drop=True)
     data = create_data(cfg, prepared, spec_from_checkpoint(cfg, model.spec))
@@ -222,7 +222,8 @@ def _keys_of_other_data(split: str) -> list[str]:
     return [text for text in given if text.partition("=")[0] not in shared] if split == "auto" else []
 
 
-def _warn_of_changed_data(prepared: pd.DataFrame, description: dict[str, Any]) -> None:
+def warn_of_changed_data(prepared: pd.DataFrame, description: dict[str, Any]) -> None:
+    """Where the fingerprint of the data is not that of training."""
     fingerprint = table.fingerprint(prepared)
     if fingerprint != description["fingerprint"]:
         log.warning(

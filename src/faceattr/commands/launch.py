@@ -44,6 +44,7 @@ COMMANDS = {
     "train": Command("train a classifier, and evaluate it", "train", "faceattr.commands.train:train"),
     "evaluate": Command("evaluate a checkpoint: ckpt=…", "evaluate", "faceattr.commands.evaluate:evaluate"),
     "predict": Command("predict images: ckpt=… input=…", "predict", "faceattr.commands.predict:predict"),
+    "export": Command("export a checkpoint, with a proof: ckpt=…", "export", "faceattr.commands.export:export"),
     "serve": Command("answer on a page and a JSON API: ckpt=…", "serve", "faceattr.commands.serve:serve"),
     "preview": Command(
         "show the images, splits and augmentation that a training run would get",

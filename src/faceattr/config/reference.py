@@ -47,7 +47,7 @@ def reference() -> str:
             parts += [f"### {group}", *_open_group(group)]
         elif is_dataclass(parameter.type):
             parts += [f"### {group}", _table(rows(group, parameters(parameter.type)))]
-    for command in ("evaluate", "predict", "serve"):
+    for command in ("evaluate", "predict", "export", "serve"):
         keys = parameters(SCHEMAS[command])
         own = [(group, key) for group, key in keys.items() if key.type in OWN_GROUPS]
         listed = [*rows("", keys), *(row for group, key in own for row in rows(group, parameters(key.type)))]

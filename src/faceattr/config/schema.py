@@ -523,6 +523,55 @@ class Predict:
 
 
 @dataclass
+class Exporting:
+    """How an export is made and what it must prove."""
+
+    tolerance: Annotated[
+        float,
+        Key(
+            "The largest difference between a probability of model.onnx in float32 and the checkpoint's; beyond it there is no "
+            "export.",
+            above=0,
+            maximum=1,
+        ),
+    ] = 1e-4
+    quantize: Annotated[
+        str,
+        Key("int8: weights and arithmetic of model.onnx in 8 bits, if the accuracy allows.", choices=("none", "int8")),
+    ] = "none"
+    max_drop: Annotated[
+        float,
+        Key(
+            "With quantize or half: how much lower the accuracy on the same images may be; beyond it there is no export.",
+            minimum=0,
+            maximum=1,
+        ),
+    ] = 0.005
+    half: Annotated[
+        bool, Key("Store the weights as fp16, if the accuracy allows; they are computed with in float32.")
+    ] = False
+    push: Annotated[
+        str | None,
+        Key("Upload the export to the Hugging Face Hub as user/name, in a private repository; null: nothing is sent."),
+    ] = None
+
+
+@dataclass
+class Export:
+    """Top level of conf/export.yaml."""
+
+    ckpt: Annotated[str | None, Key("The checkpoint to export.", is_path=True)] = None
+    out: Annotated[
+        str | None,
+        Key("The folder to write, which must not exist; null: a new one in outputs/export.", is_path=True),
+    ] = None
+    seed: Seed = 0
+    export: Exporting = field(default_factory=Exporting)
+    data: Any = None
+    faces: Faces = field(default_factory=Faces)
+
+
+@dataclass
 class Serving:
     """What the server takes, and how much of it at a time."""
 
@@ -571,11 +620,17 @@ class Serve:
     serve: Serving = field(default_factory=Serving)
 
 
-SCHEMAS: dict[str, Any] = {"train": Train, "evaluate": Evaluate, "predict": Predict, "serve": Serve}
+SCHEMAS: dict[str, Any] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "export": Export,
+    "serve": Serve,
+}
 SHARED: dict[str, Any] = {"data": Data, "model": Model, "optim": Optim}
 """Open groups whose options share keys; a function gets those of them that it takes."""
 LIBRARY: dict[str, Any] = {"optim": TorchOptimizer, "logger": Logger}
 """Keys of functions that are not ours: used where a function has a parameter of that name."""
 OPEN_GROUPS = ("data", "model", "optim", "logger")
-OWN_GROUPS = (Prediction, InputTable, Serving)
+OWN_GROUPS = (Prediction, InputTable, Exporting, Serving)
 """Keys of one command that stand together, without options in conf/."""

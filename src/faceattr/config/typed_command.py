@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("train", "evaluate", "predict", "serve")
+SCRIPTS = ("train", "evaluate", "predict", "export", "serve")
 """Commands that are also a script at the top of a checkout."""
 
 

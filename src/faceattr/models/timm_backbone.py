@@ -32,13 +32,13 @@ def from_timm(
     return Network(backbone, _timm_stages(backbone), image_size, num_logits, head, f"timm/{name}")
 
 
-def timm_backbone(name: str, image_size: Sequence[int], pretrained: bool = False) -> nn.Module:
-    """A timm model without its classifier. It is built for `image_size` if its architecture depends on the size."""
+def timm_backbone(name: str, image_size: Sequence[int], pretrained: bool = False, *, num_classes: int = 0) -> nn.Module:
+    """A timm model, by default without its classifier. It is built for `image_size` if its architecture depends on the size."""
     import timm
 
     config = timm.get_pretrained_cfg(name)
     size: dict[str, Any] = {"img_size": tuple(image_size)} if config and config.fixed_input_size else {}
-    return timm.create_model(name, pretrained=pretrained, num_classes=0, **size)
+    return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **size)
 
 
 def _timm_stages(backbone: nn.Module) -> dict[str, str]:

@@ -10,6 +10,8 @@ import numpy as np
 
 from faceattr.data.decode import InputSpec
 from faceattr.data.usual_inputs import UsualInputs
+from faceattr.errors import FaceattrError
+from faceattr.training.exported import OnnxBackend, is_exported
 from faceattr.training.prediction_rows import Answers
 
 if TYPE_CHECKING:
@@ -36,7 +38,23 @@ class Backend(Protocol):
 
 
 def open_backend(path: Path, trainer: "Trainer | None" = None, *, accelerator: str | None = None) -> Backend:
-    """The classifier in a checkpoint. `trainer` and `accelerator` say where it computes; None is as in training."""
+    """The classifier in a checkpoint or an exported folder.
+
+    `trainer` and `accelerator` say where a checkpoint computes; None is as in training. Raises FaceattrError where they ask for
+    what an exported model cannot do.
+    """
+    path = path.expanduser()
+    if is_exported(path):
+        device, precision = (
+            accelerator or (trainer.accelerator if trainer else "auto"),
+            trainer.precision if trainer else "auto",
+        )
+        if device not in ("auto", "cpu") or precision not in ("auto", "32"):
+            raise FaceattrError(
+                f"trainer.accelerator={device}, trainer.precision={precision}: an exported model computes on the CPU, in the "
+                "precision of its export."
+            )
+        return OnnxBackend(path)
     from faceattr.training.inference import TorchBackend
 
     return TorchBackend(path, trainer, accelerator=accelerator)

@@ -1,0 +1,123 @@
+"""What export.py runs: a checkpoint becomes a folder that runs without torch, with a proof that it answers alike."""
+
+import logging
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from faceattr.commands import export_proof
+from faceattr.commands.evaluate import warn_of_changed_data
+from faceattr.commands.export_push import check_push, push
+from faceattr.commands.export_run import run_figures
+from faceattr.commands.settings import create_data, faces_settings, read_table
+from faceattr.config.instantiate import group_settings
+from faceattr.config.schema import Exporting
+from faceattr.config.validate import validate
+from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.load import ModelClasses
+from faceattr.errors import FaceattrError
+from faceattr.files import folder_atomically, write_json
+from faceattr.report.model_card import model_card
+from faceattr.training import checkpoint
+from faceattr.training.export_weights import describe_export, write_config, write_weights
+from faceattr.training.exported import INPUT, ONNX, OUTPUT, WEIGHTS, OnnxBackend, create_session
+from faceattr.training.module import Classifier
+from faceattr.training.onnx_model import halve, quantize, write_onnx
+
+log = logging.getLogger(__name__)
+
+CARD, VALIDATION = "README.md", "validation.json"
+
+
+def export(cfg: DictConfig) -> Path:
+    """Writes and proves the exported folder, and pushes it where that is asked for; returns the folder."""
+    choices, output = HydraConfig.get().runtime.choices, Path(HydraConfig.get().runtime.output_dir)
+    cfg = validate(cfg)
+    options = group_settings(cfg.export, Exporting)
+    if options.half and options.quantize != "none":
+        raise FaceattrError(
+            "export.half=true and export.quantize=int8 exclude each other: int8 weights are smaller still."
+        )
+    if options.push:
+        check_push(options.push)
+    model, description = checkpoint.load(cfg.ckpt)
+    folder = Path(cfg.out) if cfg.out else output / description["config"]["name"]
+    _check_target(folder)
+    _check_own_data(cfg, model, choices.data)
+    prepared = read_table(cfg, model_classes=ModelClasses(model.task.classes, model.task.multilabel))
+    warn_of_changed_data(prepared, description)
+    rows = export_proof.proof_rows(prepared, cfg.seed, calibration=options.quantize != "none")
+    judged = export_proof.judged(model, create_data(cfg, rows, model.spec))
+    with folder_atomically(folder) as part:
+        validation = _write(model, description, judged, options, part)
+        write_json(part / VALIDATION, validation)
+        figures = run_figures(Path(cfg.ckpt), description)
+        text = model_card(describe_export(model, description, validation["precision"]), figures, validation)
+        (part / CARD).write_text(text, encoding="utf-8")
+    log.info(
+        "Proved on %s: largest difference %.2g, %d of %d answers the same",
+        *(validation["splits"], validation["largest_difference"], validation["same_answers"], validation["images"]),
+    )
+    log.info("Export: %s", folder)
+    if options.push:
+        push(folder, options.push)
+    return folder
+
+
+def _check_target(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FaceattrError(f"out={folder}: exists already. Give a folder that does not, or remove it.")
+
+
+def _check_own_data(cfg: DictConfig, model: Classifier, option: str) -> None:
+    """The proof takes the run's own images, cropped as in training."""
+    if option != "from_checkpoint":
+        raise FaceattrError(
+            f"data={option}: an export is proved on the run's own images. data.root=… says where they are now."
+        )
+    if FaceRecipe.from_config(faces_settings(cfg)) != model.spec.faces:
+        raise FaceattrError("faces: an exported model crops faces as in training; only faces.weights can be given.")
+
+
+def _write(
+    model: Classifier, description: dict[str, Any], judged: export_proof.Judged, options: Exporting, folder: Path
+) -> dict[str, Any]:
+    """model.onnx, model.safetensors and config.json in `folder`, proved; returns validation.json."""
+    precision = "int8" if options.quantize != "none" else "float16" if options.half else "float32"
+    about = describe_export(model, description, precision)
+    file = folder / ONNX
+    write_onnx(model, file, {"faceattr": {**about, "inputs": None}, "versions": _versions()})
+    scores, proof = export_proof.prove(_run(file), judged, options.tolerance)
+    sizes, rates = {"float32": file.stat().st_size}, {"float32": export_proof.images_per_second(_run(file, 1), judged)}
+    reduced: dict[str, Any] = {}
+    if precision != "float32":
+        whole = file.rename(folder / "float32.onnx")
+        if precision == "float16":
+            halve(whole, file)
+        else:
+            quantize(whole, file, export_proof.pixels(judged.data, judged.data.rows("train")))
+        whole.unlink()
+        smaller = export_proof.answers(_run(file), judged)
+        key = "export.half=true" if precision == "float16" else "export.quantize=int8"
+        reduced = {"accuracy_change": export_proof.check_drop(judged, smaller, scores, options.max_drop, key)}
+        sizes[precision], rates[precision] = file.stat().st_size, export_proof.images_per_second(_run(file, 1), judged)
+    timm_keys = write_weights(model, folder / WEIGHTS, half=options.half)
+    write_config(folder, about, timm_keys, (ONNX, WEIGHTS))
+    final = export_proof.answers(OnnxBackend(folder).probabilities, judged)
+    timing = {"onnx_bytes": sizes, "images_per_second_on_one_core": rates, "timed_batch_size": export_proof.TIMED_BATCH}
+    compared = export_proof.compare(judged, final)
+    return {"precision": precision, **compared, **proof, **reduced, **timing, "versions": _versions()}
+
+
+def _run(file: Path, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    session = create_session(file.read_bytes(), str(file), threads=threads)
+    return lambda pixels: session.run([OUTPUT], {INPUT: pixels})[0]
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")}

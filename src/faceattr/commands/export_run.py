@@ -1,0 +1,50 @@
+"""What a run's files say about the checkpoint that is exported: for its model card."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from faceattr.files import read_json
+from faceattr.report.model_card import RunFigures
+from faceattr.training.run_record import RunRecord
+
+log = logging.getLogger(__name__)
+
+
+def run_figures(ckpt: Path, description: dict[str, Any]) -> RunFigures:
+    """The figures of the run that the checkpoint lies in.
+
+    Without them, and a line in the log, where the run's evaluation did not judge this checkpoint.
+    """
+    folder, config = ckpt.parent.parent, description["config"]
+    record = read_json(folder / RunRecord.FILE) if ckpt.parent.name == "checkpoints" else {}
+    judged = record.get(f"{ckpt.stem}_epoch") == description["epoch"] and record.get("status") == "finished"
+    if record.get("fingerprint") != description["fingerprint"] or not judged:
+        log.warning(
+            "The run's files beside %s do not judge this checkpoint: the model card has only the proof's figures", ckpt
+        )
+        return RunFigures(config, description["weights"])
+    metrics = {
+        file.name.removesuffix("_metrics.json"): read_json(file) for file in sorted(folder.glob("*_metrics.json"))
+    }
+    return RunFigures(
+        config,
+        description["weights"],
+        record=record,
+        metrics={split: values for split, values in metrics.items() if values.get("n")},
+        slices={split: table for split in metrics if (table := _slices(folder / f"slices_{split}.csv")) is not None},
+    )
+
+
+def _slices(file: Path) -> pd.DataFrame | None:
+    """None where there is no such file, or it is damaged."""
+    try:
+        table = pd.read_csv(file, dtype={"column": str, "value": str}, keep_default_na=True)
+    except (OSError, ValueError):
+        return None
+    table["value"] = table["value"].map(lambda text: re.sub(r"^'(?=[=+\-@\t\r])", "", str(text)))
+    needed = {"column", "value", "n", "accuracy", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high", "p"}
+    return table if needed <= set(table) else None

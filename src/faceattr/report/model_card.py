@@ -1,0 +1,323 @@
+"""The model card of an export: README.md in the form of the Hugging Face Hub, of the run's own figures and the export's proof."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+import pandas as pd
+
+from faceattr.metrics.registry import METRICS
+from faceattr.report import markdown
+from faceattr.report.render import interval, number
+from faceattr.report.sections import SPLITS
+
+PERCEIVED = (
+    "Labels such as gender are what annotators perceived in a picture, in two classes; no decision about a person should depend "
+    "on them."
+)
+MOST_SLICES, MOST_CLASSES = 10, 12
+
+
+@dataclass(frozen=True)
+class RunFigures:
+    """What a run's files say: `config` and `weights` of the checkpoint, `record` (run.json), `metrics` (<split>_metrics.json) and
+    `slices` (slices_<split>.csv) by split. Empty where the run did not judge this checkpoint."""
+
+    config: Mapping[str, Any]
+    weights: str
+    record: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    slices: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+
+def model_card(about: Mapping[str, Any], figures: RunFigures, proof: Mapping[str, Any]) -> str:
+    """The card's text. `about` is ours in config.json, `proof` is validation.json."""
+    from huggingface_hub import ModelCard
+
+    parts = [
+        f"# {_text(about['name'])}",
+        _summary(about, figures, proof),
+        f"**{PERCEIVED}**",
+        "## How to use it",
+        _usage(about),
+        "## What it is for",
+        _purpose(about),
+        "## Data",
+        _data(about, figures),
+        "## Figures",
+        *(_split(split, figures, about) for split in ("test", "val") if split in figures.metrics),
+        *(
+            []
+            if figures.metrics
+            else ["The run's files do not judge this checkpoint; there are only the proof's figures, below."]
+        ),
+        "## Is what it was judged on in its training images?",
+        _leakage(figures),
+        "## Do its probabilities mean what they say?",
+        _calibration(about, figures),
+        "## Does the export answer as the checkpoint does?",
+        _proof(proof),
+    ]
+    return str(
+        ModelCard(f"---\n{_front_matter(about, figures)}\n---\n\n" + "\n\n".join(part.strip() for part in parts) + "\n")
+    )
+
+
+def _front_matter(about: Mapping[str, Any], figures: RunFigures) -> str:
+    """YAML, with the accuracy of each split as the Hub's `model-index`."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    name = _data_name(figures.config).partition(" (")[0]
+    results = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=name.replace(" ", "_"),
+            dataset_name=name,
+            dataset_split=split,
+            metric_type="accuracy",
+            metric_value=round(float(metrics["accuracy"]), 4),
+        )
+        for split, metrics in figures.metrics.items()
+    ]
+    data = ModelCardData(
+        license="unknown",
+        library_name="faceattr",
+        pipeline_tag="image-classification",
+        tags=["image-classification", "face-attributes", "faceattr", "onnx"],
+        **({"model_name": str(about["name"]), "eval_results": results} if results else {}),
+    )
+    text: str = data.to_yaml()
+    return text.strip()
+
+
+def _text(value: Any) -> str:
+    """A value of a file as it can stand in Markdown: on one line, no table cell, no markup."""
+    line = " ".join(str(value).split())[:200]
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in line)
+
+
+def _data_name(config: Mapping[str, Any]) -> str:
+    """The source and the last part of its folder: no path of a machine."""
+    data = config["data"]
+    source = str(data.get("_target_", "")).removesuffix(".load").rpartition(".")[2]
+    folder = PurePath(str(data.get("root") or "")).name
+    if source == "sample":
+        return "sample (faces drawn by code, no photographs)"
+    return " ".join(part for part in (source, folder) if part) or "unknown"
+
+
+def _classes(about: Mapping[str, Any]) -> str:
+    names = [_text(name) for name in about["classes"]]
+    return ", ".join(names[:MOST_CLASSES]) + (
+        f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
+    )
+
+
+def _summary(about: Mapping[str, Any], figures: RunFigures, proof: Mapping[str, Any]) -> str:
+    """What it is and how good, in two sentences."""
+    kind = "the attributes" if about["kind"] == "multilabel" else "the classes"
+    text = f"A classifier of face images with {kind} {_classes(about)}."
+    split = next((split for split in ("test", "val") if split in figures.metrics), None)
+    if split is None:
+        low, high = (proof[f"accuracy_onnx_{side}"] for side in ("low", "high"))
+        return f"{text} Right on {proof['accuracy_onnx']:.1%} ({low:.1%}–{high:.1%}) of {_text(proof['splits'])}."
+    of = figures.metrics[split]
+    return (
+        f"{text} Right on {of['accuracy']:.1%} ({of['accuracy_low']:.1%}–{of['accuracy_high']:.1%}) of {of['n']:,} "
+        f"{SPLITS[split]}{_worst(figures, split)}."
+    )
+
+
+def _worst(figures: RunFigures, split: str) -> str:
+    compared = _compared(figures, split)
+    if compared is None or not (compared["p"] < 0.05).any():
+        return ""
+    row = compared[compared["p"] < 0.05].iloc[0]
+    return f"; worst for {_text(row['column'])} {_text(row['value'])}: {row['accuracy']:.1%}"
+
+
+def _compared(figures: RunFigures, split: str) -> pd.DataFrame | None:
+    """The slices with a gap, the worst first."""
+    slices = figures.slices.get(split)
+    if slices is None or slices["gap"].isna().all():
+        return None
+    return slices[slices["gap"].notna()].sort_values("gap", kind="stable")
+
+
+def _usage(about: Mapping[str, Any]) -> str:
+    given, faces = about["input"], about["faces"]["mode"]
+    resampling = f"Image.Resampling.{given['interpolation'].upper()}"
+    what = "a photo: its faces are found and cropped as in training" if faces != "none" else "a crop of a face"
+    return f"""```python
+import faceattr  # with onnxruntime; torch is not needed
+
+model = faceattr.load("DIR")  # this folder
+model.predict(["photo.jpg"])  # {what}; a table with a row for each answer
+model.predict_proba("photo.jpg")
+```
+
+Without faceattr, from an image that is cropped already ({given["height"]} rows, {given["width"]} columns):
+
+```python
+import numpy, onnxruntime
+from PIL import Image
+
+pixels = numpy.asarray(Image.open("crop.jpg").convert("RGB").resize(({given["width"]}, {given["height"]}), {resampling}))
+onnxruntime.InferenceSession("model.onnx").run(None, {{"images": pixels[None]}})[0]  # a row of probabilities
+```"""
+
+
+def _purpose(about: Mapping[str, Any]) -> str:
+    crops = {
+        "none": "crops of faces, as its training images are",
+        "square": "photos, of which the box of each detected face is cropped",
+        "align": "photos, in which each detected face is turned upright and cropped",
+    }[about["faces"]["mode"]]
+    return f"""- For research, and for sorting and describing collections of pictures, on {crops}.
+- Not for decisions about a person, nor for finding out who somebody is, or what somebody is beyond the picture.
+- Not for images unlike those of training, before it was judged on such images: `python evaluate.py ckpt=… data=…`."""
+
+
+def _data(about: Mapping[str, Any], figures: RunFigures) -> str:
+    record, config = figures.record, figures.config
+    images = ", ".join(f"{count:,} {split}" for split, count in (record.get("images") or {}).items())
+    parameters = (record.get("parameters") or {}).get("total")
+    start = str(figures.weights)
+    rows = [
+        ("Data", _text(_data_name(config)) + (f": {images} images" if images else "")),
+        ("Fingerprint of the data and its split", f"`{_text(about['fingerprint'])}`"),
+        ("Network", f"{_network(config)}" + (f", {parameters:,} parameters" if parameters else "")),
+        ("It started from", _text(PurePath(start).name if "/" in start and " " not in start else start)),
+        ("Input", f"{about['input']['height']}×{about['input']['width']} pixels, RGB"),
+        ("Faces", _faces(about["faces"])),
+        ("Seed", _text(config.get("seed"))),
+        ("Written by", f"faceattr {about['version']}"),
+    ]
+    rows += [("Quirk of a published study, kept", _text(quirk)) for quirk in record.get("quirks") or ()]
+    return markdown.table(("", ""), rows)
+
+
+def _network(config: Mapping[str, Any]) -> str:
+    model = config["model"]
+    return _text(model.get("name") or str(model.get("_target_")).rpartition(".")[2])
+
+
+def _faces(recipe: Mapping[str, Any]) -> str:
+    if recipe["mode"] == "none":
+        return "images are taken whole"
+    return f"{recipe['mode']}, margin {recipe['margin']:g}, least score {recipe['min_score']:g}; YuNet finds them"
+
+
+def _split(split: str, figures: RunFigures, about: Mapping[str, Any]) -> str:
+    """A table of every metric with its interval, and one of the slices."""
+    metrics = figures.metrics[split]
+    keys = [(name, metric.label) for name, metric in METRICS.items()]
+    if about["kind"] != "multilabel":
+        keys += [(f"recall_{name}", f"Recall of {_text(name)}") for name in about["classes"][:MOST_CLASSES]]
+    rows = [
+        (label, number(metrics[key]), interval(metrics.get(f"{key}_low"), metrics.get(f"{key}_high")))
+        for key, label in keys
+        if metrics.get(key) is not None
+    ]
+    positive = f"; the positive class is {_text(metrics['positive_class'])}" if metrics.get("positive_class") else ""
+    title = f"{SPLITS[split].capitalize()}: {metrics['n']:,}{positive}. {_caveat(split)}"
+    return f"{title}\n\n{markdown.table(('metric', 'value', '95% interval'), rows, numbers=True)}\n\n{_slice_table(figures, split)}"
+
+
+def _caveat(split: str) -> str:
+    return (
+        "Neither training nor model selection used them."
+        if split == "test"
+        else "Training did not use them; the epoch may have been selected on them, so the figures may be slightly too good."
+    )
+
+
+def _slice_table(figures: RunFigures, split: str) -> str:
+    compared = _compared(figures, split)
+    if compared is None:
+        return "For whom it is worse was not measured, or no group has enough images."
+    rows = [
+        (
+            f"{_text(of['column'])}: {_text(of['value'])}",
+            f"{of['n']:,}",
+            f"{number(of['accuracy'])} ({interval(of['accuracy_low'], of['accuracy_high'])})",
+            f"{number(of['gap'], '+.3f')} ({interval(of['gap_low'], of['gap_high'], '+.3f')})",
+            number(of["p"], ".2g"),
+        )
+        for of in compared.head(MOST_SLICES).to_dict("records")
+    ]
+    head = ("images", "n", "accuracy", "gap to the others", "p (Holm)")
+    more = (
+        f"The worst {len(rows)} of {len(compared)} groups of these images"
+        if len(compared) > len(rows)
+        else "Groups of these images"
+    )
+    return f"{more}, by the gap in accuracy:\n\n{markdown.table(head, rows, numbers=True)}"
+
+
+def _leakage(figures: RunFigures) -> str:
+    found = figures.record.get("leakage") or {}
+    if "pairs_across" not in found:
+        return "Not known."
+    pairs = {split: found.get(f"train_{split}") or 0 for split in ("val", "test")}
+    text = "; ".join(
+        f"{count:,} pairs of copies link training and {SPLITS[split]}" for split, count in pairs.items() if count
+    )
+    text = text[:1].upper() + text[1:] if text else "No copies of training images were found among them"
+    if found.get("left_out"):
+        text += f"; {found['left_out']:,} training images were left out because of copies"
+    people = found.get("identities_in_two_splits")
+    who = "whether a person is in two splits is not known" if people is None else f"{people:,} people are in two splits"
+    return f"{text}; {who}."
+
+
+def _calibration(about: Mapping[str, Any], figures: RunFigures) -> str:
+    """Of the split that is shown first, where its figures are of the temperature that is exported."""
+    split = next((split for split in ("test", "val") if split in figures.metrics), None)
+    temperature = about["temperature"]
+    fitted = (
+        f"A temperature of {temperature:.3f}, fitted on validation images, is inside."
+        if temperature != 1
+        else "No temperature was fitted."
+    )
+    if split is None or figures.metrics[split].get("ece") is None:
+        return fitted
+    metrics = figures.metrics[split]
+    if metrics.get("temperature", 1.0) != temperature:
+        return f"{fitted} It was fitted after the run was judged: the figures above hold for the answers only."
+    before = metrics.get("ece_uncalibrated")
+    was = f" ({number(before)} before)" if before is not None else ""
+    return f"{fitted} Calibration error on {SPLITS[split]}: {number(metrics['ece'])}{was}."
+
+
+def _proof(proof: Mapping[str, Any]) -> str:
+    rows = [
+        ("Images", _text(proof["splits"])),
+        ("Largest difference of a probability", f"{proof['largest_difference']:.2g}"),
+        ("Same answer", f"{proof['same_answers']:,} of {proof['images']:,}"),
+        *(
+            (f"Accuracy, {name}", _accuracy(proof, key))
+            for name, key in (("checkpoint", "checkpoint"), ("export", "onnx"))
+        ),
+    ]
+    sizes, rates = proof["onnx_bytes"], proof["images_per_second_on_one_core"]
+    rows += [
+        (f"model.onnx in {name}", f"{size / 1e6:.1f} MB, {rates[name]:g} images/s on one core")
+        for name, size in sizes.items()
+    ]
+    largest = max(proof["largest_difference_by_batch_size"].values())
+    text = (
+        f"ONNX Runtime {proof['versions']['onnxruntime']} beside torch {proof['versions']['torch']}, in float32 on the CPU. Before "
+        f"any reduction the largest difference with batches of 1, 2 and 37 was {largest:.2g}; {proof['tolerance']:g} was allowed. "
+        "validation.json has more."
+    )
+    if change := proof.get("accuracy_change"):
+        sides = interval(change["low"], change["high"], "+.4f")
+        text += f" Reduced to {proof['precision']}, the accuracy changed by {number(change['difference'], '+.4f')} (95% {sides})."
+    return f"{markdown.table(('', ''), rows)}\n\n{text}"
+
+
+def _accuracy(proof: Mapping[str, Any], key: str) -> str:
+    low, high = (proof[f"accuracy_{key}_{side}"] for side in ("low", "high"))
+    return f"{number(proof[f'accuracy_{key}'])} ({interval(low, high)})"
