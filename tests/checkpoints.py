@@ -24,7 +24,7 @@ def untrained(
     base: tuple[str, ...] = TINY,
     **about: Any,
 ) -> Path:
-    """Writes the checkpoint of a network with random weights, by default a tiny one, into `file`; `about` goes to its description."""
+    """Writes the checkpoint of a network with random weights (a tiny one) into `file`; `about` is for its description."""
     cfg = compose_config(*base, *overrides)
     task = Task.from_config(list(classes), ordinal=ordinal, loss=cfg.loss, multilabel=multilabel)
     torch.manual_seed(0)
