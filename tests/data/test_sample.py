@@ -262,3 +262,11 @@ def test_main_errors_are_one_line(arguments: list[str], message: str) -> None:
 def test_sample_does_not_import_torch() -> None:
     script = "import sys, faceattr.data.sources.sample; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+def test_write_removes_what_a_killed_process_left(tmp_path):
+    (tmp_path / ".faces.draft" / "images").mkdir(parents=True)
+    (tmp_path / ".faces.draft" / "images" / "half.jpg").touch()
+    sample.write("csv", tmp_path / "faces", n=2, image_size=16)
+    assert [path.name for path in tmp_path.iterdir()] == ["faces"]
+    assert len(list((tmp_path / "faces" / "images").iterdir())) == 2

@@ -15,6 +15,7 @@ from faceattr.metrics import breakdown, evaluation
 from faceattr.metrics.accuracy import ACCURACY, accuracy
 from faceattr.metrics.predictions import problems
 from faceattr.models.task import Task
+from faceattr.progress import Progress
 
 VALUES = 12
 """Most values of a column. Beyond, numbers are cut into quarters, and other columns (names, ids) are left out."""
@@ -86,10 +87,12 @@ def measure(batches: Iterable[np.ndarray], files: Sequence[str]) -> pd.DataFrame
     import cv2
 
     rows = []
-    for images in batches:
-        for image in images:
-            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-            rows.append((float(grey.mean()), float(cv2.Laplacian(grey, cv2.CV_32F).var())))
+    with Progress("Measuring images", len(files)) as progress:
+        for images in batches:
+            for image in images:
+                grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+                rows.append((float(grey.mean()), float(cv2.Laplacian(grey, cv2.CV_32F).var())))
+            progress.update(len(images))
     with ThreadPoolExecutor() as pool:
         sizes = list(pool.map(_pixels_of, files))
     return pd.DataFrame(rows, columns=list(MEASURED[:2])).assign(file_pixels=sizes)
