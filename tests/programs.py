@@ -1,9 +1,12 @@
-"""How tests start train.py, evaluate.py and predict.py: always the real script in a process of its own.
+"""How tests start train.py, evaluate.py and predict.py.
 
-`shell` is what a user does. `quick` forks that process from a server which has imported torch already: the import is
-most of a tiny run's time.
+`shell` is what a user does. `quick` forks that process from a server which has trained once already (see warm.py): imports
+and first calls are most of a tiny run's time. `inside` needs no process: for commands that end before they start to work.
 """
 
+import contextlib
+import io
+import logging
 import multiprocessing
 import os
 import resource
@@ -13,9 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
+
+from faceattr.commands import launch
+from faceattr.commands.hydra_app import own_hydra_state
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = "evaluate.report=figures"
@@ -65,18 +72,16 @@ def quick(
     signals: tuple[signal.Signals, Callable[[], bool]] | None = None,
     **env: str,
 ) -> Ended:
-    """The same, forked from a process that has imported everything. No file can grow past `largest_file` bytes. `signals`: a
+    """The same, forked from a process that has trained once. No file can grow past `largest_file` bytes. `signals`: a
     signal that is sent as soon as its condition holds; a process that ends before that is a failure."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["faceattr.commands.train", "faceattr.data.sources.sample", "matplotlib.pyplot", "PIL.Image"]
-    )
-    os.environ["OMP_NUM_THREADS"] = "1"
+    _start_server()
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         script = ROOT / f"{program}.py"
         argv = [str(script), *map(str, arguments)] if script.exists() else ["faceattr", program, *map(str, arguments)]
-        process = context.Process(target=_run, args=(argv, cwd, os.environ | env, out, err, largest_file))
+        process = multiprocessing.get_context("forkserver").Process(
+            target=_run, args=(argv, cwd, os.environ | env, out, err, largest_file)
+        )
         process.start()
         if signals:
             by, condition = signals
@@ -93,11 +98,62 @@ def quick(
         return Ended(process.exitcode, out.read_text(), err.read_text())
 
 
+def inside(program: str, *arguments: object, cwd: Path, **env: str) -> Ended:
+    """The command in this process, with its own output, environment and folder; all of them are as before afterwards."""
+    out, err = io.StringIO(), io.StringIO()
+    with _state_kept(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        os.environ.update(env)
+        os.chdir(cwd)
+        sys.argv = [str(ROOT / f"{program}.py"), *map(str, arguments)]
+        try:
+            launch.main(program)
+        except SystemExit as end:
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        else:
+            code = 0
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _state_kept() -> Iterator[None]:
+    """What a command changes in its process: arguments, environment, folder, loggers, Hydra's state."""
+    arguments, environment, folder, root = sys.argv, dict(os.environ), Path.cwd(), logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        with own_hydra_state():
+            yield
+    finally:
+        sys.argv = arguments
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(folder)
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
 def tiny_run(folder: Path, *arguments: object) -> Path:
     """A finished run of train.py on 60 sample faces of 32 pixels, in `folder`; without pictures unless evaluate.report=full."""
     ended = quick("train", *TINY, *arguments, f"hydra.run.dir={folder}", cwd=folder.parent)
     assert ended.code == 0, ended.err
     return folder
+
+
+def _start_server() -> None:
+    """Its first call starts the server. Python 3.11 gives a server's modules this process's PYTHONPATH only, not sys.path."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [before])])
+    try:
+        multiprocessing.get_context("forkserver").set_forkserver_preload(["warm"])
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _run(argv: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path, largest_file: int | None) -> None:
