@@ -85,7 +85,7 @@ def test_compare_models_of_different_crops_on_the_same_images(run, root):
     )
     ended = quick("evaluate", *compared, cwd=run.parent)
     assert ended.code == 0, ended.err
-    assert "Left out 1 images that the model in compare" in ended.out
+    assert "Left out 1 image: the model in compare" in ended.out
     predictions = [pd.read_csv(run.parent / "pair" / folder / "predictions_all.csv") for folder in (".", "compared")]
     assert [len(of) for of in predictions] == [59, 59] and predictions[0]["path"].equals(predictions[1]["path"])
 

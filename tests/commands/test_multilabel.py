@@ -103,7 +103,7 @@ def test_a_csvs_columns_say_yes_no_or_nothing(tmp_path):
     assert math.isnan(found["Glasses"][1]) and found.attrs["classes"] == ["Glasses", "Hat"]
     assert csv.load(tmp_path, attributes=["Hat"], unknown="none")["Hat"].tolist() == [1, 0, 0]
     (tmp_path / "results.csv").write_text("Filename,Hat\na.png,1\nb.png,maybe\n")
-    with pytest.raises(FaceattrError, match=r"1 cells of column 'Hat' are not 1, .* line 3: 'maybe'"):
+    with pytest.raises(FaceattrError, match=r"1 cell of column 'Hat', not 1, .* line 3: 'maybe'"):
         csv.load(tmp_path, attributes=["Hat"])
 
 

@@ -233,7 +233,7 @@ def test_the_command_lists_and_clears(photos):
     assert packs() == [name]
     assert "usage" in run("everything")[0]
     said, code = run("clear")
-    assert code == 0 and "1 arrays removed" in said
+    assert code == 0 and "1 array removed" in said
     assert not folder().exists()
 
 
