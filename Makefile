@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup train test lint format type fuzz bench bench-gpu reproduce chaos clean
+.PHONY: help setup train test lint format type docs fuzz bench bench-gpu reproduce chaos clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -16,7 +16,7 @@ $(VENV)/.train: pyproject.toml setup.py
 
 $(VENV)/.test: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,serve,sweeps,tracking]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs,serve,sweeps,tracking]'
 	touch $@ $(VENV)/.train
 
 setup: $(VENV)/.test  ## .venv with everything for development
@@ -32,6 +32,9 @@ fuzz: $(VENV)/.test  ## mutated images, tables, command lines and checkpoints fo
 
 chaos: $(VENV)/.test  ## kill runs and sweeps at random moments, resume them, compare bit for bit; ARGS='--kills 8 --seed 1'
 	$(BIN)/python tests/chaos.py $(ARGS)
+
+docs: $(VENV)/.test  ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 lint: $(VENV)/.test  ## ruff: rules and format; import-linter: directions
 	$(BIN)/ruff check .
