@@ -229,7 +229,7 @@ def test_the_command_lists_and_clears(photos):
     name = packs()[0]
     said, code = run()
     assert code == 0
-    assert name in said and "5 rows" in said and f"1 arrays in {folder()}" in said
+    assert name in said and "5 rows" in said and f"1 array in {folder()}" in said
     assert packs() == [name]
     assert "usage" in run("everything")[0]
     said, code = run("clear")
