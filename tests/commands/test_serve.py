@@ -10,6 +10,7 @@ from checkpoints import untrained
 from programs import start
 from serving import create, encoded, noise
 
+from faceattr.commands.launch import add_own_options
 from faceattr.errors import FaceattrError
 
 pytest.importorskip("uvicorn", reason="serve is an extra")
@@ -93,3 +94,8 @@ def test_serve_refuses_values_that_are_out_of_bounds(tmp_path, override, message
 def test_serve_needs_a_checkpoint(tmp_path):
     with pytest.raises(FaceattrError, match="there is no such file"):
         create(tmp_path / "absent.ckpt", tmp_path / "run")
+
+
+def test_serve_serves_one_configuration(tmp_path):
+    with pytest.raises(FaceattrError, match=r"serve looks at one configuration\. Leave out -m\."):
+        add_own_options("serve", ["-m", f"ckpt={untrained(tmp_path / 'best.ckpt')}", "port=1,2"])

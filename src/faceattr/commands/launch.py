@@ -137,10 +137,11 @@ def run(command: str, arguments: Sequence[str]) -> None:
 def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:
     """`arguments` after what this command adds to them: the config of its checkpoint, its own folder. The user's win."""
     given = add_checkpoint_options(command, arguments)
-    if (own_folder := COMMANDS[command].own_folder) is None:
-        return given
-    if {"-m", "--multirun"} & set(given):
+    own_folder = COMMANDS[command].own_folder
+    if {"-m", "--multirun"} & set(given) and (own_folder or command == "serve"):
         raise FaceattrError(f"{command} looks at one configuration. Leave out -m.")
+    if own_folder is None:
+        return given
     folder = f"outputs/{command}/{own_folder}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"
     own = ["hydra.mode=RUN", f"hydra.run.dir={folder}", f"hydra.job.name={command}"]
     first = next((place for place, argument in enumerate(given) if "=" in argument), len(given))

@@ -45,7 +45,8 @@ def serve(cfg: DictConfig) -> None:
     cfg = validate(cfg)
     app = application(cfg)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else a line for each malformed request,
-    warnings.filterwarnings("ignore", module="PIL")  # and for each odd image
+    warnings.filterwarnings("ignore", module="PIL")  # for each odd image,
+    logging.getLogger("faceattr.api").setLevel(logging.ERROR)  # and for each image that is unlike the training images
     with _listening(cfg.host, cfg.port) as listener:
         config = uvicorn.Config(
             app,
