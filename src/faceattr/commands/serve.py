@@ -14,9 +14,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 import faceattr
-from faceattr.commands.settings import faces_settings
 from faceattr.config.instantiate import group_settings
-from faceattr.config.schema import Serving
+from faceattr.config.schema import Faces, Serving
 from faceattr.config.validate import validate
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe
@@ -71,7 +70,7 @@ def application(cfg: DictConfig) -> Guard:
     limits = group_settings(cfg.serve, Serving)
     model = faceattr.load(cfg.ckpt, accelerator=cfg.accelerator)
     about = model.about
-    faces = FaceRecipe.from_config(faces_settings(cfg))
+    faces = FaceRecipe.from_config(group_settings(cfg.faces, Faces))
     if faces.active and cfg.faces.weights:
         detector_file(cfg.faces.weights)  # into the cache, where the model looks for it
     if about["multilabel"] and cfg.abstain is not None:
