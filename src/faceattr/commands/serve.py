@@ -20,6 +20,7 @@ from faceattr.config.validate import validate
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError
+from faceattr.report.model_card import PERCEIVED
 
 try:
     import uvicorn
@@ -29,7 +30,7 @@ try:
     from faceattr.commands.serving.guard import Guard, is_loopback
     from faceattr.commands.serving.http_protocol import TimedProtocol
     from faceattr.commands.serving.problems import Problem
-    from faceattr.commands.serving.summary import NOTICE, summary
+    from faceattr.commands.serving.summary import model_card, summary
 except ImportError as error:
     raise FaceattrError(f"serve needs the package {error.name}: pip install 'faceattr[serve]'") from error
 
@@ -79,13 +80,12 @@ def application(cfg: DictConfig) -> Guard:
         )
     answerer = Answerer(model, faces, cfg.abstain, limits.max_pixels, limits.max_faces)
     _check_answers(answerer)
-    card = Path(cfg.ckpt) / "README.md"
     facts = about | {
         "faces": asdict(faces),
         "abstain": cfg.abstain,
         "summary": summary(Path(cfg.ckpt)),
-        "notice": NOTICE,
-        "card": card.read_text(encoding="utf-8") if card.is_file() else None,
+        "notice": PERCEIVED,
+        "card": model_card(Path(cfg.ckpt)),
     }
     return create_app(answerer, limits, cfg.host, facts)
 

@@ -28,6 +28,10 @@ from faceattr.commands.serving.problems import Problem
 from faceattr.commands.serving.uploads import upright_size
 from faceattr.config.schema import Serving
 from faceattr.data.faces.recipe import WHOLE_IMAGE
+from faceattr.training import checkpoint
+from faceattr.training.export_weights import describe_export, write_config, write_weights
+from faceattr.training.exported import ONNX, WEIGHTS
+from faceattr.training.onnx_model import write_onnx
 
 PROBLEM = "application/problem+json"
 
@@ -182,6 +186,26 @@ def test_model_says_what_it_is_and_what_is_taken(whole, align):
         about["explains"] and "nothing is known here" in about["summary"] and "annotators perceived" in about["notice"]
     )
     assert whole.get("/health").json() == {"status": "ok", "under_way": 0, "queue": 64}
+
+
+def test_an_exported_model_is_served_without_grad_cam(ckpt, whole, tmp_path):
+    pytest.importorskip("onnxruntime")
+    model, description = checkpoint.load(ckpt)
+    about = describe_export(model, description, "float32")
+    out = tmp_path / "exported"
+    out.mkdir()
+    write_onnx(model, out / ONNX, {"faceattr": about})
+    write_config(out, about, write_weights(model, out / WEIGHTS, half=False), (ONNX, WEIGHTS))
+    (out / "README.md").write_text("Right on 90.0%.", encoding="utf-8")
+    image = encoded(noise(60, 40))
+    with client(create(out, tmp_path / "run")) as app:
+        (face,), (expected,) = (one.post("/predict", content=image).json()["faces"] for one in (app, whole))
+        assert face["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+        assert app.post("/explain", content=image).status_code == 501
+        facts = app.get("/model").json()
+    assert (
+        facts["card"] == "Right on 90.0%." and facts["summary"].startswith("Right on 90.0%.") and not facts["explains"]
+    )
 
 
 def test_openapi_describes_what_is_answered(whole, align):

@@ -55,6 +55,13 @@ def test_summary_of_attributes_is_their_mean(tmp_path):
     assert "worst for Smiling: 70.0% of 2,000." in text
 
 
+def test_summary_of_an_exported_model_is_that_of_its_card(tmp_path):
+    assert summary(tmp_path) == UNKNOWN
+    card = "---\nx: y\n---\n\n# n\n\nA classifier. Right on 92.9% (88.7%–95.6%) of 224 test images; worst for a\\_b.\n\nMore."
+    (tmp_path / "README.md").write_text(card, encoding="utf-8")
+    assert summary(tmp_path).startswith("Right on 92.9% (88.7%–95.6%) of 224 test images; worst for a_b. The range")
+
+
 def test_summary_takes_no_figures_of_another_checkpoint(tmp_path):
     best = run(tmp_path, VAL)
     assert summary(best.with_name("last.ckpt")) == UNKNOWN

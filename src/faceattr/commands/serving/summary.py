@@ -1,5 +1,6 @@
-"""How good the model is, in two sentences: from the figures that its run left beside the checkpoint."""
+"""How good the model is, in two sentences: from the figures that its run left beside the checkpoint, or from its model card."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,17 +9,23 @@ import pandas as pd
 
 from faceattr.files import read_json
 
-NOTICE = (
-    "Labels such as gender are what annotators perceived in a picture, in two classes; "
-    "no decision about a person should depend on them."
-)
 SPLITS = {"test": "test", "val": "validation"}
 """Where there are figures of both, those of the images that chose nothing."""
 UNKNOWN = "Its figures are not beside the checkpoint: nothing is known here about how often it is right."
+RANGE = "The range in brackets holds the true share with 95% confidence."
+
+
+def model_card(ckpt: Path) -> str | None:
+    """README.md of an exported model; None of a checkpoint."""
+    file = ckpt / "README.md"
+    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
 
 
 def summary(ckpt: Path) -> str:
     """`Right on 94.5% (93.5–95.3) of 2,396 validation images; worst for …`, or that nothing is known."""
+    if ckpt.is_dir():
+        sentence = re.search(r"Right on .*", model_card(ckpt) or "")
+        return f"{sentence[0].replace(chr(92), '')} {RANGE}" if sentence else UNKNOWN
     folder = ckpt.absolute().parent.parent
     record = read_json(folder / "run.json")
     if f"{ckpt.stem}_epoch" not in record:  # the run's figures are those of its other checkpoint
@@ -34,7 +41,7 @@ def _sentence(metrics: Mapping[str, Any], split: str, worst: str) -> str:
     right = f"{_percent(metrics, 'accuracy')} of {metrics['n']:,} {split} images"
     if "labels" in metrics:
         right = f"{_percent(metrics, 'accuracy')} of the attributes (their mean), on {metrics['n']:,} {split} images"
-    return f"Right on {right}{worst}. The range in brackets holds the true share with 95% confidence."
+    return f"Right on {right}{worst}. {RANGE}"
 
 
 def _worst(folder: Path, split: str, metrics: Mapping[str, Any]) -> str:
