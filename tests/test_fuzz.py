@@ -5,7 +5,7 @@ import logging
 import fuzz
 import pytest
 
-TIMES = {"images": 300, "tables": 100, "command lines": 6, "checkpoints": 30}
+TIMES = {"images": 300, "tables": 100, "other tables": 60, "command lines": 6, "checkpoints": 30}
 
 
 @pytest.mark.parametrize("kind", TIMES)
