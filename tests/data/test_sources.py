@@ -575,3 +575,22 @@ def test_csv_load_bins_takes_a_negative_code_for_no_label(tmp_path, caplog):
     assert "in column 'age' no label: 2 numbers below 0, such as -1" in caplog.text
     below = csv.load(tmp_path, **keys | {"bins": [-5]})
     assert below["label"].tolist() == ["old", "old", "young", "old"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("list_attr_celeba.txt", "Male Young\n1.jpg 1 -1\n2.jpg -1 1\n"),  # without the number of images
+        ("list_attr_celeba.csv", "image_id;Male;Young\n1.jpg;1;-1\n2.jpg;-1;1\n"),  # saved again by a spreadsheet
+    ],
+)
+def test_celeba_load_reads_files_that_were_saved_again(tmp_path, name, text):
+    make(tmp_path, "img_align_celeba/1.jpg", "img_align_celeba/2.jpg")
+    (tmp_path / name).write_text(text)
+    assert labels(celeba.load(tmp_path)) == {"img_align_celeba/1.jpg": "male", "img_align_celeba/2.jpg": "female"}
+
+
+def test_celeba_load_refuses_a_file_without_columns(tmp_path):
+    make(tmp_path, "img_align_celeba/1.jpg", list_attr_celeba__csv="image_id|Male\n1.jpg|1\n")
+    with pytest.raises(FaceattrError, match=r"list_attr_celeba\.csv is not in CelebA's format: line 2: 0 values, expected 1"):
+        celeba.load(tmp_path)

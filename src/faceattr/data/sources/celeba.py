@@ -152,29 +152,38 @@ def _image_folder(root: Path) -> Path | None:
 def _read(path: Path) -> pd.DataFrame:
     """Columns of numbers, indexed by the name of the image.
 
-    The official attribute file starts with a line with the number of images, then a line with the attributes' names. The
-    other official files have no header.
+    The official attribute file starts with a line with the number of images, then a line with the attributes' names; without the
+    former it is read, too. The other official files have no header.
     """
     try:
+        separator, above = _layout(path)
         if path.suffix == ".csv":
-            frame = pd.read_csv(path, index_col=0)
-        elif path.stem == "list_attr_celeba":
-            frame = pd.read_csv(path, sep=r"\s+", skiprows=1)
+            frame = pd.read_csv(path, index_col=0, sep=separator)
+        elif above:
+            frame = pd.read_csv(path, sep=r"\s+", skiprows=above - 1)
         else:
             frame = pd.read_csv(path, sep=r"\s+", header=None, index_col=0)
         frame = frame.apply(pd.to_numeric)
-        if frame.isna().any(axis=None):
+        if frame.isna().any(axis=None) or frame.empty:
             raise ValueError("a value is missing")
         return frame
     except ValueError as error:  # parser errors, cells that are no numbers, files that are no text
         raise FaceattrError(f"{path} is not in CelebA's format: {_wrong_line(path) or error}") from error
 
 
+def _layout(path: Path) -> tuple[str | None, int]:
+    """The separator (None: blanks), and how many lines stand above the first row."""
+    with path.open(encoding="utf-8", errors="replace") as stream:
+        first = stream.readline(100_000)
+    if path.suffix == ".csv":
+        return max(",;\t", key=first.count), 1
+    return None, 0 if path.stem != "list_attr_celeba" else 2 if first.strip().isdecimal() else 1
+
+
 def _wrong_line(path: Path) -> str:
     """The first line of a file that does not fit its header, or holds a cell that is no number; "" where each does."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    separator = "," if path.suffix == ".csv" else None
-    above = 1 if path.suffix == ".csv" else 2 if path.stem == "list_attr_celeba" else 0
+    separator, above = _layout(path)
     if len(lines) <= above:
         return "it has no rows"
     names = lines[above - 1].split(separator) if above else []
