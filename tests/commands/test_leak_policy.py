@@ -97,7 +97,9 @@ def test_what_was_dropped_stays_out_of_evaluations_and_resumes(faces, tmp_path):
 
 def test_data_on_leak_error_stops_before_anything_is_written(faces, tmp_path):
     ended = train(faces, tmp_path / "run", "data.on_leak=error")
-    assert ended.code == 1 and "1 train–val" in ended.err and "data.on_leak=drop leaves out 1 training image " in ended.err
+    assert (
+        ended.code == 1 and "1 train–val" in ended.err and "data.on_leak=drop leaves out 1 training image " in ended.err
+    )
     assert "Traceback" not in ended.err and not (tmp_path / "run").exists()
 
 

@@ -592,5 +592,7 @@ def test_celeba_load_reads_files_that_were_saved_again(tmp_path, name, text):
 
 def test_celeba_load_refuses_a_file_without_columns(tmp_path):
     make(tmp_path, "img_align_celeba/1.jpg", list_attr_celeba__csv="image_id|Male\n1.jpg|1\n")
-    with pytest.raises(FaceattrError, match=r"list_attr_celeba\.csv is not in CelebA's format: line 2: 0 values, expected 1"):
+    with pytest.raises(
+        FaceattrError, match=r"list_attr_celeba\.csv is not in CelebA's format: line 2: 0 values, expected 1"
+    ):
         celeba.load(tmp_path)
