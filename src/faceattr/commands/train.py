@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from faceattr.commands.ddp_job import processes_run_this_job
 from faceattr.commands.finished_run import TrainedRun
 from faceattr.commands.run_training import run_training
 from faceattr.commands.signals import Stopped
@@ -47,7 +48,8 @@ def start(cfg: DictConfig, command: str | None = None) -> TrainedRun | None:
     record = RunRecord(folder, list(hydra.overrides.task))
     first_process = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        return run_training(validate(cfg), folder, record, command)
+        with processes_run_this_job():
+            return run_training(validate(cfg), folder, record, command)
     except (KeyboardInterrupt, SystemExit) as stop:  # a signal, or Ctrl-C inside another program
         record.end("interrupted", str(stop) if isinstance(stop, Stopped) else "Interrupted")
         last = folder / "checkpoints" / "last.ckpt"

@@ -1,0 +1,53 @@
+"""The further processes of a DDP run that is a job of a sweep: they run that job.
+
+Lightning starts them with this process's command line, which is the sweep's, and in the folder of a single run (Lightning
+#11300). It leaves its variables in the environment, so that a second job would wait for processes that nobody starts.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from pytorch_lightning.strategies.launchers import subprocess_script
+
+from faceattr.config.command_line import argument
+
+VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What Lightning sets for its processes."""
+
+
+@contextmanager
+def processes_run_this_job() -> Iterator[None]:
+    """In this block, whatever process Lightning starts runs the job that Hydra runs now; its variables go at the end."""
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    lightnings = subprocess_script._hydra_subprocess_cmd
+    subprocess_script._hydra_subprocess_cmd = job_command
+    try:
+        yield
+    finally:
+        subprocess_script._hydra_subprocess_cmd = lightnings
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def job_command(local_rank: int) -> tuple[list[str], str]:
+    """The command line of the process of this rank, and the folder to start it in."""
+    hydra = HydraConfig.get()
+    folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
+    own = [
+        argument("hydra.run.dir", Path(hydra.runtime.output_dir)),
+        f"hydra.job.name=train_ddp_process_{local_rank}",
+        "hydra.output_subdir=null",  # .hydra/ is the first process's
+        "hydra.mode=RUN",
+    ]
+    options = [word for folder in folders for word in ("--config-dir", folder)]
+    return [sys.executable, "-m", "faceattr", "train", *options, *hydra.overrides.task, *own], hydra.runtime.cwd
