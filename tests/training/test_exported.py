@@ -220,6 +220,13 @@ def test_load_refuses_a_model_that_was_changed(exported, tmp_path):
     assert_refused(folder, "is no file")
 
 
+@pytest.mark.parametrize("key", [b"\n\x08", b"\x8a\x00\x08", b"\n\x88\x00", b"\x8a\x80\x80\x00\x88\x80\x00"])
+def test_create_session_refuses_every_spelling_of_a_reference(key):
+    """Of protobuf's two integers before the text: a tag and a length."""
+    with pytest.raises(FaceattrError, match="refers to other files"):
+        create_session(b"location " + key + b"location", "here")
+
+
 @pytest.mark.parametrize("location", ["secret.bin", "/etc/hostname", "../secret.bin", "*/_ORT_MEM_ADDR_/*"])
 def test_load_refuses_a_model_that_refers_to_other_files(exported, tmp_path, location):
     folder = copied(exported, tmp_path)

@@ -102,15 +102,17 @@ def _write(
         else:
             quantize(whole, file, export_proof.pixels(judged.data, judged.data.rows("train")))
         whole.unlink()
-        smaller = export_proof.answers(_run(file), judged)
+        whole_scores, scores = scores, export_proof.answers(_run(file), judged)
         key = "export.half=true" if precision == "float16" else "export.quantize=int8"
-        reduced = {"accuracy_change": export_proof.check_drop(judged, smaller, scores, options.max_drop, key)}
+        reduced = {"accuracy_change": export_proof.check_drop(judged, scores, whole_scores, options.max_drop, key)}
         sizes[precision], rates[precision] = file.stat().st_size, export_proof.images_per_second(_run(file, 1), judged)
     timm_keys = write_weights(model, folder / WEIGHTS, half=options.half)
     write_config(folder, about, timm_keys, (ONNX, WEIGHTS))
-    final = export_proof.answers(OnnxBackend(folder).probabilities, judged)
+    few = next(export_proof.pixels(judged.data, judged.rows))
+    if not np.array_equal(OnnxBackend(folder).probabilities(few), scores[: len(few)]):
+        raise FaceattrError(f"Not exported: {folder} answers otherwise than the {ONNX} that was proved.")
     timing = {"onnx_bytes": sizes, "images_per_second_on_one_core": rates, "timed_batch_size": export_proof.TIMED_BATCH}
-    compared = export_proof.compare(judged, final)
+    compared = export_proof.compare(judged, scores)
     return {"precision": precision, **compared, **proof, **reduced, **timing, "versions": _versions()}
 
 
