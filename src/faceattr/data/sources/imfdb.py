@@ -43,8 +43,9 @@ def load(
     Raises FaceattrError: root, file, image_dir or a column missing; gender of the contest's images.
     """
     root = existing_root(root, LAYOUT)
-    notes = [note for note in sorted(root.glob("*/*/*.txt")) if not any(map(is_leftover, note.relative_to(root).parts))]
-    if notes and not (root / file).is_file():
+    notes = [] if (root / file).is_file() else sorted(root.glob("*/*/*.txt"))
+    notes = [note for note in notes if not any(map(is_leftover, note.relative_to(root).parts))]
+    if notes:
         return _data_set(root, notes, attribute)
     if attribute != "age":
         raise FaceattrError(f"data.attribute={attribute}: the contest's {file} has age classes only.")
