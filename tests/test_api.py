@@ -167,7 +167,7 @@ def test_predict_gives_unreadable_images_a_row_with_the_reason(model, photos, tm
         table["reason"][1:5], ["not an image", "No such file", "float64 [3, 8, 8]", "int"], strict=True
     ):
         assert expected in reason
-    with pytest.raises(FaceattrError, match=r"4 of 6 images cannot be read; the first: .*text\.jpg"):
+    with pytest.raises(FaceattrError, match=r"4 of 6 images have no answer; the first: .*text\.jpg"):
         model.predict_proba([photos[0], *bad, photos[1]])
 
 

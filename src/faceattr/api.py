@@ -109,8 +109,8 @@ class Predictor:
         `time`, the seconds of the frame.
 
         faces: `none` takes the images whole, `square` or `align` finds and crops faces; None is as in training.
-        max_faces: the most faces of a picture that get an answer, the largest; None: all.
-        mirror: each crop is judged as it is and mirrored; its probabilities are the mean.
+        max_faces: at most this many faces of an image are classified, the largest ones; None: all.
+        mirror: the network sees each crop as it is and mirrored; the probabilities are the mean of both.
         abstain: below this probability `predicted` is `uncertain`.
         every: seconds between the frames that are taken of a video.
 
@@ -132,7 +132,9 @@ class Predictor:
         values = [rows.row(paths[subject.source], subject, scores) for subject, scores in answered]
         table = pd.DataFrame(values, columns=rows.columns)
         texts = dict.fromkeys(("path", "predicted", "reason"), object)
-        numbers = {name: float for name in table if name not in texts} | {"face": "Int64"} if spec.faces.active else {}
+        numbers = (
+            ({name: float for name in table if name not in texts} | {"face": "Int64"}) if spec.faces.active else {}
+        )
         return table.astype(texts | numbers | dict.fromkeys(rows.probabilities, np.float32))
 
     def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
@@ -152,7 +154,7 @@ class Predictor:
             first, reason = next(iter(reasons.items()))
             named = str(given[first]) if isinstance(given[first], str | PathLike) else f"image {first}"
             raise FaceattrError(
-                f"{len(reasons)} of {len(given)} images cannot be read; the first: {named} ({reason}).\n"
+                f"{len(reasons)} of {len(given)} images have no answer; the first: {named} ({reason}).\n"
                 "predict() gives such images a row with the reason."
             )
         return np.array([scores for _, scores in answered], np.float32).reshape(len(answered), len(self.classes))
@@ -301,12 +303,12 @@ def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     >>> faceattr.evaluate("outputs/example/checkpoints/best.ckpt")["n"]
     10
     """
-    from faceattr.commands.evaluate import evaluate as run
+    from faceattr.commands.evaluate import evaluate as run_evaluation
     from faceattr.commands.in_process import call
     from faceattr.config.command_line import argument
 
     def function(cfg: "DictConfig") -> dict[str, Any]:
-        return run(cfg, f"faceattr.evaluate{_arguments((str(ckpt), *overrides))}")
+        return run_evaluation(cfg, f"faceattr.evaluate{_arguments((str(ckpt), *overrides))}")
 
     return call("evaluate", [argument("ckpt", Path(ckpt)), *overrides], function)
 

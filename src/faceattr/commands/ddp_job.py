@@ -1,4 +1,4 @@
-"""The further processes of a DDP run that is a job of a sweep: they run that job.
+"""In a sweep of DDP runs, makes the worker processes of a job run that job, not the whole sweep.
 
 Lightning starts them with this process's command line, which is the sweep's, and in the folder of a single run (Lightning
 #11300). It leaves its variables in the environment, so that a second job would wait for processes that nobody starts.
@@ -22,17 +22,17 @@ VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_POR
 
 @contextmanager
 def processes_run_this_job() -> Iterator[None]:
-    """In this block, whatever process Lightning starts runs the job that Hydra runs now; its variables go at the end."""
+    """In this block, the processes that Lightning starts run the current job of Hydra. At the end its variables are removed."""
     if HydraConfig.get().mode != RunMode.MULTIRUN:
         yield
         return
     before = {name: os.environ.get(name) for name in VARIABLES}
-    lightnings = subprocess_script._hydra_subprocess_cmd
+    original_command = subprocess_script._hydra_subprocess_cmd
     subprocess_script._hydra_subprocess_cmd = job_command
     try:
         yield
     finally:
-        subprocess_script._hydra_subprocess_cmd = lightnings
+        subprocess_script._hydra_subprocess_cmd = original_command
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -1,4 +1,4 @@
-"""The command line: `faceattr <command> …`, and the scripts train.py, evaluate.py and predict.py for three of the commands.
+"""The command line: `faceattr <command> …`. The scripts beside the README (train.py, …) call the command of their name.
 
 Every command but `cache` is a Hydra app over conf/. Errors that the user can mend are shown as one message, exit code 1.
 """

@@ -589,7 +589,7 @@ class Serving:
     max_bytes: Annotated[int, Key("The most bytes of an image file.", minimum=1000, maximum=600_000_000)] = 20_000_000
     max_pixels: Annotated[int, Key("The most pixels of an image.", minimum=1000, maximum=64_000_000)] = 50_000_000
     max_faces: Annotated[
-        int, Key("The most faces of an image that get an answer, the largest.", minimum=1, maximum=1000)
+        int, Key("At most this many faces of an image are classified, the largest ones.", minimum=1, maximum=1000)
     ] = 50
     timeout: Annotated[
         float, Key("Seconds in which a request must be there, and then be answered.", above=0, maximum=3600)

@@ -1,4 +1,4 @@
-"""What a run gives its loggers beside the metrics of each epoch: its config, and MLflow its results and files too."""
+"""Sends the config to W&B and MLflow, and the results and files to MLflow. Metrics of each epoch are Lightning's work."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
