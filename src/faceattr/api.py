@@ -99,6 +99,7 @@ class Predictor:
         mirror: bool = False,
         abstain: float | None = None,
         every: float = 1.0,
+        unusual: bool = False,
     ) -> "pd.DataFrame":
         """A row per face; a row per image where the model takes whole images. Images without an answer have a row, too.
 
@@ -113,6 +114,8 @@ class Predictor:
         mirror: the network sees each crop as it is and mirrored; the probabilities are the mean of both.
         abstain: below this probability `predicted` is `uncertain`.
         every: seconds between the frames that are taken of a video.
+        unusual: add the column `unusual`: whether what the network gets looks unlike the training images, which otherwise is
+            logged for all images together; None where that is not known.
 
         >>> model = faceattr.load("outputs/example/checkpoints/best.ckpt")
         >>> table = model.predict([np.zeros((32, 32, 3), np.uint8), "absent.jpg"])
@@ -128,14 +131,22 @@ class Predictor:
         spec, times = self._spec_with(faces), any(map(is_video, given))
         rows = RowFormat(self.classes, self._backend.multilabel, spec.faces.active, times, abstain, reasons=True)
         reader = SubjectReader(given, spec, self._detector(spec.faces), max_faces=max_faces, every=every)
-        answered = self._answers(reader, mirror=mirror)
+        inputs = InputCheck(self._backend.usual_inputs)
+        answered = self._answers(reader, inputs, mirror=mirror)
         values = [rows.row(paths[subject.source], subject, scores) for subject, scores in answered]
         table = pd.DataFrame(values, columns=rows.columns)
         texts = dict.fromkeys(("path", "predicted", "reason"), object)
         numbers = (
             ({name: float for name in table if name not in texts} | {"face": "Int64"}) if spec.faces.active else {}
         )
-        return table.astype(texts | numbers | dict.fromkeys(rows.probabilities, np.float32))
+        table = table.astype(texts | numbers | dict.fromkeys(rows.probabilities, np.float32))
+        if unusual:
+            flags = iter(inputs.unusual)
+            column = [None if scores is None else next(flags, None) for _, scores in answered]
+            return table.assign(unusual=pd.Series(column, dtype=object))
+        if inputs.difference:
+            log.warning("%s", inputs.difference)
+        return table
 
     def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
         """Float32 [N, classes]: the probability of each class, or of each attribute, in the order of `classes`.
@@ -148,7 +159,10 @@ class Predictor:
         (3, 2)
         """
         given = _as_list(images)
-        answered = self._answers(self._reader_of_one(given))
+        inputs = InputCheck(self._backend.usual_inputs)
+        answered = self._answers(self._reader_of_one(given), inputs)
+        if inputs.difference:
+            log.warning("%s", inputs.difference)
         reasons = {subject.source: subject.reason for subject, scores in answered if scores is None}
         if reasons:
             first, reason = next(iter(reasons.items()))
@@ -189,7 +203,8 @@ class Predictor:
             )
         pixels = subjects[0].pixels
         if label is None:
-            (answered,) = self._answers(SubjectReader([pixels], replace(spec, faces=WHOLE_IMAGE)))
+            whole = SubjectReader([pixels], replace(spec, faces=WHOLE_IMAGE))
+            (answered,) = self._answers(whole, InputCheck(None))
             assert answered[1] is not None, "pixels are readable"
             label = self.classes[int(answered[1].argmax())]
         return self._backend.explain(pixels, self.classes.index(label))
@@ -213,17 +228,14 @@ class Predictor:
             self._detectors[recipe.min_score] = detector
         return self._detectors.get(recipe.min_score) if recipe.active else None
 
-    def _answers(self, reader: SubjectReader, *, mirror: bool = False) -> list[Answered]:
-        """Each subject, without its pixels, and its probabilities, in order."""
+    def _answers(self, reader: SubjectReader, inputs: InputCheck, *, mirror: bool = False) -> list[Answered]:
+        """Each subject, without its pixels, and its probabilities, in order. All go through `inputs`."""
         answered: list[Answered] = []
 
         def receive(part: list[Answered]) -> None:
             answered.extend((replace(subject, pixels=None), scores) for subject, scores in part)
 
-        inputs = InputCheck(self._backend.usual_inputs)
         self._backend.answer(Answers(inputs.passing(reader), BATCH_SIZE, receive, mirror=mirror))
-        if inputs.difference:
-            log.warning("%s", inputs.difference)
         return answered
 
 

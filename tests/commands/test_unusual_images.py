@@ -42,3 +42,19 @@ def test_images_unlike_the_training_images_bring_a_warning(place, tmp_path, by, 
             faceattr.load(ckpt).predict(sorted((place / folder).rglob("*.png")))
     lines = [record.message for record in caplog.records if "look unlike the training images" in record.message]
     assert len(lines) == warned and all("Likely: darker" in line for line in lines)
+
+
+def test_predict_says_of_each_image_whether_it_is_unusual(place, caplog):
+    files = [place / folder / "female" / "0.png" for folder in ("usual", "dark")]
+    rows = faceattr.load(place / "best.ckpt").predict([files[0], "absent.jpg", files[1]], unusual=True)
+    assert rows["unusual"].tolist() == [False, None, True] and not caplog.records
+
+
+def test_the_answer_of_the_server_says_it_too(place, tmp_path):
+    pytest.importorskip("starlette", reason="serve is an extra")
+    from serving import client, create
+
+    with client(create(place / "best.ckpt", tmp_path)) as app:
+        sent = [(place / folder / "female" / "0.png").read_bytes() for folder in ("usual", "dark")]
+        answers = [app.post("/predict", content=image).json()["faces"][0] for image in sent]
+    assert [answer["unusual"] for answer in answers] == [False, True]

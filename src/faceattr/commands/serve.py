@@ -45,8 +45,7 @@ def serve(cfg: DictConfig) -> None:
     cfg = validate(cfg)
     app = application(cfg)
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else a line for each malformed request,
-    warnings.filterwarnings("ignore", module="PIL")  # for each odd image,
-    logging.getLogger("faceattr.api").setLevel(logging.ERROR)  # and for each image that is unlike the training images
+    warnings.filterwarnings("ignore", module="PIL")  # and for each odd image
     with _listening(cfg.host, cfg.port) as listener:
         config = uvicorn.Config(
             app,

@@ -195,6 +195,12 @@ class InputCheck:
             yield subject
 
     @property
+    def unusual(self) -> list[bool]:
+        """Of each subject that was described, whether it is unusual."""
+        described = np.array(self._described).reshape(-1, LENGTH)
+        return self._usual.unusual(described).tolist() if self._usual else []
+
+    @property
     def difference(self) -> str:
         """See `UsualInputs.difference`."""
         return self._usual.difference(np.array(self._described).reshape(-1, LENGTH)) if self._usual else ""

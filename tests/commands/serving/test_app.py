@@ -109,7 +109,7 @@ BLANK = encoded(Image.new("RGB", (600, 400)))
 @pytest.mark.parametrize(
     ("sent", "status", "detail"),
     [
-        ({"content": b"hello"}, 415, "Not an image file."),
+        ({"content": b"hello"}, 415, "Not an image file"),
         ({"content": b"%PDF-1.7 .."}, 415, "Not an image file: it is a PDF document."),
         ({"content": b""}, 400, "No image"),
         ({"data": {"image": "text"}, "files": {"other": b"x"}}, 400, "No image"),

@@ -186,7 +186,7 @@ def test_page_says_that_there_is_no_face(faces, page, width):
 def test_page_says_what_is_wrong_and_goes_on(faces, page, width):
     shown = page(faces, width, "415")
     give(shown, b"hello")
-    shown.get_by_role("alert").filter(has_text="Not an image file.").wait_for()
+    shown.get_by_role("alert").filter(has_text="Not an image file").wait_for()
     give(shown, encoded(noise(500, 200)), "big.png")
     shown.get_by_role("alert").filter(has_text="The picture has 0.3 MB; this server takes 0.2 MB at most.").wait_for()
     give(shown, b"hello", "list.txt", "text/plain")

@@ -33,6 +33,7 @@ class Model(Protocol):
         faces: str | FaceRecipe | None = None,
         max_faces: int | None = None,
         abstain: float | None = None,
+        unusual: bool = False,
     ) -> pd.DataFrame: ...
 
     def explain(
@@ -68,7 +69,11 @@ class Answerer:
         if not readable:
             return results
         table = self.model.predict(
-            [images[place] for place in readable], faces=self.faces, max_faces=self.max_faces, abstain=self.abstain
+            [images[place] for place in readable],
+            faces=self.faces,
+            max_faces=self.max_faces,
+            abstain=self.abstain,
+            unusual=True,
         )
         columns = [str(name) for name in table]
         rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
@@ -110,6 +115,7 @@ class Answerer:
             "score": row["score"] if found else None,
             "predicted": self._predicted(row, probabilities) if answered else None,
             "probabilities": {name: round(float(p), 6) for name, p in probabilities.items()} if answered else None,
+            "unusual": None if _none(row["unusual"]) else bool(row["unusual"]),
             "reason": None if _none(row["reason"]) else row["reason"],
         }
 

@@ -85,6 +85,7 @@ def _schemas(classes: Sequence[str]) -> Json:
         "score": {"type": ["number", "null"], "description": "How certain the detector is; null for a whole image."},
         "predicted": {"anyOf": [TEXT, {"type": "array", "items": TEXT}, {"type": "null"}]},
         "probabilities": _or_null(_object(dict.fromkeys(classes, NUMBER))),
+        "unusual": {"type": ["boolean", "null"], "description": "Whether it looks unlike the model's training images."},
         "reason": {"type": ["string", "null"], "description": "Why there is no answer, or what was done instead."},
     }
     answer = {

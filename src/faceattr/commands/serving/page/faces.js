@@ -72,6 +72,7 @@ function entryOf(face, answered, title, model, image, number, fail) {
   const reason = entry.querySelector(".reason");
   reason.textContent = face.reason ? `${face.reason[0].toUpperCase()}${face.reason.slice(1)}.` : "";
   reason.hidden = !face.reason;
+  entry.querySelector(".unusual").hidden = !face.unusual;
   const bars = answered.ranked.slice(0, model.multilabel ? undefined : BARS);
   entry.querySelector(".bars").replaceChildren(...bars.map((bar) => barOf(...bar, answered.best)));
   if (model.explains && answered.ranked.length) addEvidence(entry, answered, title, model, image, number, fail);
