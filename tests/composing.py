@@ -1,6 +1,12 @@
-"""Configs for tests, composed from conf/ as the commands compose them: the one place that does."""
+"""Configs for tests, composed from conf/ as the commands compose them: the one place that does.
 
+Each is composed once (0.3 s) and copied for every further test of a process.
+"""
+
+import copy
+import os
 from collections.abc import Sequence
+from functools import cache
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -12,20 +18,30 @@ from faceattr.config.validate import validate
 
 def compose_config(*overrides: str) -> DictConfig:
     """The checked config that train.py would see."""
-    return validate(compose_unchecked("train", ["name=test", *overrides]))
+    return copy.deepcopy(_checked(overrides, os.environ.get("FACEATTR_CACHE")))
 
 
 def compose_unchecked(config: str, overrides: Sequence[str] = ()) -> DictConfig:
     """A config of conf/ as Hydra composes it: `train`, or one option such as `model/cnn`."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(config, list(overrides))
+    return copy.deepcopy(_composed(config, tuple(overrides), False))
 
 
 def compose_with_hydra(*overrides: str) -> DictConfig:
     """The config that train.py would see, unchecked; Hydra's own part is set as in a running command."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        cfg = compose("train", ["hydra.runtime.output_dir=/nowhere", *overrides], return_hydra_config=True)
+    cfg = copy.deepcopy(_composed("train", ("hydra.runtime.output_dir=/nowhere", *overrides), True))
     HydraConfig.instance().set_config(cfg)
     OmegaConf.set_struct(cfg, False)
     del cfg["hydra"]
     return cfg
+
+
+@cache
+def _checked(overrides: tuple[str, ...], cache_folder: str | None) -> DictConfig:
+    """`cache_folder`: where the sample faces are; checking resolves it."""
+    return validate(compose_unchecked("train", ["name=test", *overrides]))
+
+
+@cache
+def _composed(config: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose(config, list(overrides), return_hydra_config=with_hydra)

@@ -1,7 +1,7 @@
 """How tests start train.py, evaluate.py and predict.py.
 
 `shell` is what a user does. `quick` forks that process from a server which has trained once already (see warm.py): imports
-and first calls are most of a tiny run's time. `inside` needs no process: for commands that end before they start to work.
+and first calls are most of a tiny run's time. `inside` needs no process: for commands that do not train.
 """
 
 import contextlib

@@ -15,7 +15,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
-from programs import TINY, quick, tiny_run
+from programs import FIGURES, TINY, quick, tiny_run
 
 import faceattr
 from faceattr import FaceattrError, api
@@ -109,7 +109,7 @@ def test_train_resumes_a_run(run, command_run, tmp_path):
 def test_evaluate_gives_the_metrics_of_the_run(command_run, tmp_path):
     ckpt = command_run / "checkpoints" / "best.ckpt"
     for split in ("val", "test"):
-        found = faceattr.evaluate(ckpt, f"split={split}", f"hydra.run.dir={tmp_path / split}")
+        found = faceattr.evaluate(ckpt, f"split={split}", FIGURES, f"hydra.run.dir={tmp_path / split}")
         assert found == metrics_of(command_run, split)
 
 

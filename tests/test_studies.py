@@ -1,7 +1,7 @@
 """The published studies: parameter counts, quirks, a run of every preset on its study's true layout, the reproduction."""
 
 import json
-import subprocess
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from composing import compose_unchecked, compose_with_hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from programs import FIGURES, ROOT, quick
+from programs import FIGURES, ROOT, Ended, inside, quick
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from faceattr.commands.settings import create_network, create_policy, read_table
@@ -192,7 +192,7 @@ def test_s1_corrected_takes_identities_from_a_file(composed, celeba_folders):
 
 
 def test_corrected_without_a_study_is_refused(tmp_path):
-    ended = quick("train", "quirks=corrected", "data.n=60", "data.image_size=32", cwd=tmp_path)
+    ended = inside("train", "quirks=corrected", "data.n=60", "data.image_size=32", cwd=tmp_path)
     assert ended.code == 1 and ended.err.startswith("Error: quirks=corrected: nothing here was published")
 
 
@@ -248,6 +248,8 @@ def vgg16_weights(tmp_path_factory) -> Path:
 
 
 SMALL = {
+    "s0": ["model.image_size=[32,32]"],
+    "s1": ["model.image_size=[32,32]", "model.head.hidden=[64,64]"],
     "s2": ["data.first_per_class=40", "data.last_per_class=8", "model.image_size=[36,44]"],
     "s3": ["model.image_size=[94,94]"],
     "s4": ["data.per_class={train: 12, val: 6}", "model.image_size=[94,94]"],
@@ -256,7 +258,7 @@ SMALL_VGG16 = ["model.image_size=[32,32]"]
 
 
 @pytest.mark.parametrize("preset", COUNTS)
-def test_every_preset_trains_on_its_studys_layout(tmp_path, layouts, vgg16_weights, preset):
+def test_every_preset_trains_on_its_studys_layout(composed, tmp_path, layouts, vgg16_weights, preset):
     study, vgg16 = preset[:2], preset.startswith(("s2", "s4d", "s4e", "s4f"))
     given = [*SMALL.get(study, []), *(SMALL_VGG16 if vgg16 and study != "s2" else [])]
     given += [f"model.weights={vgg16_weights}"] if vgg16 else []
@@ -264,7 +266,7 @@ def test_every_preset_trains_on_its_studys_layout(tmp_path, layouts, vgg16_weigh
     ended = quick("train", f"experiment={preset}", *given, *fixed, cwd=tmp_path)
     assert ended.code == 0, ended.err
     about = json.loads((tmp_path / "run" / "run.json").read_text())
-    cfg = compose_unchecked("train", [f"experiment={preset}", "data.root=x"])
+    cfg = composed(preset)
     assert about["published"] == OmegaConf.to_container(cfg.published) and about.get("quirks", []) == cfg.quirks
     assert f"{cfg.trainer.checkpoint}_epoch" in about and about["name"] == preset
     expected = {"s0": ["male", "female"], "s1": ["female", "male"], "s2": ["female", "male"], "s3": ["male", "female"]}
@@ -283,7 +285,7 @@ def test_every_preset_trains_on_its_studys_layout(tmp_path, layouts, vgg16_weigh
 def test_a_study_never_starts_from_random_weights_where_it_had_imagenets(tmp_path, layouts):
     offline = {"https_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1", "TORCH_HOME": str(tmp_path / "none")}
     small = ["data.per_class={train: 12, val: 6}", "hydra.run.dir=run"]
-    ended = quick("train", "experiment=s4d", f"data.root={layouts['s4']}", *small, cwd=tmp_path, **offline)
+    ended = inside("train", "experiment=s4d", f"data.root={layouts['s4']}", *small, cwd=tmp_path, **offline)
     assert ended.code == 1 and "model.pretrained=true" in ended.err and "model.weights=FILE" in ended.err
     assert not (tmp_path / "run").exists()
 
@@ -323,8 +325,9 @@ def test_every_preset_is_a_job(studies):
 def test_every_job_composes_on_its_own_data_and_on_the_stand_in(
     studies, composed, tmp_path, monkeypatch, source, budget
 ):
-    """A folder of the study's name that holds too few images is not the study's own set."""
-    jobs = studies["jobs"]
+    """A folder of the study's name that holds too few images is not the study's own set. Jobs that differ in nothing but the
+    preset are composed once: the presets are composed above."""
+    jobs, composed_before = studies["jobs"], set()
     for key, study in jobs.STUDIES.items():
         monkeypatch.setitem(jobs.STUDIES, key, replace(study, own_images=3))
         for folder in (study.own, study.stand_in):
@@ -334,6 +337,10 @@ def test_every_job_composes_on_its_own_data_and_on_the_stand_in(
     for name, job in jobs.JOBS.items():
         found, given = jobs.overrides(name, tmp_path, budget, seed=1)
         assert found == ("own" if source == "own" else jobs.STUDIES[job.study].stand_in)
+        kind = (job.study, job.variant if source == "own" else job.quick)
+        if kind in composed_before:
+            continue
+        composed_before.add(kind)
         cfg = composed(*[text.removeprefix("experiment=") for text in given])
         assert cfg.seed == 1 and cfg.data.seed == 0 and cfg.data.root.startswith(str(tmp_path))
 
@@ -442,21 +449,16 @@ def test_reproducing_a_preset_and_then_not_again(tmp_path, layouts, monkeypatch)
     (tmp_path / "docs" / "studies-results.md").write_text("<!-- results -->\n<!-- /results -->\n")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "s0").symlink_to(layouts["s0"])
-    command = [
-        sys.executable,
-        "studies/reproduce.py",
-        str(tmp_path / "data"),
-        "--only",
-        "s0_small_csv_alt",
-        "--seeds",
-        "0",
-        "--continue",
-    ]
+    paths = os.pathsep.join([str(tmp_path / "studies"), os.environ.get("PYTHONPATH", "")])
+
+    def reproduce(*arguments: str) -> Ended:
+        return quick(str(tmp_path / "studies" / "reproduce"), "data", *arguments, cwd=tmp_path, PYTHONPATH=paths)
+
     for made in (1, 0):
-        ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.count(" seed ") == made
+        ended = reproduce("--only", "s0_small_csv_alt", "--seeds", "0", "--continue")
+        assert ended.code == 0, ended.err
+        assert ended.out.count(" seed ") == made
     text = (tmp_path / "docs" / "studies-results.md").read_text()
     assert "| `s0_small_csv_alt` | val accuracy | none |" in text and "| own | no figure published |" in text
-    wrong = subprocess.run([*command[:3], "--only", "s9"], cwd=tmp_path, capture_output=True, text=True)
-    assert wrong.returncode == 1 and "no such job" in wrong.stderr
+    wrong = reproduce("--only", "s9")
+    assert wrong.code == 1 and "no such job" in wrong.err

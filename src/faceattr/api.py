@@ -4,7 +4,7 @@ What needs torch, Hydra or pandas is imported in the functions: an exported mode
 
 >>> import faceattr
 >>> tiny = ["data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer=cpu", "trainer.max_epochs=1"]
->>> run = faceattr.train(*tiny, "hydra.run.dir=outputs/example")
+>>> run = faceattr.train(*tiny, "evaluate.report=figures", "hydra.run.dir=outputs/example")
 >>> run.folder.name, sorted(run.metrics)
 ('example', ['test', 'val'])
 >>> model = faceattr.load(run.checkpoint)
@@ -13,7 +13,7 @@ What needs torch, Hydra or pandas is imported in the functions: an exported mode
 >>> import numpy as np
 >>> model.predict(np.zeros((48, 48, 3), np.uint8)).columns.tolist()
 ['path', 'predicted', 'probability_female', 'probability_male', 'reason']
->>> faceattr.evaluate(run.checkpoint, "split=val")["n"]
+>>> faceattr.evaluate(run.checkpoint, "split=val", "evaluate.report=figures")["n"]
 7
 """
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from composing import compose_config
 from PIL import Image
-from programs import S0_MAP, TINY, quick
+from programs import FIGURES, S0_MAP, TINY, quick
 
 from faceattr.commands.settings import plain
 from faceattr.commands.start_weights import check_resume
@@ -64,7 +64,7 @@ def test_train_records_what_was_cropped(run):
 @pytest.mark.parametrize("given", [(), ("faces=none",)], ids=["as in training", "faces=none"])
 def test_evaluate_crops_as_in_training_unless_the_command_line_says_otherwise(run, given):
     ended = quick(
-        "evaluate", "ckpt=run/checkpoints/best.ckpt", *given, f"hydra.run.dir=out{len(given)}", cwd=run.parent
+        "evaluate", "ckpt=run/checkpoints/best.ckpt", *given, FIGURES, f"hydra.run.dir=out{len(given)}", cwd=run.parent
     )
     assert ended.code == 0, ended.err
     out = run.parent / f"out{len(given)}"
@@ -80,6 +80,7 @@ def test_compare_models_of_different_crops_on_the_same_images(run, root):
     compared = (
         "ckpt=whole/checkpoints/best.ckpt",
         "compare=run/checkpoints/best.ckpt",
+        FIGURES,
         "split=all",
         "hydra.run.dir=pair",
     )

@@ -59,7 +59,7 @@ def test_on_request_images_with_a_copy_in_train_are_set_against_the_clean_ones(r
     assert "Leakage — how much do copies in the training images help" in (run / "report.html").read_text(
         encoding="utf-8"
     )
-    keys = ("split=val", "evaluate.leakage=true", "evaluate.slices=[]", f"hydra.run.dir={tmp_path / 'again'}")
+    keys = ("split=val", "evaluate.leakage=true", "evaluate.slices=[]", FIGURES, f"hydra.run.dir={tmp_path / 'again'}")
     ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", *keys, cwd=tmp_path)
     assert ended.code == 0, ended.err
     again = in_train(tmp_path / "again")
@@ -83,7 +83,7 @@ def test_data_on_leak_drop_leaves_out_the_training_image(faces, tmp_path):
 def test_what_was_dropped_stays_out_of_evaluations_and_resumes(faces, tmp_path):
     assert train(faces, tmp_path / "run", "data.on_leak=drop", "evaluate.leakage=true").code == 0
     last, best = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
-    given = (f"ckpt={best}", "split=train", "evaluate.leakage=true", f"hydra.run.dir={tmp_path / 'again'}")
+    given = (f"ckpt={best}", "split=train", "evaluate.leakage=true", FIGURES, f"hydra.run.dir={tmp_path / 'again'}")
     assert quick("evaluate", *given, cwd=tmp_path).code == 0
     assert COPIED not in pd.read_csv(tmp_path / "again" / "predictions_train.csv")["path"].tolist()
     refused = quick("train", f"ckpt={last}", "data.on_leak=warn", "trainer.max_epochs=2", cwd=tmp_path)

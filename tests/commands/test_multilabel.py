@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from programs import TINY, quick
+from programs import TINY, inside, quick
 
 from faceattr.data import table
 from faceattr.data.sources import celeba, csv, sample
@@ -114,7 +114,7 @@ def test_a_csvs_columns_say_yes_no_or_nothing(tmp_path):
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("multilabel")
     sample.write("celeba", folder / "celeba", n=90, image_size=32)
-    keys = [f"data.root={folder / 'celeba'}", "data.attributes=all", "data.balance=loss", "trainer.max_epochs=2"]
+    keys = [f"data.root={folder / 'celeba'}", "data.attributes=all", "data.balance=loss", "trainer.max_epochs=1"]
     keys += ["data.attribute_weights={Young: 2}", "evaluate.calibrate=true", *TINY[2:], "evaluate.report=full"]
     ended = quick("train", "data=celeba", *keys, f"hydra.run.dir={folder / 'run'}", cwd=folder)
     assert ended.code == 0, ended.err
@@ -172,11 +172,11 @@ def test_prediction_names_the_attributes_that_are_there(run, tmp_path):
     ],
 )
 def test_wishes_that_attributes_cannot_be_given_are_refused(keys, message, tmp_path):
-    ended = quick("train", *TINY, *keys, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    ended = inside("train", *TINY, *keys, f"hydra.run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert ended.code == 1 and message in ended.err and "Traceback" not in ended.err
     assert not (tmp_path / "run").exists()
 
 
 def test_a_model_of_attributes_is_not_judged_on_classes(run, tmp_path):
-    ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "data=sample", "data.n=60", cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", "data=sample", "data.n=60", cwd=tmp_path)
     assert ended.code == 1 and "Give 'data.attributes=[Eyeglasses,Male,No_Beard,Smiling,Young]'" in ended.err

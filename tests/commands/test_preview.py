@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pictures import places
-from programs import ROOT, TINY, Ended, quick, tiny_run
+from programs import ROOT, TINY, Ended, inside, quick, tiny_run
 
 from faceattr.commands import preview
 from faceattr.config import schema
@@ -170,7 +170,7 @@ def test_unreadable_images_are_named_or_left_out(folders, tmp_path):
     ],
 )
 def test_one_message_and_nothing_left(tmp_path, arguments, said):
-    ended = previewed(tmp_path, *arguments)
+    ended = inside("preview", *arguments, cwd=tmp_path)
     assert ended.code == 1 and ended.err.startswith("Error: ") and ended.err.count("Error: ") == 1, ended
     assert "Traceback" not in ended.err and not [part for part in said if part not in ended.err], ended.err
     assert not list(tmp_path.iterdir()), "something was left behind"

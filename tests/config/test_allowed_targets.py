@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from programs import quick, tiny_run
+from programs import inside, tiny_run
 
 from faceattr.config.allowed_targets import target_function
 from faceattr.errors import FaceattrError
@@ -130,6 +130,6 @@ def test_a_strangers_checkpoint_runs_no_code(trained, tmp_path, program, group, 
     torch.save(content, ckpt)
     photo = next(Path(os.environ["FACEATTR_CACHE"]).rglob("*.jpg"))
     more = {"predict": [f"input={photo}"], "train": ["trainer.max_epochs=2"], "evaluate": []}[program]
-    ended = quick(program, f"ckpt={ckpt}", *more, cwd=tmp_path)
+    ended = inside(program, f"ckpt={ckpt}", *more, cwd=tmp_path)
     assert ended.code == 1 and not mark.exists()
     assert f"{group}." in ended.err and ended.err.count("\n") <= 3 and "Traceback" not in ended.err, ended.err

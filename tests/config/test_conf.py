@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from programs import ROOT, TINY, quick
+from programs import ROOT, TINY, inside
 
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.key import REQUIRED, parameters
@@ -32,7 +32,7 @@ def test_every_option_composes_and_is_valid(composed, option):
 def test_every_option_lists_the_keys_of_its_function(composed, option):
     """Hydra overrides only what is there, so a key that a YAML lacks could not be given as `key=value`."""
     group, name = option.split("/")
-    node = composed(f"{group}={name}")[group]
+    node = composed(f"{group}={name}", *NEEDED.get(option, ()))[group]
     own = parameters(target_function(node, group))
     optional = {key for key, declared in own.items() if declared.default is not REQUIRED}
     assert {key for key in own if key not in GIVEN_BY_CODE.get(group, ())} - set(node) <= optional & {
@@ -75,7 +75,7 @@ def test_a_yaml_of_the_users_own_is_checked_too(tmp_path, group, text, parts):
     (tmp_path / "own" / group).mkdir(parents=True)
     (tmp_path / "own" / group / "mine.yaml").write_text(text)
     tiny = [override for override in TINY if group not in override]
-    ended = quick("train", "--config-dir", "own", *tiny, f"{group}=mine", "hydra.run.dir=run", cwd=tmp_path)
+    ended = inside("train", "--config-dir", "own", *tiny, f"{group}=mine", "hydra.run.dir=run", cwd=tmp_path)
     assert ended.code == 1 and ended.err.startswith("Error: "), ended.err
     assert ended.err.count("\n") <= 3 and "Traceback" not in ended.err, ended.err
     assert all(part in ended.err for part in parts), ended.err

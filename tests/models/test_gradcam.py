@@ -17,6 +17,7 @@ from faceattr.models.network import Network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
 
+TINY_VGG = ("model=vgg16", "model.blocks=[[4,4],[6],[6],[8],[8,8]]")
 MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
 
 
@@ -188,7 +189,7 @@ def state(model: Classifier) -> dict:
 
 
 @pytest.mark.parametrize(
-    "overrides", [("model=vgg16", "finetune=last_block"), ("model=timm", "model.name=vit_tiny_patch16_224")]
+    "overrides", [(*TINY_VGG, "finetune=last_block"), ("model=timm", "model.name=vit_tiny_patch16_224")]
 )
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
 def test_heatmaps_leave_the_network_unchanged(overrides, mode):
