@@ -123,7 +123,7 @@ END_TO_END = ["a defaults list", "a group hydra", "a target that writes", "a nam
 
 
 @pytest.mark.parametrize("attack", END_TO_END)
-@pytest.mark.parametrize("program", ["train", "evaluate", "predict", "compare"])
+@pytest.mark.parametrize("program", ["train", "evaluate", "predict", "compare", "export", "serve"])
 def test_commands_refuse_a_strangers_checkpoint_before_anything_is_written(content, tmp_path, program, attack):
     hostile, mark, good = copy.deepcopy(content), tmp_path / "mark", tmp_path / "good.ckpt"
     ATTACKS[attack](hostile)
@@ -137,6 +137,8 @@ def test_commands_refuse_a_strangers_checkpoint_before_anything_is_written(conte
         "train": [*ckpt, "trainer.max_epochs=2"],
         "evaluate": ckpt,
         "predict": [*ckpt, "input=."],
+        "export": ckpt,
+        "serve": ckpt,
         "compare": [f"ckpt={good}", f"compare={folder / 'last.ckpt'}"],
     }[program]
     ended = quick("evaluate" if program == "compare" else program, *more, cwd=tmp_path)

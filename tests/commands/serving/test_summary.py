@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from faceattr.commands.serving.summary import UNKNOWN, summary
+from faceattr.commands.serving.summary import UNKNOWN, model_card, summary
 from faceattr.files import write_json
 
 VAL = {
@@ -66,3 +66,12 @@ def test_summary_takes_no_figures_of_another_checkpoint(tmp_path):
     best = run(tmp_path, VAL)
     assert summary(best.with_name("last.ckpt")) == UNKNOWN
     assert summary(tmp_path / "elsewhere" / "checkpoints" / "best.ckpt") == UNKNOWN
+
+
+def test_model_card_is_no_link_and_small(tmp_path):
+    (tmp_path / "secret").write_text("secret", encoding="utf-8")
+    (tmp_path / "README.md").symlink_to(tmp_path / "secret")
+    assert model_card(tmp_path) is None
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "README.md").write_text("x" * 1_000_001, encoding="utf-8")
+    assert model_card(tmp_path) is None

@@ -11,14 +11,17 @@ from faceattr.files import read_json
 
 SPLITS = {"test": "test", "val": "validation"}
 """Where there are figures of both, those of the images that chose nothing."""
+LARGEST_CARD = 1_000_000  # bytes
 UNKNOWN = "Its figures are not beside the checkpoint: nothing is known here about how often it is right."
 RANGE = "The range in brackets holds the true share with 95% confidence."
 
 
 def model_card(ckpt: Path) -> str | None:
-    """README.md of an exported model; None of a checkpoint."""
+    """README.md of an exported model; None of a checkpoint, and where it is a link or no small file: clients can read it."""
     file = ckpt / "README.md"
-    return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else None
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > LARGEST_CARD:
+        return None
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def summary(ckpt: Path) -> str:
