@@ -121,6 +121,10 @@ def test_wheel_runs_every_command_without_the_checkout(installed):
 def test_wheel_helps_without_the_checkout(installed, tmp_path):
     where = "import faceattr, faceattr.config.groups as groups; print(faceattr.__file__, groups.config_folder())"
     assert str(ROOT) not in succeeded(installed("python", "-c", where)).out
+    page = (
+        "from importlib.resources import files; print(len([*(files('faceattr.commands.serving') / 'page').iterdir()]))"
+    )
+    assert succeeded(installed("python", "-c", page)).out == "5\n"
     overview = succeeded(installed("faceattr", "--help")).out
     commands = [line.split()[0] for line in overview.splitlines() if line.startswith("  ")]
     assert commands == ["train", "evaluate", "predict", "export", "serve", "preview", "leaks", "cache"]
