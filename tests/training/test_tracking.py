@@ -5,12 +5,16 @@ from pathlib import Path
 import pytest
 from programs import TINY, quick
 
-mlflow = pytest.importorskip("mlflow")
-pytest.importorskip("sqlalchemy")
+
+@pytest.fixture
+def mlflow():
+    """Imported late: it takes a second."""
+    pytest.importorskip("sqlalchemy")
+    return pytest.importorskip("mlflow")
 
 
 @pytest.mark.slow
-def test_mlflow_holds_config_metrics_report_and_checkpoint(tmp_path, monkeypatch):
+def test_mlflow_holds_config_metrics_report_and_checkpoint(mlflow, tmp_path, monkeypatch):
     given = (*TINY, "trainer.max_epochs=2", "evaluate.report=full", "logger=mlflow", "hydra.run.dir=run")
     ended = quick("train", *given, cwd=tmp_path)
     assert ended.code == 0, ended.err
@@ -27,6 +31,7 @@ def test_mlflow_holds_config_metrics_report_and_checkpoint(tmp_path, monkeypatch
     assert stored.read_bytes() == (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes()
 
 
+@pytest.mark.usefixtures("mlflow")
 def test_mlflow_store_that_cannot_be_opened_is_one_line(tmp_path):
     given = (*TINY, "logger=mlflow", "logger.tracking_uri=sqlite:////dev/null/mlflow.db", "hydra.run.dir=run")
     ended = quick("train", *given, cwd=tmp_path)
