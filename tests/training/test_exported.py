@@ -224,7 +224,7 @@ def test_load_refuses_a_model_that_was_changed(exported, tmp_path):
 def test_create_session_refuses_every_spelling_of_a_reference(key):
     """Of protobuf's two integers before the text: a tag and a length."""
     with pytest.raises(FaceattrError, match="refers to other files"):
-        create_session(b"location " + key + b"location", "here")
+        create_session(Path("absent"), b"location " + key + b"location", "here")
 
 
 @pytest.mark.parametrize("location", ["secret.bin", "/etc/hostname", "../secret.bin", "*/_ORT_MEM_ADDR_/*"])
@@ -249,11 +249,12 @@ def test_load_refuses_what_is_no_model_or_another(exported, tmp_path):
     assert_refused(folder, "does not fit")
 
 
-def test_create_session_allows_the_text_location(exported):
+def test_create_session_allows_the_text_location(exported, tmp_path):
     """As in the name of an attribute: only a tensor's reference is refused."""
     proto = onnx.load(exported[1] / ONNX)
     proto.metadata_props.add(key="classes", value='["location", "\\nlocation"]')
-    create_session(proto.SerializeToString(), "here")
+    (tmp_path / ONNX).write_bytes(proto.SerializeToString())
+    create_session(tmp_path / ONNX, proto.SerializeToString(), "here")
 
 
 WITHOUT_TORCH = """
