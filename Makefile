@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup train test lint format type docs fuzz bench bench-gpu reproduce chaos clean
+.PHONY: help setup train test test-slow lint format type docs fuzz bench bench-gpu reproduce chaos clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 12
@@ -16,7 +16,7 @@ $(VENV)/.train: pyproject.toml setup.py
 
 $(VENV)/.test: pyproject.toml setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs,serve,sweeps,tracking]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,docs,sweeps,tracking]'
 	touch $@ $(VENV)/.train
 
 setup: $(VENV)/.test  ## .venv with everything for development
@@ -24,8 +24,11 @@ setup: $(VENV)/.test  ## .venv with everything for development
 train: $(VENV)/.train  ## train on generated sample faces; ARGS='model=vgg16 …' passes arguments on
 	$(BIN)/python train.py $(ARGS)
 
-test: $(VENV)/.test  ## the test suite; ARGS='-k resume' passes arguments on
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+test: $(VENV)/.test  ## the test suite without its slow tests; ARGS='-k resume' passes arguments on
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow' $(ARGS)
+
+test-slow: $(VENV)/.test  ## the slow tests: the wheel in its own environment, sweeps in parallel, the site in a browser, …
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 fuzz: $(VENV)/.test  ## mutated images, tables, command lines and checkpoints for 30 minutes; seconds=600 for ten
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py $(or $(seconds),1800)

@@ -121,7 +121,8 @@ def inside(program: str, *arguments: object, cwd: Path, **env: str) -> Ended:
 def _state_kept() -> Iterator[None]:
     """What a command changes in its process: arguments, environment, folder, loggers, Hydra's state."""
     arguments, environment, folder, root = sys.argv, dict(os.environ), Path.cwd(), logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, all_handlers = root.handlers[:], root.level, logging._handlerList[:]
+    logging._handlerList.clear()  # Hydra and the end of a command close all: absl's then closes the stream of pytest
     try:
         with own_hydra_state():
             yield
@@ -131,6 +132,7 @@ def _state_kept() -> Iterator[None]:
         os.environ.update(environment)
         os.chdir(folder)
         root.handlers[:] = handlers
+        logging._handlerList[:] = all_handlers
         root.setLevel(level)
 
 
@@ -164,6 +166,7 @@ def _run(argv: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path, 
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs behind `&`
     sys.argv = argv
     sys.path[:0] = env["PYTHONPATH"].split(os.pathsep) if "PYTHONPATH" in env else []
     if argv[0] == "faceattr":

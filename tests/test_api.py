@@ -240,6 +240,7 @@ def test_load_and_evaluate_of_no_checkpoint_are_clear_errors(tmp_path, monkeypat
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_examples_in_docstrings_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for module in (faceattr, api):

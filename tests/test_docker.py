@@ -8,7 +8,7 @@ import tomllib
 from programs import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-REQUIREMENTS = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["serve"]]
+REQUIREMENTS = PROJECT["dependencies"]
 MODULES = {"hydra-core": "hydra", "pillow": "PIL", "opencv-python-headless": "cv2", "python-multipart": "multipart"}
 IMPORT = """
 import sys

@@ -83,6 +83,7 @@ def test_keep_freed_memory_without_glibc_does_nothing(monkeypatch):
         keep_freed_memory()
 
 
+@pytest.mark.slow
 def test_data_loader_workers_are_spawned_where_there_is_no_fork(own_cache, monkeypatch):
     cfg = compose_config(*TINY, "data.pack=off", "data.workers=1")
     data = create_data(cfg, read_table(cfg), InputSpec(32, 32, "bilinear", "unit"))

@@ -127,7 +127,7 @@ def complete_commands() -> list[tuple[str, str]]:
         for program, name, *arguments in commands(page):
             given = shlex.join(arguments)
             command = name.removesuffix(".py") if program == "python" else name
-            if command in ("train", "preview", "leaks") and not re.search(r"…|\$|ckpt=|^-| -", given):
+            if command in ("train", "preview", "leaks") and not re.search(r"…|\$|ckpt=|=mine|^-| -", given):
                 found.setdefault(given, page.name)
     return sorted((page, given) for given, page in found.items())
 

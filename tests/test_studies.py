@@ -257,6 +257,7 @@ SMALL = {
 SMALL_VGG16 = ["model.image_size=[32,32]"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", COUNTS)
 def test_every_preset_trains_on_its_studys_layout(composed, tmp_path, layouts, vgg16_weights, preset):
     study, vgg16 = preset[:2], preset.startswith(("s2", "s4d", "s4e", "s4f"))

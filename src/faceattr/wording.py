@@ -1,7 +1,12 @@
-"""How messages list things and count them."""
+"""How messages list things and count them; the sentence that stands wherever answers are shown."""
 
 from collections.abc import Iterable
 from itertools import islice
+
+PERCEIVED = (
+    "Labels such as gender are what annotators perceived in a picture, in two classes; no decision about a person should depend "
+    "on them."
+)
 
 
 def listed(items: Iterable[object], most: int = 10, *, separator: str = ", ") -> str:

@@ -235,6 +235,7 @@ def test_a_disk_that_is_full_from_the_start(tmp_path):
     assert set(_checkpoints(tmp_path / "run")) == {"training_hashes.npy"}
 
 
+@pytest.mark.slow
 def test_compiling_without_a_compiler_is_one_clear_message(tmp_path):
     env = {"PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
     ended = quick("train", *TINY, "trainer.compile=true", "hydra.run.dir=run", cwd=tmp_path, **env)

@@ -464,6 +464,7 @@ def test_a_search(tmp_path):
 # Every option in a real run
 
 
+@pytest.mark.slow
 def test_every_finetune_option_trains(tmp_path):
     """Found by globbing: a new YAML is tested with no new test."""
     over = f"finetune={','.join(options('finetune'))}"
@@ -472,6 +473,7 @@ def test_every_finetune_option_trains(tmp_path):
     assert len(options("finetune")) == len(list((tmp_path / "sweep").glob("*/test_metrics.json"))) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["augment", "optim"])
 def test_every_option_trains(group):
     for option in options(group):
@@ -521,6 +523,7 @@ def test_packing_changes_nothing_but_speed(run, tmp_path, how):
     pd.testing.assert_frame_equal(rows, others, check_exact=True)
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing_either(run, tmp_path):
     how = ["trainer.max_epochs=3", "optim.lr=3e-3", "data.pack=off", "data.workers=2"]
     ended = shell("train", *TINY, *how, "hydra.run.dir=run", cwd=tmp_path)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -117,21 +118,19 @@ def test_load_leaves_no_files_after_a_failure(tmp_path: Path, monkeypatch: pytes
     assert not list(tmp_path.iterdir())
 
 
-def test_load_twice_at_once_gives_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_twice_at_once_draws_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started = []
     draw_faces = sample.draw_faces
 
-    def overtaken(*arguments: Any) -> None:
-        """Draws, but lets another load of the same faces begin later and finish earlier."""
+    def slowly(*arguments: Any) -> None:
         started.append(1)
-        if len(started) == 1:
-            sample.load(str(tmp_path), n=6, image_size=SIZE)
+        time.sleep(0.3)  # the other one comes to the lock
         draw_faces(*arguments)
 
-    monkeypatch.setattr(sample, "draw_faces", overtaken)
-    table = sample.load(str(tmp_path), n=6, image_size=SIZE)
-    assert len(started) == 2
-    assert len(contents(tmp_path, table)) == 6
+    monkeypatch.setattr(sample, "draw_faces", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        tables = list(pool.map(lambda _: sample.load(str(tmp_path), n=6, image_size=SIZE), range(2)))
+    assert len(started) == 1 and [len(contents(tmp_path, table)) for table in tables] == [6, 6]
     assert [folder.name for folder in tmp_path.iterdir()] == [f"v{sample.VERSION}_n6_size{SIZE}_seed0"]
 
 

@@ -88,6 +88,7 @@ def test_slices_p_is_fishers_after_holm():
     assert table["p"].to_numpy()[order] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_slices_gap_interval_covers_the_true_gap():
     rng = np.random.default_rng(1)
     inside = called = 0

@@ -20,7 +20,7 @@ from faceattr.config.validate import validate
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError
-from faceattr.report.model_card import PERCEIVED
+from faceattr.wording import PERCEIVED
 
 try:
     import uvicorn
@@ -32,7 +32,7 @@ try:
     from faceattr.commands.serving.problems import Problem
     from faceattr.commands.serving.summary import model_card, summary
 except ImportError as error:
-    raise FaceattrError(f"serve needs the package {error.name}: pip install 'faceattr[serve]'") from error
+    raise FaceattrError(f"serve needs the package {error.name}: pip install {error.name}") from error
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,8 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:  # the name of a host, too
-        raise FaceattrError(f"host={host} port={port}: {error.strerror or error}") from error
+        reason = (error.strerror or str(error)).partition(" (")[0]  # create_server repeats the address there
+        raise FaceattrError(f"host={host} port={port}: {reason}. Choose another host= or port=.") from error
     with listener:
         shown = f"[{host}]" if ":" in host else host
         log.info("Serving at http://%s:%d  (Ctrl-C ends it)", shown, listener.getsockname()[1])

@@ -11,11 +11,8 @@ from faceattr.metrics.registry import METRICS
 from faceattr.report import markdown
 from faceattr.report.render import interval, number
 from faceattr.report.sections import SPLITS
+from faceattr.wording import PERCEIVED
 
-PERCEIVED = (
-    "Labels such as gender are what annotators perceived in a picture, in two classes; no decision about a person should depend "
-    "on them."
-)
 MOST_SLICES, MOST_CLASSES = 10, 12
 
 
