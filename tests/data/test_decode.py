@@ -1,5 +1,6 @@
 """Decoding: every format and mode comes out as upright RGB at the network's size, and nothing unreadable gets through."""
 
+import ast
 import os
 import resource
 import struct
@@ -308,7 +309,13 @@ def test_decode_refuses_formats_that_are_not_meant(tmp_path, name):
 def test_no_other_place_opens_images():
     """With `Image.open`, that is; a file of any of Pillow's formats would come in there."""
     package = Path(faceattr.__file__).parent
-    opening = [str(f.relative_to(package)) for f in package.rglob("*.py") if "Image.open(" in f.read_text("utf-8")]
+    calls = (
+        (f, node.func)
+        for f in package.rglob("*.py")
+        for node in ast.walk(ast.parse(f.read_text("utf-8")))
+        if isinstance(node, ast.Call)
+    )
+    opening = {f.relative_to(package).as_posix() for f, function in calls if ast.unparse(function) == "Image.open"}
     assert sorted(opening) == ["data/decode.py", "data/image_checks.py"]
     assert "EPS" not in FORMATS
 
