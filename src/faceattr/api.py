@@ -144,8 +144,7 @@ class Predictor:
             flags = iter(inputs.unusual)
             column = [None if scores is None else next(flags, None) for _, scores in answered]
             return table.assign(unusual=pd.Series(column, dtype=object))
-        if inputs.difference:
-            log.warning("%s", inputs.difference)
+        inputs.warn()
         return table
 
     def predict_proba(self, images: ImageLike | Iterable[ImageLike]) -> np.ndarray:
@@ -161,8 +160,7 @@ class Predictor:
         given = _as_list(images)
         inputs = InputCheck(self._backend.usual_inputs)
         answered = self._answers(self._reader_of_one(given), inputs)
-        if inputs.difference:
-            log.warning("%s", inputs.difference)
+        inputs.warn()
         reasons = {subject.source: subject.reason for subject, scores in answered if scores is None}
         if reasons:
             first, reason = next(iter(reasons.items()))

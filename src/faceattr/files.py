@@ -43,13 +43,13 @@ def folder_atomically(folder: Path) -> Iterator[Path]:
 
     Raises FileExistsError where `folder` exists and is not empty.
     """
-    part = folder.with_name(f".{folder.name}.part")
+    part = folder.with_name(f".{folder.name}.draft")  # not .part: those are files (remove_parts)
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
     part.mkdir(parents=True)
     try:
         yield part
         if folder.is_dir():
-            folder.rmdir()
+            folder.rmdir()  # Windows cannot replace a folder, even an empty one
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from faceattr.files import read_json
 from faceattr.report.model_card import RunFigures
-from faceattr.training.run_record import RunRecord
+from faceattr.training.run_record import RunRecord, read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +27,7 @@ def run_figures(ckpt: Path, description: dict[str, Any]) -> RunFigures:
             "The run's files beside %s do not judge this checkpoint: the model card has only the proof's figures", ckpt
         )
         return RunFigures(config, description["weights"])
-    metrics = {
-        file.name.removesuffix("_metrics.json"): read_json(file) for file in sorted(folder.glob("*_metrics.json"))
-    }
+    metrics = read_metrics(folder)
     return RunFigures(
         config,
         description["weights"],

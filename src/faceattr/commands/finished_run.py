@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from faceattr.commands.settings import plain
 from faceattr.files import read_json
-from faceattr.training.run_record import RunRecord
+from faceattr.training.run_record import RunRecord, read_metrics
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,8 @@ def finished_run(cfg: DictConfig, stored: dict[str, Any], folder: Path) -> Train
     finished = read_json(folder / RunRecord.FILE).get("status") == "finished"
     if not finished or Path(cfg.ckpt) != last or _without_locations(plain(cfg)) != _without_locations(stored["config"]):
         return None
-    files = sorted(folder.glob("*_metrics.json"))
-    metrics = {file.name.removesuffix("_metrics.json"): read_json(file) for file in files}
-    return TrainedRun(folder, last.with_name(f"{cfg.trainer.checkpoint}.ckpt"), metrics, resumed_finished=True)
+    best = last.with_name(f"{cfg.trainer.checkpoint}.ckpt")
+    return TrainedRun(folder, best, read_metrics(folder), resumed_finished=True)
 
 
 def _without_locations(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from faceattr.commands.checkpoint_options import stored_config
 from faceattr.commands.predict_input import input_files
 from faceattr.commands.predict_pictures import Pictures
 from faceattr.commands.settings import spec_from_checkpoint, trainer_settings
@@ -40,7 +39,7 @@ def predict(cfg: DictConfig) -> None:
         raise FaceattrError("faces.pick: prediction takes every face of a picture. Leave it out.")
     cfg = validate(cfg)
     model = open_backend(Path(cfg.ckpt), trainer_settings(cfg))
-    files = input_files(cfg.input, group_settings(cfg.data, InputTable), stored_config(cfg.ckpt).get("data"))
+    files = input_files(cfg.input, group_settings(cfg.data, InputTable), model.data)
     spec = spec_from_checkpoint(cfg, model.spec)
     detector = create_detector(spec.faces, cfg.faces.weights)
     reader = SubjectReader(files, spec, detector, every=cfg.every, label="Predicting")
@@ -53,8 +52,7 @@ def predict(cfg: DictConfig) -> None:
     folder, inputs = Path(HydraConfig.get().runtime.output_dir), InputCheck(model.usual_inputs)
     with Predictions(folder, files, rows, Pictures.of(folder, reader, annotated=cfg.annotate, crops=cfg.crops)) as out:
         model.answer(Answers(inputs.passing(reader), cfg.batch_size, out.receive, mirror=cfg.predict.mirror))
-    if inputs.difference:
-        log.warning("%s", inputs.difference)
+    inputs.warn()
     out.log_and_check()
 
 

@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ USUAL_COLUMNS = ("path", "file", "filename", "image", "image_id", "id")
 """Names of a column of images, in lower case; the first one that a table has is taken."""
 
 
-def input_files(source: str, keys: InputTable | None = None, stored: dict[str, Any] | None = None) -> list[str]:
+def input_files(source: str, keys: InputTable | None = None, stored: Mapping[str, Any] | None = None) -> list[str]:
     """The photos and videos that `input` names, in the order of its list or table, else sorted.
 
     keys: the keys `data.…` of the command line. stored: the group `data` of the checkpoint, for keys that are not given.
@@ -56,7 +56,7 @@ def input_files(source: str, keys: InputTable | None = None, stored: dict[str, A
     return files
 
 
-def _listed(path: Path, keys: InputTable, stored: dict[str, Any]) -> list[str]:
+def _listed(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> list[str]:
     """The absolute paths of the images in a list or a table."""
     if path.suffix.lower() == ".txt" and not _is_table(path, keys, stored):
         names = [line.strip() for line in decoded(path).splitlines() if line.strip()]
@@ -84,7 +84,7 @@ def _table_hint(entry: str) -> str:
     return " Is it a table? data.header=false data.image_column=0" if len(cells) > 1 and is_image(cells[0]) else ""
 
 
-def _is_table(path: Path, keys: InputTable, stored: dict[str, Any]) -> bool:
+def _is_table(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> bool:
     """Whether a .txt file is a table, as some data sets have it, and no list: by the keys given; or it has several columns, and
     training read such a file."""
     if keys.image_column is not None or keys.header is not None:
@@ -93,7 +93,7 @@ def _is_table(path: Path, keys: InputTable, stored: dict[str, Any]) -> bool:
     return trained_on and table_file.read(path, header=False).shape[1] > 1
 
 
-def _names(path: Path, keys: InputTable, stored: dict[str, Any]) -> Iterator[str]:
+def _names(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> Iterator[str]:
     """The image names of a table."""
     table = table_file.read(path, header=_has_header(path, keys, stored))
     given = named_column(table, keys.image_column)
@@ -114,7 +114,7 @@ def _names(path: Path, keys: InputTable, stored: dict[str, Any]) -> Iterator[str
     return (name for name in table[columns[0]] if name)
 
 
-def _has_header(path: Path, keys: InputTable, stored: dict[str, Any]) -> bool:
+def _has_header(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> bool:
     """As the command line says; else as in training, but a header is seen where the first row has a usual name."""
     if keys.header is not None:
         return keys.header

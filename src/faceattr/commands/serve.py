@@ -73,10 +73,6 @@ def application(cfg: DictConfig) -> Guard:
     faces = FaceRecipe.from_config(group_settings(cfg.faces, Faces))
     if faces.active and cfg.faces.weights:
         detector_file(cfg.faces.weights)  # into the cache, where the model looks for it
-    if about["multilabel"] and cfg.abstain is not None:
-        raise FaceattrError(
-            f"abstain={cfg.abstain}: attributes are not one answer; their probabilities say how certain each is."
-        )
     answerer = Answerer(model, faces, cfg.abstain, limits.max_pixels, limits.max_faces)
     _check_answers(answerer)
     facts = about | {

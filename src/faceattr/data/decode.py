@@ -130,11 +130,16 @@ def _open(source: ImageLike) -> AbstractContextManager[Image.Image]:
 def _upright(image: Image.Image) -> Image.Image:
     """The image turned according to its EXIF orientation. Pillow's `exif_transpose` fails on unusual EXIF tags."""
     image.load()
+    return image.transpose(TRANSPOSES[turned]) if (turned := orientation(image)) in TRANSPOSES else image
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none that can be read: the pixels are still valid."""
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # unreadable EXIF: the pixels are still valid
-        return image
-    return image.transpose(TRANSPOSES[orientation]) if orientation in TRANSPOSES else image
+        value = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        return 1
+    return value if value in TRANSPOSES else 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ What is compared is cheap: the arrangement of light and dark, brightness, contra
 finds whole photos given to a model of face crops, swapped colours, turned, dark and blurred images; it says nothing about people.
 """
 
+import logging
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -18,6 +19,8 @@ from faceattr.errors import FaceattrError
 if TYPE_CHECKING:
     from faceattr.data.datamodule import FaceData
 
+log = logging.getLogger(__name__)
+
 SIDE = 6
 """Rows and columns of the arrangement of light and dark."""
 NAMED = ("brightness", "contrast", "colour", "red over blue", "sharpness")
@@ -28,9 +31,6 @@ LEAST = 30
 """Held-out images, without which no threshold is set."""
 UNUSUAL_SHARE, SHIFT = 0.1, 1.5
 """What is worth a warning: this share of unusual images, or a mean of many images that is so many standard deviations off."""
-
-
-NONE = np.empty((0, LENGTH))
 
 
 def describe(pixels: np.ndarray) -> np.ndarray:
@@ -174,14 +174,12 @@ def fit_to(data: "FaceData") -> UsualInputs | None:
 def describe_split(data: "FaceData", split: str) -> np.ndarray:
     """float64 [N, LENGTH] of at most `MOST` images of a split, evenly drawn."""
     rows = data.rows(split)
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int))] if len(rows) else rows
-    return (
-        describe_all(batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(chosen)) if len(rows) else NONE
-    )
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int))]
+    return describe_all(batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(chosen))
 
 
 class InputCheck:
-    """Looks at what goes through it: `for subject in check.passing(reader)`, then `check.difference`."""
+    """Looks at what goes through it: `for subject in check.passing(reader)`, then `check.warn()` or `check.unusual`."""
 
     def __init__(self, usual: UsualInputs | None) -> None:
         self._usual = usual
@@ -197,10 +195,17 @@ class InputCheck:
     @property
     def unusual(self) -> list[bool]:
         """Of each subject that was described, whether it is unusual."""
-        described = np.array(self._described).reshape(-1, LENGTH)
-        return self._usual.unusual(described).tolist() if self._usual else []
+        return self._usual.unusual(self._rows()).tolist() if self._usual else []
 
     @property
     def difference(self) -> str:
         """See `UsualInputs.difference`."""
-        return self._usual.difference(np.array(self._described).reshape(-1, LENGTH)) if self._usual else ""
+        return self._usual.difference(self._rows()) if self._usual else ""
+
+    def warn(self) -> None:
+        """Logs how the subjects differ from the training images, where they do."""
+        if difference := self.difference:
+            log.warning("%s", difference)
+
+    def _rows(self) -> np.ndarray:
+        return np.array(self._described).reshape(-1, LENGTH)

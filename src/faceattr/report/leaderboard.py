@@ -60,7 +60,7 @@ def value_meant(text: str) -> str:
         return text
     return (
         f"{value:g}"
-        if isinstance(value, float) and value != int(value)
+        if isinstance(value, float) and not value.is_integer()
         else json.dumps(value, default=str, sort_keys=True)
     )
 

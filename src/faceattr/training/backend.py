@@ -3,8 +3,9 @@
 No torch here: it is imported with the backend that needs it.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """A classifier that can be asked. `name` is that of its run; its probabilities are already divided by `temperature`;
-    `explains` is whether it has Grad-CAM."""
+    """A loaded classifier. `name` is that of its run; its probabilities are already divided by `temperature`; `explains` is
+    whether it has Grad-CAM; `data` is the group `data` of its run's config, empty where that is not known."""
 
     name: str
     classes: tuple[str, ...]
@@ -29,9 +30,10 @@ class Backend(Protocol):
     explains: bool
     spec: InputSpec
     usual_inputs: UsualInputs | None
+    data: Mapping[str, Any]
 
     def answer(self, answers: Answers) -> None:
-        """Computes the probabilities of the batches of `answers`, which gets those of each as it is done."""
+        """Runs the network on each batch of `answers`, and passes the probabilities to `answers.add`."""
 
     def explain(self, pixels: np.ndarray, position: int) -> np.ndarray:
         """Grad-CAM of the class at `position` laid over `pixels`, both uint8 [H, W, 3]. Raises FaceattrError: it has none."""

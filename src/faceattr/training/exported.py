@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -168,6 +169,7 @@ class OnnxBackend:
     """The model in an exported folder, as a `Backend`: ONNX Runtime on the CPU. `threads`: 0 is one for each core."""
 
     explains = False
+    data: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, folder: Path, *, threads: int = 0) -> None:
         about, source = read_exported(folder), f"ckpt={folder}: {ONNX}"

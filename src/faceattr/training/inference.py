@@ -34,9 +34,8 @@ def probabilities(
     model: Classifier, loader: Iterable[Batch], settings: Trainer, *callbacks: Callback
 ) -> tuple[Tensor, Tensor]:
     """Float32 [N, classes] and the row [N] of each, in the loader's order, without gradients, on the trainer's device."""
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     collected = Collected()
-    trainer = build_trainer(settings, single=True, callbacks=[*callbacks, collected], **quiet)
+    trainer = build_trainer(settings, single=True, callbacks=[*callbacks, collected])
     trainer.predict(model, loader, return_predictions=False)
     scores = np.frombuffer(collected.scores, np.float32).reshape(-1, len(model.task.classes))
     return torch.from_numpy(scores), torch.from_numpy(np.frombuffer(collected.rows, np.int64))
@@ -82,7 +81,8 @@ class TorchBackend:
     def __init__(self, path: Path, trainer: Trainer | None = None, *, accelerator: str | None = None) -> None:
         """trainer: where it computes, and in which precision; None is as in training. accelerator: instead of the trainer's."""
         self.model, description = load(path)
-        self.name, self.spec = description["config"]["name"], self.model.spec
+        self.name, self.data = description["config"]["name"], description["config"]["data"]
+        self.spec = self.model.spec
         self.classes, self.multilabel = tuple(self.model.task.classes), self.model.task.multilabel
         self.temperature, self.usual_inputs = self.model.temperature, self.model.usual_inputs
         trainer = trainer or group_settings(description["config"]["trainer"], Trainer)
@@ -100,8 +100,7 @@ class TorchBackend:
         answers.finish()
 
     def _create_trainer(self) -> pl.Trainer:
-        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        return build_trainer(self._settings, single=True, callbacks=[self._receiver], **quiet)
+        return build_trainer(self._settings, single=True, callbacks=[self._receiver])
 
     def explain(self, pixels: np.ndarray, position: int) -> np.ndarray:
         batch = torch.from_numpy(np.stack([pixels])).permute(0, 3, 1, 2)

@@ -17,6 +17,12 @@ from faceattr.files import read_json, write_json
 log = logging.getLogger(__name__)
 
 
+def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
+    """The metrics of each split that the run in `folder` evaluated: its <split>_metrics.json."""
+    files = sorted(folder.glob("*_metrics.json"))
+    return {file.name.removesuffix("_metrics.json"): read_json(file) for file in files}
+
+
 class RunRecord:
     """run.json of the run in `folder`: its keys in `about`, written when training begins and when the run ends."""
 

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl.Trainer:
     """A Lightning trainer on the device and in the precision that the group `trainer` asks for.
 
-    `single` takes one of its devices: judging is done once, by one process.
+    `single` takes one of its devices, and writes and shows nothing: judging is done once, by one process.
     Raises a FaceattrError where the device is not there; never goes on on another one.
     """
     for noisy in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
@@ -38,6 +38,7 @@ def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl
     if not on_cuda:
         keep_freed_memory()
     flush_denormals()
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False} if single else {}
     try:
         return pl.Trainer(
             accelerator=settings.accelerator,
@@ -48,6 +49,7 @@ def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl
             benchmark=True if on_cuda and not deterministic else None,  # cuDNN's search for the fastest algorithms
             enable_model_summary=False,
             use_distributed_sampler=False,  # our sampler does it, and validation keeps every image once
+            **quiet,
             **more,
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:

@@ -5,13 +5,13 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from PIL import ExifTags, Image
+from PIL import Image
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from faceattr.commands.serving.problems import Problem, without_addresses
-from faceattr.data.decode import TRANSPOSES, UnreadableImage, open_image
+from faceattr.data.decode import UnreadableImage, open_image, orientation
 
 FORM_BYTES = 65_536
 """What a form may hold besides the image."""
@@ -109,8 +109,4 @@ def _sentence(text: str) -> str:
 def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:  # Pillow would decode the pixels to look behind them
         return 1
-    try:
-        value = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # unreadable EXIF: the pixels are still valid
-        return 1
-    return value if value in TRANSPOSES else 1
+    return orientation(image)

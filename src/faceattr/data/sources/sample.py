@@ -6,7 +6,6 @@ benchmarks: `python -m faceattr.data.sources.sample layout=celeba n=20000 out=DI
 
 import logging
 import os
-import shutil
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
@@ -28,6 +27,7 @@ from faceattr.data.sources.layout import Attributes, listed_attributes
 from faceattr.data.sources.sample_people import AGES, GENDERS, imagine, imagine_all
 from faceattr.data.sources.sample_portraits import draw
 from faceattr.errors import FaceattrError
+from faceattr.files import folder_atomically
 from faceattr.progress import tracked
 
 log = logging.getLogger(__name__)
@@ -111,21 +111,16 @@ def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> 
         if value < minimum:
             raise FaceattrError(f"{name}={value} is too small for the sample source: at least {minimum}")
     faces = pd.DataFrame([{name: getattr(face, name) for name in SHOWN} for face in islice(imagine_all(seed), n)])
-    draft, lock = (folder.parent / f".{folder.name}.{end}" for end in ("draft", "lock"))
+    lock = folder.parent / f".{folder.name}.lock"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):  # of two processes, one draws and one waits
             try:
                 if not folder.is_dir() or not any(folder.iterdir()):
-                    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
-                    draft.mkdir()
-                    files = [draft / path for path in _write_index(layout, faces.round(3), draft)]
-                    draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size, image_size), seed)
-                    if folder.is_dir():
-                        folder.rmdir()  # Windows cannot replace a folder, even an empty one
-                    draft.replace(folder)
+                    with folder_atomically(folder) as draft:
+                        files = [draft / path for path in _write_index(layout, faces.round(3), draft)]
+                        draw_faces(faces, files, (178, 218) if layout == "celeba" else (image_size, image_size), seed)
             finally:
-                shutil.rmtree(draft, ignore_errors=True)
                 with suppress(OSError):
                     lock.unlink()
     except OSError as error:
