@@ -114,7 +114,7 @@ def test_check_drop_refuses_a_lower_accuracy(monkeypatch):
     """On 1,000 images of which the reduced model has 6 more wrong."""
     from faceattr.commands import export_proof
 
-    class Images(export_proof.Judged):
+    class Images(export_proof.ReferencePredictions):
         splits = "1,000 val images"
 
         def correct(self, scores):

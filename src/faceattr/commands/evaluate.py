@@ -107,20 +107,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
         )
     rival = _load_rival(cfg, model, description) if cfg.compare else None
     classes = ModelClasses(model.task.classes, model.task.multilabel)
-    prepared = read_table(cfg, model_classes=classes, splits=own_data)
-    if (
-        own_data
-        and (given := _keys_of_other_data(cfg.split))
-        and table.fingerprint(prepared) != description["fingerprint"]
-    ):
-        if options.calibrate:
-            raise FaceattrError(
-                f"evaluate.calibrate=true takes the run's own data, which {', '.join(given)} does not give."
-            )
-        log.info(
-            "%s: other data than the run's, so all images are evaluated (split=… takes one split)", ", ".join(given)
-        )
-        own_data, prepared = False, read_table(cfg, model_classes=classes, splits=False)
+    prepared, own_data = _read_table(cfg, classes, description, own_data, calibrate=options.calibrate)
     split = _chosen_split(cfg.split, prepared, own_data)
     slices.check(prepared, options.slices)
     if own_data:
@@ -146,6 +133,23 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     log.info("%s %s", split.capitalize(), sentences.describe_metrics(result.metrics))
     comparison = _compare(cfg, rival, rival_data, data, result, images=images) if rival and rival_data else None
     return Evaluation(model, description, data, result, audit, comparison, inputs)
+
+
+def _read_table(
+    cfg: DictConfig, classes: ModelClasses, description: dict[str, Any], own_data: bool, *, calibrate: bool
+) -> tuple[pd.DataFrame, bool]:
+    """The table to evaluate, and whether it is the run's own: keys of the run's source may make other data of it, without splits.
+
+    Raises FaceattrError: `calibrate`, and other data.
+    """
+    prepared = read_table(cfg, model_classes=classes, splits=own_data)
+    given = ", ".join(_keys_of_other_data(cfg.split)) if own_data else ""
+    if not given or table.fingerprint(prepared) == description["fingerprint"]:
+        return prepared, own_data
+    if calibrate:
+        raise FaceattrError(f"evaluate.calibrate=true takes the run's own data, which {given} does not give.")
+    log.info("%s: other data than the run's, so all images are evaluated (split=… takes one split)", given)
+    return read_table(cfg, model_classes=classes, splits=False), False
 
 
 def _describe_inputs(model: Classifier, data: FaceData, split: str) -> str:

@@ -52,12 +52,13 @@ def export(cfg: DictConfig) -> Path:
     prepared = read_table(cfg, model_classes=ModelClasses(model.task.classes, model.task.multilabel))
     warn_of_changed_data(prepared, description)
     rows = export_proof.proof_rows(prepared, cfg.seed, calibration=options.quantize != "none")
-    judged = export_proof.judged(model, create_data(cfg, rows, model.spec))
+    reference = export_proof.reference_predictions(model, create_data(cfg, rows, model.spec))
+    precision = "int8" if options.quantize != "none" else "float16" if options.half else "float32"
+    metadata = describe_export(model, description, precision)
     with folder_atomically(folder) as part:
-        validation = _write(model, description, judged, options, part)
+        validation = _write(model, metadata, reference, options, part)
         write_json(part / VALIDATION, validation)
-        figures = run_figures(Path(cfg.ckpt), description)
-        text = model_card(describe_export(model, description, validation["precision"]), figures, validation)
+        text = model_card(metadata, run_figures(Path(cfg.ckpt), description), validation)
         (part / CARD).write_text(text, encoding="utf-8")
     log.info(
         "Proved on %s: largest difference %.2g, %d of %d answers the same",
@@ -85,34 +86,45 @@ def _check_own_data(cfg: DictConfig, model: Classifier, option: str) -> None:
 
 
 def _write(
-    model: Classifier, description: dict[str, Any], judged: export_proof.Judged, options: Exporting, folder: Path
+    model: Classifier,
+    metadata: dict[str, Any],
+    reference: export_proof.ReferencePredictions,
+    options: Exporting,
+    folder: Path,
 ) -> dict[str, Any]:
-    """model.onnx, model.safetensors and config.json in `folder`, proved; returns validation.json."""
-    precision = "int8" if options.quantize != "none" else "float16" if options.half else "float32"
-    about = describe_export(model, description, precision)
-    file = folder / ONNX
-    write_onnx(model, file, {"faceattr": {**about, "inputs": None}, "versions": _versions()})
-    scores, proof = export_proof.prove(_run(file), judged, options.tolerance)
-    sizes, rates = {"float32": file.stat().st_size}, {"float32": export_proof.images_per_second(_run(file, 1), judged)}
+    """model.onnx, model.safetensors and config.json in `folder`, proved; returns validation.json.
+
+    metadata: see `describe_export`.
+    """
+    precision, file = metadata["precision"], folder / ONNX
+    write_onnx(model, file, {"faceattr": {**metadata, "inputs": None}, "versions": _versions()})
+    scores, proof = export_proof.prove(_run(file), reference, options.tolerance)
+    sizes, rates = (
+        {"float32": file.stat().st_size},
+        {"float32": export_proof.images_per_second(_run(file, 1), reference)},
+    )
     reduced: dict[str, Any] = {}
     if precision != "float32":
         whole = file.rename(folder / "float32.onnx")
         if precision == "float16":
             halve(whole, file)
         else:
-            quantize(whole, file, export_proof.pixels(judged.data, judged.data.rows("train")))
+            quantize(whole, file, export_proof.pixels(reference.data, reference.data.rows("train")))
         whole.unlink()
-        whole_scores, scores = scores, export_proof.answers(_run(file), judged)
+        whole_scores, scores = scores, export_proof.answers(_run(file), reference)
         key = "export.half=true" if precision == "float16" else "export.quantize=int8"
-        reduced = {"accuracy_change": export_proof.check_drop(judged, scores, whole_scores, options.max_drop, key)}
-        sizes[precision], rates[precision] = file.stat().st_size, export_proof.images_per_second(_run(file, 1), judged)
+        reduced = {"accuracy_change": export_proof.check_drop(reference, scores, whole_scores, options.max_drop, key)}
+        sizes[precision], rates[precision] = (
+            file.stat().st_size,
+            export_proof.images_per_second(_run(file, 1), reference),
+        )
     timm_keys = write_weights(model, folder / WEIGHTS, half=options.half)
-    write_config(folder, about, timm_keys, (ONNX, WEIGHTS))
-    few = next(export_proof.pixels(judged.data, judged.rows))
+    write_config(folder, metadata, timm_keys, (ONNX, WEIGHTS))
+    few = next(export_proof.pixels(reference.data, reference.rows))
     if not np.array_equal(OnnxBackend(folder).probabilities(few), scores[: len(few)]):
         raise FaceattrError(f"Not exported: {folder} answers otherwise than the {ONNX} that was proved.")
     timing = {"onnx_bytes": sizes, "images_per_second_on_one_core": rates, "timed_batch_size": export_proof.TIMED_BATCH}
-    compared = export_proof.compare(judged, scores)
+    compared = export_proof.compare(reference, scores)
     return {"precision": precision, **compared, **proof, **reduced, **timing, "versions": _versions()}
 
 

@@ -29,12 +29,12 @@ BATCH = 32
 TIMED_BATCH, SECONDS = 16, 2.0
 """The rate is measured with batches of so many images, for at least so long."""
 
-Run = Callable[[np.ndarray], np.ndarray]
+PredictFunction = Callable[[np.ndarray], np.ndarray]
 """Pixels, uint8 [B, H, W, 3] → probabilities, float32 [B, classes]."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class ReferencePredictions:
     """Images that both models answer for: rows of `data.table`, and the checkpoint's probabilities [N, classes] of them."""
 
     data: FaceData
@@ -74,7 +74,7 @@ def proof_rows(prepared: pd.DataFrame, seed: int, *, calibration: bool) -> pd.Da
     return selected
 
 
-def judged(model: Classifier, data: FaceData) -> Judged:
+def reference_predictions(model: Classifier, data: FaceData) -> ReferencePredictions:
     """The images of the proof with the checkpoint's answers, in float32 on the CPU."""
     rows = np.flatnonzero(data.table["split"] != "train")
     if len(rows) < ENOUGH:
@@ -83,7 +83,7 @@ def judged(model: Classifier, data: FaceData) -> Judged:
     with torch.inference_mode():
         for batch in data.in_order(rows):
             parts.append(model.eval().predict_step(batch, 0)[0].float().numpy())
-    return Judged(data, model.task, rows, np.concatenate(parts))
+    return ReferencePredictions(data, model.task, rows, np.concatenate(parts))
 
 
 def pixels(data: FaceData, rows: np.ndarray, size: int = BATCH) -> Iterator[np.ndarray]:
@@ -98,71 +98,75 @@ def pixels(data: FaceData, rows: np.ndarray, size: int = BATCH) -> Iterator[np.n
         yield np.ascontiguousarray(waiting)
 
 
-def answers(run: Run, judged: Judged) -> np.ndarray:
+def answers(run: PredictFunction, reference: ReferencePredictions) -> np.ndarray:
     """Float32 [N, classes] of every image."""
-    return np.concatenate([run(batch) for batch in pixels(judged.data, judged.rows)])
+    return np.concatenate([run(batch) for batch in pixels(reference.data, reference.rows)])
 
 
-def prove(run: Run, judged: Judged, tolerance: float) -> tuple[np.ndarray, dict[str, object]]:
+def prove(
+    run: PredictFunction, reference: ReferencePredictions, tolerance: float
+) -> tuple[np.ndarray, dict[str, object]]:
     """The answers of model.onnx in float32, and what validation.json says of them.
 
     Raises FaceattrError where one of them, at any batch size, differs from the checkpoint's by more than `tolerance`.
     """
-    scores = answers(run, judged)
-    largest, where = _difference(scores, judged.expected)
+    scores = answers(run, reference)
+    largest, where = _difference(scores, reference.expected)
     by_size = {}
     for size in BATCH_SIZES:
-        few = judged.rows[: 2 * max(BATCH_SIZES) + 1 if size > 1 else 8]
-        again = np.concatenate([run(batch) for batch in pixels(judged.data, few, size)])
-        by_size[size] = _difference(again, judged.expected[: len(few)])[0]
+        few = reference.rows[: 2 * max(BATCH_SIZES) + 1 if size > 1 else 8]
+        again = np.concatenate([run(batch) for batch in pixels(reference.data, few, size)])
+        by_size[size] = _difference(again, reference.expected[: len(few)])[0]
     worst = max(largest, *by_size.values())
     if not worst <= tolerance:
-        path = judged.data.table["path"].iloc[judged.rows[where]]
+        path = reference.data.table["path"].iloc[reference.rows[where]]
         raise FaceattrError(
             f"Not exported: a probability of model.onnx differs from the checkpoint's by {worst:.2g} (export.tolerance is "
             f"{tolerance:g}), the most on {path}."
         )
-    about = {"tolerance": tolerance, "largest_difference_by_batch_size": by_size}
-    return scores, about
+    proof = {"tolerance": tolerance, "largest_difference_by_batch_size": by_size}
+    return scores, proof
 
 
 def _difference(scores: np.ndarray, expected: np.ndarray) -> tuple[float, int]:
-    """The largest one, and the image with it; infinite where a score is not finite."""
+    """The largest difference of a probability, infinite where one is not finite, and the position of its image."""
     difference = np.nan_to_num(np.abs(scores - expected).max(1), nan=np.inf)
     return float(difference.max()), int(difference.argmax())
 
 
-def compare(judged: Judged, scores: np.ndarray) -> dict[str, object]:
+def compare(reference: ReferencePredictions, scores: np.ndarray) -> dict[str, object]:
     """A model's answers beside the checkpoint's: largest difference, agreement, both accuracies with 95% intervals."""
-    about: dict[str, object] = {"images": len(scores), "splits": judged.splits}
-    about["largest_difference"] = _difference(scores, judged.expected)[0]
-    same = (judged.answers(scores) == judged.answers(judged.expected)).all(1)
-    about |= {"same_answers": int(same.sum()), "agreement": float(same.mean())}
-    for name, values in (("checkpoint", judged.expected), ("onnx", scores)):
-        right = float(np.nanmean(judged.correct(values)))
+    comparison: dict[str, object] = {"images": len(scores), "splits": reference.splits}
+    comparison["largest_difference"] = _difference(scores, reference.expected)[0]
+    same = (reference.answers(scores) == reference.answers(reference.expected)).all(1)
+    comparison |= {"same_answers": int(same.sum()), "agreement": float(same.mean())}
+    for name, values in (("checkpoint", reference.expected), ("onnx", scores)):
+        right = float(np.nanmean(reference.correct(values)))
         low, high = wilson(right, len(values))
-        about |= {f"accuracy_{name}": right, f"accuracy_{name}_low": low, f"accuracy_{name}_high": high}
-    return about
+        comparison |= {f"accuracy_{name}": right, f"accuracy_{name}_low": low, f"accuracy_{name}_high": high}
+    return comparison
 
 
-def check_drop(judged: Judged, reduced: np.ndarray, scores: np.ndarray, max_drop: float, key: str) -> dict[str, object]:
+def check_drop(
+    reference: ReferencePredictions, reduced: np.ndarray, scores: np.ndarray, max_drop: float, key: str
+) -> dict[str, object]:
     """The paired difference in accuracy between the reduced model and the one in float32.
 
     Raises FaceattrError where the reduced one is less accurate by more than `max_drop`; `key` is what asked for it.
     """
-    rows = judged.data.table.iloc[judged.rows]
-    pair = paired(judged.correct(reduced)[None], judged.correct(scores)[None], people(rows))
+    rows = reference.data.table.iloc[reference.rows]
+    pair = paired(reference.correct(reduced)[None], reference.correct(scores)[None], people(rows))
     if pair.difference < -max_drop:
         raise FaceattrError(
-            f"Not exported: with {key} the accuracy on {judged.splits} falls by {-pair.difference:.4f} (95% "
+            f"Not exported: with {key} the accuracy on {reference.splits} falls by {-pair.difference:.4f} (95% "
             f"{-pair.high:+.4f} to {-pair.low:+.4f}); export.max_drop is {max_drop:g}."
         )
     return {"max_drop": max_drop, **asdict(pair)}
 
 
-def images_per_second(run: Run, judged: Judged) -> float:
+def images_per_second(run: PredictFunction, reference: ReferencePredictions) -> float:
     """Of a model that computes in one thread: images for each second of this process's time, so that others do not count."""
-    batch = next(pixels(judged.data, judged.rows, TIMED_BATCH))
+    batch = next(pixels(reference.data, reference.rows, TIMED_BATCH))
     run(batch)
     count, start = 0, time.process_time()
     while (seconds := time.process_time() - start) < SECONDS:

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def run_figures(ckpt: Path, description: dict[str, Any]) -> RunFigures:
     """The figures of the run that the checkpoint lies in.
 
-    Without them, and a line in the log, where the run's evaluation did not judge this checkpoint.
+    Empty, with a warning, where the run evaluated another checkpoint.
     """
     folder, config = ckpt.parent.parent, description["config"]
     record = read_json(folder / RunRecord.FILE) if ckpt.parent.name == "checkpoints" else {}

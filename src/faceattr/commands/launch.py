@@ -32,12 +32,14 @@ from faceattr.errors import FaceattrError
 
 @dataclass(frozen=True)
 class Command:
-    """`config`: the file of conf/ that it is composed from; `function`: what it runs; `own_folder`: see `OWN_FOLDER`."""
+    """`config`: the file of conf/ that it is composed from; `function`: what it runs; `own_folder`: see `COMMANDS`;
+    `sweeps`: whether it takes -m."""
 
     summary: str
     config: str
     function: str
     own_folder: str | None = None
+    sweeps: bool = True
 
 
 COMMANDS = {
@@ -45,21 +47,23 @@ COMMANDS = {
     "evaluate": Command("evaluate a checkpoint: ckpt=…", "evaluate", "faceattr.commands.evaluate:evaluate"),
     "predict": Command("predict images: ckpt=… input=…", "predict", "faceattr.commands.predict:predict"),
     "export": Command("export a checkpoint, with a proof: ckpt=…", "export", "faceattr.commands.export:export"),
-    "serve": Command("answer on a page and a JSON API: ckpt=…", "serve", "faceattr.commands.serve:serve"),
+    "serve": Command("answer on a page and a JSON API: ckpt=…", "serve", "faceattr.commands.serve:serve", sweeps=False),
     "preview": Command(
         "show the images, splits and augmentation that a training run would get",
         "train",
         "faceattr.commands.preview:preview",
         "${hydra:runtime.choices.data}_${hydra:runtime.choices.augment}",
+        sweeps=False,
     ),
     "leaks": Command(
         "find copies of images, and people, in two splits",
         "train",
         "faceattr.commands.leaks:leaks",
         "${hydra:runtime.choices.data}",
+        sweeps=False,
     ),
 }
-"""The Hydra apps. Those with an `own_folder` take the keys of `train`, look at one configuration, and write into
+"""The Hydra apps. Those with an `own_folder` take the keys of `train`, and write into
 outputs/<command>/<own_folder>/<date_time>."""
 CACHE_SUMMARY = (
     "list what is stored between runs (pixels, features, hashes); cache verify: remove what is damaged; clear: all"
@@ -137,10 +141,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
 def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:
     """`arguments` after what this command adds to them: the config of its checkpoint, its own folder. The user's win."""
     given = add_checkpoint_options(command, arguments)
-    own_folder = COMMANDS[command].own_folder
-    if {"-m", "--multirun"} & set(given) and (own_folder or command == "serve"):
+    if {"-m", "--multirun"} & set(given) and not COMMANDS[command].sweeps:
         raise FaceattrError(f"{command} looks at one configuration. Leave out -m.")
-    if own_folder is None:
+    if (own_folder := COMMANDS[command].own_folder) is None:
         return given
     folder = f"outputs/{command}/{own_folder}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"
     own = ["hydra.mode=RUN", f"hydra.run.dir={folder}", f"hydra.job.name={command}"]
