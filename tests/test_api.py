@@ -20,6 +20,7 @@ from programs import FIGURES, TINY, quick, tiny_run
 import faceattr
 from faceattr import FaceattrError, api
 from faceattr.config.groups import config_folder
+from faceattr.training import predictor
 
 
 @pytest.fixture(scope="module")
@@ -243,10 +244,14 @@ def test_load_and_evaluate_of_no_checkpoint_are_clear_errors(tmp_path, monkeypat
 @pytest.mark.slow
 def test_examples_in_docstrings_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for module in (faceattr, api):
-        tests = [test for test in doctest.DocTestFinder().find(module) if test.examples]
-        assert tests
-        tests.sort(key=lambda test: test.lineno or 0)  # the module's own makes the run that the others use
+    for modules in ((faceattr,), (api, predictor)):
+        tests = []
+        for module in modules:
+            found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+            assert found
+            tests += sorted(
+                found, key=lambda test: test.lineno or 0
+            )  # the module's own makes the run that the others use
         runner = doctest.DocTestRunner()
         for test in tests:
             test.globs = tests[0].globs  # they read as one session

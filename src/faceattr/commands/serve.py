@@ -13,13 +13,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 from PIL import Image
 
-import faceattr
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Faces, Serving
 from faceattr.config.validate import validate
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError
+from faceattr.training.backend import open_backend
+from faceattr.training.predictor import Predictor
 from faceattr.wording import PERCEIVED
 
 try:
@@ -68,7 +69,7 @@ def serve(cfg: DictConfig) -> None:
 def application(cfg: DictConfig) -> Guard:
     """The ASGI application of the model in `cfg.ckpt`, which has answered once."""
     limits = group_settings(cfg.serve, Serving)
-    model = faceattr.load(cfg.ckpt, accelerator=cfg.accelerator)
+    model = Predictor(open_backend(Path(cfg.ckpt), accelerator=cfg.accelerator))
     about = model.about
     faces = FaceRecipe.from_config(group_settings(cfg.faces, Faces))
     if faces.active and cfg.faces.weights:

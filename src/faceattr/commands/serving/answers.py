@@ -3,9 +3,8 @@
 import io
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -15,42 +14,17 @@ from faceattr.data.faces.detect import POINTS
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.photos import NO_FACE
 from faceattr.errors import FaceattrError
+from faceattr.training.predictor import Predictor
 
 Answer = dict[str, Any]
 """`faces`: a dictionary for each; `image`: its size. docs/serving.md lists the keys."""
-
-
-class Model(Protocol):
-    """What is needed of `faceattr.load(…)`."""
-
-    @property
-    def about(self) -> dict[str, Any]: ...
-
-    def predict(
-        self,
-        images: list[Any],
-        *,
-        faces: str | FaceRecipe | None = None,
-        max_faces: int | None = None,
-        abstain: float | None = None,
-        unusual: bool = False,
-    ) -> pd.DataFrame: ...
-
-    def explain(
-        self,
-        image: Any,
-        label: str | None = None,
-        *,
-        face: int | None = None,
-        faces: str | FaceRecipe | None = None,
-    ) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
 class Answerer:
     """The model, and how it is used here: `faces` is the recipe, `abstain` as for `predict`."""
 
-    model: Model
+    model: Predictor
     faces: FaceRecipe
     abstain: float | None
     max_pixels: int
