@@ -1,6 +1,8 @@
 """evaluate.py on other data that the run's own source reads: `data.file=other.csv`."""
 
 import logging
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,36 @@ def test_evaluate_takes_all_images_of_another_table(place, tmp_path, overrides, 
     with caplog.at_level(logging.INFO):
         assert evaluate(place, tmp_path, *overrides)["n"] == n
     assert ("data.file=other.csv: other data than the run's" in caplog.text) is (n == 10)
+
+
+def test_evaluate_takes_a_table_or_folder_of_one_class_only(place, tmp_path):
+    (place / "women.csv").write_text("Filename,Gender\n1,female\n3,female\n5,female")
+    metrics = evaluate(place, tmp_path, "data.file=women.csv")
+    assert metrics["n"] == metrics["n_female"] == 3 and metrics["recall_male"] is None
+
+
+def test_evaluate_takes_all_images_of_another_root(place, tmp_path, caplog):
+    other = tmp_path / "other"
+    shutil.copytree(place / "images", other / "images")
+    (other / "results.csv").write_text("Filename,Gender\n1,female\n2,male\n3,female\n4,male")
+    with caplog.at_level(logging.INFO):
+        assert evaluate(place, tmp_path, f"data.root={other}")["n"] == 4
+    assert f"data.root={other}: other data than the run's" in caplog.text
+
+
+def test_the_title_names_the_data_that_were_evaluated(place, tmp_path):
+    titles = set()
+    for number, given in enumerate(((), ("split=val",), ("data.file=other.csv",), ("data.max_images=8",))):
+        folder = tmp_path / str(number)
+        faceattr.evaluate(place / "best.ckpt", "evaluate.report=full", f"hydra.run.dir={folder}", *given)
+        titles.add(re.search("<title>(.*)</title>", (folder / "report.html").read_text(encoding="utf-8"))[1])
+    name = place.name
+    assert titles == {
+        f"test evaluated on its own data, csv {name}: test images · faceattr",
+        f"test evaluated on its own data, csv {name}: validation images · faceattr",
+        f"test evaluated on csv {name} (data.file=other.csv): images · faceattr",
+        f"test evaluated on its own data, csv {name} (data.max_images=8): test images · faceattr",
+    }
 
 
 def test_evaluate_does_not_calibrate_on_another_table(place, tmp_path):

@@ -9,7 +9,7 @@ import torch
 from sklearn import metrics as sk
 from torch import Tensor
 
-from faceattr.metrics import accuracy, breakdown
+from faceattr.metrics import accuracy, breakdown, registry
 from faceattr.metrics.evaluation import evaluate, intervals_of
 from faceattr.metrics.intervals import wilson
 from faceattr.models.task import Task
@@ -246,3 +246,18 @@ def test_intervals_of_one_class_leave_rankings_out():
     probabilities, truth = scored(BINARY)[0], torch.ones(300, dtype=torch.int64)
     bounds = intervals_of(evaluate(BINARY, probabilities, truth), BINARY, probabilities, truth, None)
     assert "auroc_low" not in bounds and bounds["f1_low"] < bounds["f1_high"]
+
+
+def test_evaluate_goes_on_after_a_metric_or_an_interval_that_fails(monkeypatch, caplog):
+    def fails(_: object) -> float:
+        raise ZeroDivisionError("of somebody's package")
+
+    for name, entry in (("theirs", {"value": fails}), ("half", {"value": lambda p: 0.5})):
+        monkeypatch.setitem(registry.METRICS, name, registry.Metric(name, name, **entry, interval=fails))
+    scores, truth = scored(BINARY)
+    metrics = evaluate(BINARY, scores, truth)
+    assert metrics["theirs"] is None and metrics["half"] == 0.5 and metrics["auroc"] > 0.5
+    bounds = intervals_of(metrics, BINARY, scores, truth, None)
+    assert "half_low" not in bounds and bounds["auroc_low"] < metrics["auroc"] < bounds["auroc_high"]
+    for line in ("The metric theirs is missing: ZeroDivisionError", "The interval of half is missing"):
+        assert caplog.text.count(line) == 1

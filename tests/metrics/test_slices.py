@@ -50,6 +50,22 @@ def test_cuts_of_leaves_out_row_numbers_and_the_label_itself():
     assert list(slices.cuts_of(rows, ["Gender", "Unnamed: 0"])) == ["Gender", "Unnamed: 0"]
 
 
+@pytest.mark.parametrize(
+    "name", ["column 1", "Unnamed: 0", "id", "person_id", "Identity", "index", "image number", "0"]
+)
+@pytest.mark.parametrize("number", [int, float])
+def test_cuts_of_leaves_out_numbers_that_name_images_or_people(name, number):
+    numbers = [number(n // 2) for n in range(80)]
+    assert set(slices.cuts_of(pd.DataFrame({name: numbers, "age": numbers}), None)) == {"age"}
+
+
+def test_cuts_of_writes_bounds_apart_and_goes_on_after_a_column_that_fails(caplog):
+    rows = pd.DataFrame({"taken": [1_700_000_000.5 + n for n in range(80)], "box": [[n] for n in range(80)]})
+    cuts = slices.cuts_of(rows.assign(age=[n / 2 for n in range(80)]), None)
+    assert set(cuts) == {"taken", "age"} and cuts["taken"].nunique() == 4
+    assert "The slice by box is missing: TypeError" in caplog.text
+
+
 def test_cuts_of_takes_infinite_numbers_as_missing(caplog):
     score = [float(n) for n in range(96)] + [np.inf, -np.inf, np.nan, -np.inf]
     cut = slices.cuts_of(pd.DataFrame({"score": score}), None)["score"]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -132,6 +133,35 @@ def test_write_shows_metrics_with_intervals_and_caveats(run):
     assert "At epoch 2, the one evaluated: val 0.750" in report.labels and "false positive rate" in report.labels
     assert "✗ female 90.0% true: male Grad-CAM: for male ✓ male 90.0% ✗" in report.text
     assert {"a%20%231%25.png", "checkpoints/best.ckpt"} <= set(report.all("href")), "names are quoted"
+
+
+def test_write_has_balanced_accuracy_in_the_headline_where_classes_are_uneven(tmp_path):
+    uneven = {"n_female": 20, "n_male": 100, "balanced_accuracy": 0.535}
+    report = written(tmp_path, results=[result(metrics=uneven)], metadata=RUN | {"data": "csv faces (data.file=b.csv)"})
+    assert "53.5% balanced accuracy : each class counts alike" in report.text
+    assert "and a balanced accuracy of 50.0%." in report.text
+    assert "120 test images of csv faces (data.file=b.csv)" in report.text
+    even = written(tmp_path, results=[result(metrics={"n_female": 60, "n_male": 60})])
+    assert "balanced accuracy :" not in even.text
+
+
+def test_write_says_in_the_headline_that_certainty_misleads(tmp_path):
+    base = result(n=400)
+    truth = np.arange(400) % 2
+    wrong = np.arange(400) < 40  # the most certain ones
+    male = np.where(truth == 1, 0.8, 0.2)
+    male[wrong] = 1 - truth[wrong]
+    scores = np.stack([1 - male, male], 1)
+    report = written(tmp_path, results=[replace(base, truth=truth, scores=scores, metrics=base.metrics | {"ece": 0.1})])
+    text = "Accuracy among the 20 most certain predictions: 0.0%; among the rest: 94.7%. Certainty misleads here"
+    assert report.text.count(text) == 2, "in the headline and beside its chart"
+
+
+def test_write_leaves_out_a_part_that_fails(tmp_path, caplog):
+    report = written(tmp_path, history=HISTORY.assign(val_loss="x"), metadata=RUN)
+    check_whole(report, tmp_path)
+    assert "A part of the report (learning curves) is missing: ValueError" in caplog.text
+    assert "accuracy on 120 test images" in report.text and "learning-loss" not in report.source
 
 
 def test_write_gives_the_same_bytes_for_the_same_input(tmp_path):

@@ -54,6 +54,13 @@ def test_describe_slices_names_the_worst():
     assert sentences.describe_slices(table[:0]).startswith("Slices: none has 30 images")
 
 
+def test_describe_slices_begins_with_the_true_class_however_few_images_it_has():
+    rows = [("true_class", "female", 0.43, 20), ("true_class", "male", 0.95, 25), ("hair", "long", 0.5, 10)]
+    table = pd.DataFrame(rows, columns=["column", "value", "accuracy", "n"]).assign(gap=np.nan)
+    text = "By true class: female 0.430 (n = 20), male 0.950 (n = 25). Slices: none has 30 images"
+    assert sentences.describe_slices(table) == text
+
+
 def test_describe_leakage_gives_both_accuracies():
     row = {"column": "in_train", "accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "n": 1200}
     table = pd.DataFrame([row | {"value": "copy"}, row | {"value": "none", "accuracy": 0.7}])
@@ -69,6 +76,22 @@ def test_describe_metrics_gives_balanced_accuracy_where_classes_are_uneven():
     assert text.endswith(", balanced accuracy 0.700 (always male: accuracy 0.800, balanced 0.500)")
 
 
+def test_describe_metrics_of_attributes_compares_with_the_commoner_answers():
+    metrics = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "n": 100, "balanced_accuracy": 0.6}
+    metrics |= {"labels": 150, "n_Young": 100, "n_Male": 50}  # Male is known of fewer images: that is no uneven class
+    assert "always the commoner answer: accuracy 0.880, balanced 0.500" in sentences.describe_metrics(
+        metrics | {"commonest_answers": 0.88}
+    )
+    assert "balanced" not in sentences.describe_metrics(metrics | {"commonest_answers": 0.55})
+
+
+def test_describe_data_names_source_folder_and_keys_without_a_path():
+    data = {"_target_": "faceattr.data.sources.csv.load", "root": "/home/somebody/faces"}
+    assert sentences.describe_data(data, ["data.file=b.csv"]) == "csv faces (data.file=b.csv)"
+    assert sentences.describe_data({"_target_": "faceattr.data.sources.sample.load", "root": "/x/sample"}) == "sample"
+
+
 def test_describe_certain_warns_where_the_most_certain_are_wrong_more_often():
     assert "misleads" in sentences.describe_certain(0.8, 0.9, 50)
     assert "misleads" not in sentences.describe_certain(0.9, 0.8, 50)
+    assert "misleads" not in sentences.describe_certain(0.98, 0.981, 50), "chance"

@@ -1,6 +1,8 @@
 """Evaluating a checkpoint, alone or compared with another one."""
 
 import logging
+from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +25,18 @@ from faceattr.commands.evaluate_split import (
 from faceattr.commands.leak_policy import audit_evaluation, audit_other_data
 from faceattr.commands.settings import (
     create_data,
+    data_settings,
     evaluation_settings,
-    read_table,
     spec_from_checkpoint,
     trainer_settings,
 )
+from faceattr.config.instantiate import instantiate
 from faceattr.config.key import parameters
 from faceattr.config.schema import Data
 from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
-from faceattr.data.load import ModelClasses
+from faceattr.data.load import ModelClasses, load_table
 from faceattr.data.usual_inputs import describe_split
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
@@ -62,7 +65,7 @@ class Comparison:
 @dataclass(frozen=True)
 class Evaluation:
     """A checkpoint's `result` on a split of `data`; `audit` holds the leaks that were found, as a sentence under `text`; `inputs`
-    says how the images differ from the training images, "" where they do not."""
+    says how the images differ from the training images, "" where they do not; `own_data`: those of the checkpoint's own run."""
 
     model: Classifier
     description: dict[str, Any]
@@ -71,6 +74,7 @@ class Evaluation:
     audit: dict[str, Any]
     comparison: Comparison | None = None
     inputs: str = ""
+    own_data: bool = True
 
 
 def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
@@ -85,10 +89,7 @@ def evaluate(cfg: DictConfig, command: str | None = None) -> dict[str, Any]:
     write_evaluation(evaluation, folder)
     if full:
         with optional("report.html"):
-            log.info(
-                "Report: %s",
-                write_report(evaluation, cfg.ckpt, folder, _data_name(cfg), command, paths=cfg.report.paths),
-            )
+            log.info("Report: %s", write_report(evaluation, cfg, folder, command))
     log.info("Results: %s", folder)
     return dict(evaluation.result.metrics)
 
@@ -132,24 +133,31 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     inputs = _describe_inputs(model, data, split)
     log.info("%s %s", split.capitalize(), sentences.describe_metrics(result.metrics))
     comparison = _compare(cfg, rival, rival_data, data, result, images=images) if rival and rival_data else None
-    return Evaluation(model, description, data, result, audit, comparison, inputs)
+    return Evaluation(model, description, data, result, audit, comparison, inputs, own_data)
 
 
 def _read_table(
     cfg: DictConfig, classes: ModelClasses, description: dict[str, Any], own_data: bool, *, calibrate: bool
 ) -> tuple[pd.DataFrame, bool]:
-    """The table to evaluate, and whether it is the run's own: keys of the run's source may make other data of it, without splits.
+    """The table to evaluate, and whether it is the run's own: keys of the command line may make other data of it, without splits.
 
     Raises FaceattrError: `calibrate`, and other data.
     """
-    prepared = read_table(cfg, model_classes=classes, splits=own_data)
-    given = ", ".join(_keys_of_other_data(cfg.split)) if own_data else ""
-    if not given or table.fingerprint(prepared) == description["fingerprint"]:
-        return prepared, own_data
+    loaded, settings = instantiate(cfg.data, "data"), data_settings(cfg)
+    shared = set(parameters(Data)) - {"root"}
+    given = (
+        ", ".join(_data_keys_given(shared)) if own_data and cfg.split == "auto" else ""
+    )  # only own data have its splits
+    if not given:
+        return load_table(loaded, settings, model_classes=classes, splits=own_data), own_data
+    with suppress(FaceattrError):  # no data that could be trained on: not the run's own
+        prepared = load_table(loaded, settings, model_classes=classes)
+        if table.fingerprint(prepared) == description["fingerprint"]:
+            return prepared, True
     if calibrate:
         raise FaceattrError(f"evaluate.calibrate=true takes the run's own data, which {given} does not give.")
     log.info("%s: other data than the run's, so all images are evaluated (split=… takes one split)", given)
-    return read_table(cfg, model_classes=classes, splits=False), False
+    return load_table(loaded, settings, model_classes=classes, splits=False), False
 
 
 def _describe_inputs(model: Classifier, data: FaceData, split: str) -> str:
@@ -183,29 +191,28 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
         write_csv(folder / "disagreements.csv", comparison.disagreements)
 
 
-def _data_name(cfg: DictConfig) -> str:
-    """The data that are evaluated, by the option and the folder; empty: those of the checkpoint's own run."""
-    option = HydraConfig.get().runtime.choices.data
-    return "" if option == "from_checkpoint" else f"{option} {Path(str(cfg.data.get('root') or '')).name}".strip()
-
-
-def write_report(
-    evaluation: Evaluation, ckpt: str, folder: Path, data_name: str, command: str | None, *, paths: bool
-) -> Path:
+def write_report(evaluation: Evaluation, cfg: DictConfig, folder: Path, command: str | None) -> Path:
     """report.html and the pictures of an evaluation, in the folder of its numbers; returns the report."""
+    name = sentences.describe_data(cfg.data, _data_keys_given(SAME_IMAGES))
     data, result, description = evaluation.data, evaluation.result, evaluation.description
     config, comparison = description["config"], evaluation.comparison
     draw_split(result, data, folder, title=config["name"])
     if comparison:
         draw_split(comparison.result, comparison.data, folder / "compared", title=config["name"])
     known = {key: description.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
-    about = {"name": config["name"], "ckpt": ckpt, **describe_machine(command), **known, "leakage": evaluation.audit}
-    about |= {"data": data_name} if data_name else {}
+    about = {
+        "name": config["name"],
+        "ckpt": cfg.ckpt,
+        **describe_machine(command),
+        **known,
+        "leakage": evaluation.audit,
+    }
+    about |= {"data": name}
     about |= {"inputs": evaluation.inputs} if evaluation.inputs else {}
     about |= {"faces": data.found_faces.counts} if data.found_faces else {}
     return page.write(
         folder,
-        title=f"{config['name']} evaluated on {data_name or 'its own data'}: {result.images}",
+        title=f"{config['name']} evaluated on {'its own data, ' * evaluation.own_data}{name}: {result.images}",
         metadata=about,
         config=OmegaConf.to_yaml(OmegaConf.create(config)),
         results=[result],
@@ -214,16 +221,18 @@ def write_report(
         faces=data.found_faces,
         spec=data.spec,
         comparison=comparison.about if comparison else None,
-        paths=paths,
+        paths=cfg.report.paths,
     )
 
 
-def _keys_of_other_data(split: str) -> list[str]:
-    """The arguments of the command line that change which images the run's own source gives; none where a split is asked for,
-    since only the run's own data have its splits."""
-    shared = {f"data.{name}" for name in parameters(Data)} - {"data.root"}
+SAME_IMAGES = {"root", "batch_size", "workers", "pack", "balance", "attribute_weights"}
+"""Keys of `data` that a title leaves out: they do not say which images are taken; the root is in the name."""
+
+
+def _data_keys_given(besides: Collection[str]) -> list[str]:
+    """The arguments `data.…` of the command line, but for these keys."""
     given = [text for text in HydraConfig.get().overrides.task if text.startswith("data.")]
-    return [text for text in given if text.partition("=")[0] not in shared] if split == "auto" else []
+    return [text for text in given if text.partition("=")[0].removeprefix("data.") not in besides]
 
 
 def warn_of_changed_data(prepared: pd.DataFrame, description: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from faceattr.commands.evaluate_split import calibrate, draw_split, evaluate_spl
 from faceattr.commands.settings import evaluation_settings, trainer_settings
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
+from faceattr.errors import optional
 from faceattr.report import charts, page, sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
@@ -66,15 +67,18 @@ def write_report(
     folder: Path,
 ) -> Path:
     """report.html of the run, from values in memory."""
+    drawn: dict[str, list[np.ndarray]] = {}
+    with optional("The sample of training images"):
+        drawn = samples(data, cfg.seed)
     return page.write(
         folder,
         title=cfg.name,
-        metadata=about,
+        metadata=about | {"data": sentences.describe_data(cfg.data)},
         config=OmegaConf.to_yaml(cfg),
         history=history,
         results=list(results.splits.values()),
         table=data.table,
-        samples=samples(data, cfg.seed),
+        samples=drawn,
         audit=leakage,
         faces=data.found_faces,
         spec=data.spec,

@@ -65,15 +65,22 @@ def evaluate_split(
             split.capitalize(),
             listed(absent),
         )
-    metrics |= evaluation.intervals_of(metrics, model.task, scores, truth, people(rows))
+    with optional("The intervals"):
+        metrics |= evaluation.intervals_of(metrics, model.task, scores, truth, people(rows))
     if published_map:
         metrics["published_map"] = accuracy.published_map(scores, truth)
-    metrics |= _calibration(model, scores, truth, options, split)
+    with optional("The calibration error"):
+        metrics |= _calibration(model, scores, truth, options, split)
     predictions = _with_truth(to_frame(rows["path"], model.task, scores), rows, model.task)
     found = pd.DataFrame()
     with optional("The table of slices"):
         found = _slices(model.task, data, split, options, scores, truth)
-    return SplitResult(split, model.task, metrics, scores.numpy(), truth.numpy(), found, predictions)
+    with optional("What the slices say"):
+        _log_slices(found, split)
+    result = SplitResult(split, model.task, metrics, scores.numpy(), truth.numpy(), found, predictions)
+    if result.certainty_misleads:
+        log.warning("%s: %s", split.capitalize(), result.certain_text)
+    return result
 
 
 def explain_images(result: SplitResult, model: Classifier, data: FaceData) -> SplitResult:
@@ -184,11 +191,15 @@ def _slices(
     positions = data.rows(split)
     rows = data.table.iloc[positions].reset_index(drop=True)
     if columns is None or set(columns) & set(slices.MEASURED):
-        pixels = (batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(positions))
-        measured = slices.measure(pixels, [data.paths[row] for row in positions])
-        rows = rows.join(measured[[name for name in measured if name not in rows]])
-    found = slices.slices(slices.cuts_of(rows, columns), task, scores, truth)
+        with optional("What the images look like"):
+            pixels = (batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(positions))
+            measured = slices.measure(pixels, [data.paths[row] for row in positions])
+            rows = rows.join(measured[[name for name in measured if name not in rows]])
+    return slices.slices(slices.cuts_of(rows, columns), task, scores, truth)
+
+
+def _log_slices(found: pd.DataFrame, split: str) -> None:
+    """The worst slice, and the accuracy on leaked images where those are a slice."""
     log.info("%s: %s", split.capitalize(), sentences.describe_slices(found))
-    if "in_train" in rows:
+    if len(found) and (found["column"] == "in_train").any():
         log.info("%s: %s", split.capitalize(), sentences.describe_leakage(found))
-    return found

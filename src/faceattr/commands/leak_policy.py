@@ -66,7 +66,11 @@ def audit_other_data(data: FaceData, ckpt: Path, *, slice_leaks: bool) -> dict[s
             raise FaceattrError(f"evaluate.leakage=true: {ckpt.with_name(seen_images.FILE)} does not exist.")
         log.info("%s", text)
         return {"text": text}
-    seen = seen_images.copies(data, hashes)
+    seen = None
+    with optional("The search for copies of training images"):
+        seen = seen_images.copies(data, hashes)
+    if seen is None:
+        return {"text": "Leakage: the search for copies of training images failed, see the log"}
     text = f"Leakage: {seen.sum():,} of {counted(len(seen), 'image')} are copies of the {counted(len(hashes), 'training image')}"
     log.log(logging.WARNING if seen.any() else logging.INFO, "%s", text)
     if slice_leaks:

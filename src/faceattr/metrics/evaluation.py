@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faceattr.errors import optional
 from faceattr.metrics import breakdown, intervals
 from faceattr.metrics.accuracy import accuracy
 from faceattr.metrics.predictions import Predictions, Resampler, all_labels, nanmean, problems
@@ -19,15 +20,15 @@ def evaluate(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, Any]
     """Flat metrics from probabilities [N, classes] and the truth as `Task` has it.
 
     A metric that the images cannot give (the recall of a class that is not present, a ranking with one class only) is None,
-    and averages are over the classes that are present. Multilabel: each metric is the mean over attributes, each over its known
-    labels; `<metric>_<attribute>` are those of one attribute.
+    and averages are over the classes that are present. So is one that fails, with a warning. Multilabel: each metric is the
+    mean over attributes, each over its known labels; `<metric>_<attribute>` are those of one attribute.
     """
     metrics: dict[str, Any] = accuracy(task, probabilities, truth) | {"n": len(truth)}
     if len(truth) == 0:
         return _plain(metrics)
     parts, labels = problems(task, probabilities, truth), all_labels(task, probabilities, truth)
     applied = [metric for metric in METRICS.values() if metric.applies(task)]
-    values = {metric.name: _values(metric, labels if metric.over_labels else parts) for metric in applied}
+    values = {metric.name: _values_or_nan(metric, labels if metric.over_labels else parts) for metric in applied}
     means = {name: _nanmean(each) for name, each in values.items()}
     if task.multilabel:
         more = breakdown.of_attributes(task.classes, parts, values["accuracy"], values["average_precision"])
@@ -44,6 +45,13 @@ def compute(name: str, task: Task, probabilities: Tensor, truth: Tensor) -> floa
 
 def _values(metric: Metric, parts: Sequence[Predictions]) -> list[float]:
     return [metric.value(part) if len(part.truth) else math.nan for part in parts]
+
+
+def _values_or_nan(metric: Metric, parts: Sequence[Predictions]) -> list[float]:
+    """A metric of someone else's package may fail: it must not cost the others."""
+    with optional(f"The metric {metric.name}"):
+        return _values(metric, parts)
+    return [math.nan] * len(parts)
 
 
 def _nanmean(values: Sequence[float]) -> float:
@@ -75,6 +83,13 @@ def _bootstrap(
 ) -> dict[str, tuple[float, float]]:
     resamplers = [Resampler(part) for part in problems(task, probabilities, truth) if len(part.truth)]
     resampled = {name: m.interval for name, m in METRICS.items() if m.applies(task) and callable(m.interval)}
+    whole = [resampler(np.ones((1, len(truth)), np.float32)) for resampler in resamplers]
+    for name, interval in list(resampled.items()):  # one that fails is left out, with one warning
+        with optional(f"The interval of {name}"), np.errstate(invalid="ignore", divide="ignore"):
+            for resamples in whole:
+                interval(resamples)
+            continue
+        del resampled[name]
 
     def compute_all(weights: np.ndarray) -> dict[str, np.ndarray]:
         values: dict[str, list[np.ndarray]] = {name: [] for name in resampled}

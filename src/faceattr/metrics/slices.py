@@ -1,5 +1,6 @@
 """Slices: for whom is a model worse? Its metrics by every further column of the table, and by what the images look like."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -23,6 +24,10 @@ LEAST = 30
 """Images; a smaller slice is listed last and not compared."""
 MEASURED = ("brightness", "sharpness", "file_pixels")
 """What is measured on the images and is used like a column."""
+NUMBERING = re.compile(
+    r"(column|unnamed:) \d+|(.*[_ -])?(id|ids|idx|index|identity|no|nr|number|row|line)([_ -]?\d*)?|\d+", re.IGNORECASE
+)
+"""Names of columns that number images or people: no name of their own (as `table_file` calls those), or one that says so."""
 TRUE_CLASS = "true_class"
 """The label, used like a column: is one class predicted worse than the others?"""
 
@@ -44,19 +49,23 @@ def cuts_of(rows: pd.DataFrame, requested: Sequence[str] | None) -> dict[str, pd
     names = requested
     if names is None:
         further = [str(name) for name in rows if name not in CONTRACT]
-        names = [name for name in further if not (_numbers_images(rows[name]) or _repeats_label(rows, name))]
-        names = [TRUE_CLASS, *names] if "label" in rows else names
+        names = [TRUE_CLASS, *further] if "label" in rows else further
     cuts: dict[str, pd.Series] = {}
     for name in names:
         with optional(f"The slice by {name}"):
+            if requested is None and name in rows and (_numbers_images(rows[name]) or _repeats_label(rows, name)):
+                continue
             cut = _cut(rows["label" if name == TRUE_CLASS and TRUE_CLASS not in rows else name])
             cuts |= {} if cut is None else {name: cut}
     return cuts
 
 
 def _numbers_images(column: pd.Series) -> bool:
-    """A row number or an id: whole numbers, each once."""
-    return bool(pd.api.types.is_integer_dtype(column) and len(column) > VALUES and column.is_unique)
+    """A row number or an id: many whole numbers, each once, or in a column that has no name of its own or one such as `id`."""
+    known = column.dropna()
+    if not pd.api.types.is_numeric_dtype(known) or known.nunique() <= VALUES or (known % 1 != 0).any():
+        return False
+    return bool(known.is_unique or NUMBERING.fullmatch(str(column.name)))
 
 
 def _repeats_label(rows: pd.DataFrame, name: str) -> bool:
@@ -73,10 +82,9 @@ def _cut(column: pd.Series) -> pd.Series | None:
     known = column[column.notna() & (column.astype(str) != "")]
     if known.nunique() > VALUES and pd.api.types.is_numeric_dtype(known):
         quarters = pd.qcut(known, 4, duplicates="drop")
-        names = [
-            f"{known[quarters == q].min():.4g} to {known[quarters == q].max():.4g}" for q in quarters.cat.categories
-        ]
-        known = quarters.cat.rename_categories(names)
+        bounds = [(known[quarters == q].min(), known[quarters == q].max()) for q in quarters.cat.categories]
+        written = ([f"{low:.{digits}g} to {high:.{digits}g}" for low, high in bounds] for digits in (4, 8, 17))
+        known = quarters.cat.rename_categories(next(names for names in written if len(set(names)) == len(names)))
     text = known.map("{:g}".format) if pd.api.types.is_float_dtype(known) else known.astype(str)
     return text.reindex(column.index) if 2 <= known.nunique() <= VALUES else None
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from faceattr.metrics.registry import METRICS
-from faceattr.report import markdown
+from faceattr.report import markdown, sentences
 from faceattr.report.render import interval, number
 from faceattr.report.sections import SPLITS
 from faceattr.wording import PERCEIVED
@@ -96,12 +96,8 @@ def _text(value: Any) -> str:
 
 def _data_name(config: Mapping[str, Any]) -> str:
     """The source and the last part of its folder: no path of a machine."""
-    data = config["data"]
-    source = str(data.get("_target_", "")).removesuffix(".load").rpartition(".")[2]
-    folder = PurePath(str(data.get("root") or "")).name
-    if source == "sample":
-        return "sample (faces drawn by code, no photographs)"
-    return " ".join(part for part in (source, folder) if part) or "unknown"
+    name = sentences.describe_data(config["data"])
+    return "sample (faces drawn by code, no photographs)" if name.split()[0] == "sample" else name
 
 
 def _classes(about: Mapping[str, Any]) -> str:

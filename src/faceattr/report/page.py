@@ -17,11 +17,12 @@ from faceattr.config.typed_command import typed
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.table_faces import FoundFaces
 from faceattr.data.table import counts
+from faceattr.errors import optional
 from faceattr.metrics.intervals import Paired
 from faceattr.report import charts, render
-from faceattr.report.face_pictures import doubtful_faces
+from faceattr.report.face_pictures import FacePicture, doubtful_faces
 from faceattr.report.render import Chart
-from faceattr.report.sections import SplitResult
+from faceattr.report.sections import SplitResult, optional_charts
 from faceattr.report.sentences import describe_pair, describe_published
 from faceattr.wording import counted
 
@@ -61,6 +62,9 @@ def write(
     Test images come first, then validation images. Parts that are not given are left out.
     """
     results = sorted(results, key=lambda result: ORDER.index(result.split))
+    doubtful: Mapping[str, Sequence[FacePicture]] = {}
+    with optional("Pictures of doubtful faces"):
+        doubtful = doubtful_faces(faces, spec) if faces and spec else {}
     facts = {key: value for key, value in metadata.items() if key not in SHOWN_ELSEWHERE and value is not None}
     checkpoint = _checkpoint(folder, metadata)
     return render.render(
@@ -78,7 +82,7 @@ def write(
         comparison=_comparison(comparison) if comparison else None,
         samples=samples or {},
         faces=faces.describe() if faces else None,
-        doubtful_faces=doubtful_faces(faces, spec) if faces and spec else {},
+        doubtful_faces=doubtful,
         audit=audit,
         audit_facts={key: value for key, value in (audit or {}).items() if key != "text" and value},
         published=_published(results, metadata),
@@ -138,6 +142,7 @@ def caveats(result: SplitResult, metadata: Mapping[str, Any]) -> str:
     )
 
 
+@optional_charts
 def learning_curves(history: pd.DataFrame, metadata: Mapping[str, Any]) -> list[Chart]:
     """Loss and accuracy by epoch, each where both splits have it."""
     epoch = next((metadata[key] for key in ("best_epoch", "last_epoch") if metadata.get(key) is not None), None)

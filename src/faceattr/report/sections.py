@@ -1,14 +1,15 @@
 """One split's results as a report shows them: metrics with intervals, charts with captions, slices and images."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial, wraps
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 import pandas as pd
 import torch
 
+from faceattr.errors import optional
 from faceattr.metrics import breakdown, calibration
 from faceattr.metrics.ranking import Ranking, precision_recall_point, roc_point
 from faceattr.metrics.registry import METRICS
@@ -23,6 +24,20 @@ if TYPE_CHECKING:
 MOST_LINES, MOST_CLASSES, MOST_CELLS = 6, 12, 20
 """Most classes in a chart of thresholds, recalls among the metrics, and classes in a confusion matrix."""
 SPLITS = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
+
+Of = ParamSpec("Of")
+
+
+def optional_charts(draw: Callable[Of, list[Chart]]) -> Callable[Of, list[Chart]]:
+    """`draw`, whose failure costs its own charts only: none are drawn, with a warning."""
+
+    @wraps(draw)
+    def drawn(*args: Of.args, **kwargs: Of.kwargs) -> list[Chart]:
+        with optional(f"A part of the report ({draw.__name__.replace('_', ' ')})"):
+            return draw(*args, **kwargs)
+        return []
+
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -87,10 +102,27 @@ class SplitResult:
         return self.task.classes[int(n.argmax())], float(n.max() / n.sum())
 
     @property
-    def uneven_text(self) -> str:
-        """Where classes are uneven: balanced accuracy, as a sentence."""
-        text = sentences.describe_uneven(self.metrics).removeprefix(", ")
-        return f"{text[0].upper()}{text[1:]}." if text else ""
+    def commonest_of_uneven(self) -> sentences.Commonest | None:
+        """Where classes are uneven, what the most frequent answer gives: balanced accuracy then belongs into the headline."""
+        return sentences.commonest_of_uneven(self.metrics)
+
+    @cached_property
+    def certain_text(self) -> str:
+        """The accuracy of the most certain predictions beside that of the rest; "" for fewer than 200."""
+        with optional("The accuracy of the most certain predictions"):
+            if certain := calibration.most_certain(*self._labels):
+                return sentences.describe_certain(*certain)
+        return ""
+
+    @property
+    def certainty_misleads(self) -> bool:
+        return sentences.MISLEADS in self.certain_text
+
+    @cached_property
+    def _labels(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and truth of each label; see `Task.flatten_labels`."""
+        scores, truth = self.task.flatten_labels(torch.tensor(self.scores), torch.tensor(self.truth))
+        return scores.numpy(), truth.numpy()
 
     @cached_property
     def attributes(self) -> list[Row]:
@@ -147,6 +179,7 @@ class SplitResult:
         return any(tile.overlay is not None for tiles in self.tiles.values() for tile in tiles)
 
     @cached_property
+    @optional_charts
     def confusion_charts(self) -> list[Chart]:
         """The confusion matrix, and for ordered classes how far off the errors are."""
         classes, k = self.task.classes, len(self.task.classes)
@@ -171,6 +204,7 @@ class SplitResult:
         return found
 
     @cached_property
+    @optional_charts
     def threshold_charts(self) -> list[Chart]:
         """ROC and precision-recall: of the positive class, or of each class against the rest (the worst ones of many)."""
         curves = list(self._threshold_curves())
@@ -213,12 +247,12 @@ class SplitResult:
         return names[:MOST_LINES]
 
     @cached_property
+    @optional_charts
     def calibration_charts(self) -> list[Chart]:
         """Whether probabilities mean what they say, and the accuracy without the least certain images."""
         if not len(self.truth) or self.metrics.get("ece") is None:
             return []
-        labels = self.task.flatten_labels(torch.tensor(self.scores), torch.tensor(self.truth))
-        scores, truth = (part.numpy() for part in labels)
+        scores, truth = self._labels
         bins, shares = calibration.reliability(scores, truth), calibration.coverage(scores, truth)
         ece, half = self.metrics["ece"], shares.iloc[(shares["coverage"] - 0.5).abs().argmin()]
         accuracy = shares["accuracy"].iloc[-1]
@@ -228,8 +262,7 @@ class SplitResult:
         of_half = (
             f"Accuracy on all: {accuracy:.1%}; on the most certain {half['coverage']:.0%}: {half['accuracy']:.1%}."
         )
-        if certain := calibration.most_certain(scores, truth):
-            of_half += f" {sentences.describe_certain(*certain)}."
+        of_half += f" {self.certain_text}." if self.certain_text else ""
         return [
             self._panel("reliability_diagram", partial(charts.reliability_diagram, bins=bins, ece=ece), caption),
             self._panel("coverage", partial(charts.coverage, shares=shares), of_half),

@@ -1,12 +1,14 @@
 """Results in one sentence each, for the log and the report."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from faceattr.metrics.intervals import Paired, wilson
-from faceattr.metrics.slices import LEAST
+from faceattr.metrics.slices import LEAST, TRUE_CLASS
+from faceattr.wording import listed
 
 
 def describe_metrics(metrics: Mapping[str, Any]) -> str:
@@ -29,27 +31,56 @@ def describe_metrics(metrics: Mapping[str, Any]) -> str:
     return text
 
 
-def describe_uneven(metrics: Mapping[str, Any]) -> str:
-    """Where one class has half as many images again as another: balanced accuracy, and what always predicting the most frequent
-    class gives; else nothing."""
+class Commonest(NamedTuple):
+    """What the same answer for every image gives: the answer, its accuracy and its balanced accuracy."""
+
+    answer: str
+    accuracy: float
+    balanced_accuracy: float
+
+
+def commonest_of_uneven(metrics: Mapping[str, Any]) -> Commonest | None:
+    """Where one class has half as many images again as another: what the most frequent class gives; else None. Attributes: the
+    commoner answer to each, where that is right as often."""
+    if metrics.get("balanced_accuracy") is None:
+        return None
+    if "labels" in metrics:
+        share = metrics.get("commonest_answers") or 0
+        return Commonest("the commoner answer", share, 0.5) if share >= 0.6 else None
     present = {key[2:]: n for key, n in metrics.items() if key.startswith("n_") and n}
-    if (
-        metrics.get("balanced_accuracy") is None
-        or len(present) < 2
-        or max(present.values()) < 1.5 * min(present.values())
-    ):
+    if len(present) < 2 or max(present.values()) < 1.5 * min(present.values()):
+        return None
+    most = max(present, key=present.__getitem__)
+    return Commonest(most, present[most] / sum(present.values()), 1 / len(present))
+
+
+def describe_uneven(metrics: Mapping[str, Any]) -> str:
+    """Where classes are uneven: balanced accuracy, and what always giving the most frequent answer has; else nothing."""
+    if (most := commonest_of_uneven(metrics)) is None:
         return ""
-    most, always = max(present, key=present.__getitem__), max(present.values()) / sum(present.values())
     return (
         f", balanced accuracy {metrics['balanced_accuracy']:.3f} "
-        f"(always {most}: accuracy {always:.3f}, balanced {1 / len(present):.3f})"
+        f"(always {most.answer}: accuracy {most.accuracy:.3f}, balanced {most.balanced_accuracy:.3f})"
     )
 
 
 def describe_certain(certain: float, rest: float, n: int) -> str:
-    """Accuracy among the most certain predictions, and a warning where it is lower than among the rest."""
+    """Accuracy among the `n` most certain predictions and among the rest; a warning where it is lower and that is hardly chance."""
     text = f"Accuracy among the {n:,} most certain predictions: {certain:.1%}; among the rest: {rest:.1%}"
-    return f"{text}. Certainty misleads here: do not trust a prediction for its probability" if certain < rest else text
+    return f"{text}. {MISLEADS}" if wilson(certain, n)[1] < rest else text
+
+
+MISLEADS = "Certainty misleads here: do not trust a prediction for its probability"
+
+
+def describe_data(data: Mapping[str, Any], keys: Iterable[str] = ()) -> str:
+    """A data set's name from its config: the source and the last part of its folder, no path of a machine; then the `keys` that
+    the command line gave."""
+    source = str(data.get("_target_", "")).removesuffix(".load").rpartition(".")[2]
+    folder = PurePath(str(data.get("root") or "")).name
+    name = " ".join(dict.fromkeys(part for part in (source, folder) if part)) or "unknown"
+    given = ", ".join(keys)
+    return f"{name} ({given})" if given else name
 
 
 def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
@@ -78,14 +109,17 @@ def describe_threshold(reached: Mapping[str, float], positive_class: str) -> str
 
 
 def describe_slices(slices: pd.DataFrame) -> str:
-    """The slice with the largest gap, and whether the gap may be chance."""
+    """The accuracy of each true class; the slice with the largest gap, and whether the gap may be chance."""
+    classes = slices[slices["column"] == TRUE_CLASS].sort_values("accuracy") if len(slices) else slices
+    values = [f"{of['value']} {of['accuracy']:.3f} (n = {of['n']:,})" for of in classes.to_dict("records")]
+    by_class = f"By true class: {listed(values)}. " if values else ""
     compared = slices[slices["gap"].notna()] if len(slices) else slices
     if compared.empty:
-        return f"Slices: none has {LEAST} images"
+        return f"{by_class}Slices: none has {LEAST} images"
     worst = compared.iloc[0]
     gap = f"{worst['gap']:+.3f} to the rest (95% {worst['gap_low']:+.3f} to {worst['gap_high']:+.3f}, Holm p {worst['p']:.2g})"
     name = f"{worst['column']} {worst['value']}, accuracy {worst['accuracy']:.3f} (n = {worst['n']:,})"
-    return f"Worst of {len(compared)} slices: {name}, {gap}"
+    return f"{by_class}Worst of {len(compared)} slices: {name}, {gap}"
 
 
 def describe_leakage(slices: pd.DataFrame) -> str:
