@@ -128,7 +128,7 @@ def test_training_is_the_same_on_cuda(precision):
     apart, *_ = fit(cfg, keep=True)
     whole, *_ = fit(cfg, keep=False)
     assert min(apart.layers_applied) > 0
-    assert apart.losses == pytest.approx(whole.losses, abs=1e-4 if precision == "32" else 2e-2)
+    assert apart.losses == pytest.approx(whole.losses, abs=1e-4 if precision == "32" else 5e-2)  # 18 steps of about 1
 
 
 def test_the_cut_lies_as_deep_as_it_can():
