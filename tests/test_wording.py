@@ -1,4 +1,6 @@
-from faceattr.wording import counted, listed
+from pathlib import Path
+
+from faceattr.wording import counted, did_you_mean, instead_of, listed
 
 
 def test_listed_ends_with_dots_where_there_is_more():
@@ -8,3 +10,23 @@ def test_listed_ends_with_dots_where_there_is_more():
 
 def test_counted_has_one_singular():
     assert [counted(0, "image"), counted(1, "image"), counted(2000, "image")] == ["0 images", "1 image", "2,000 images"]
+
+
+def test_did_you_mean_compares_without_case():
+    assert did_you_mean("smilng", ["Male", "Smiling"]) == " Did you mean Smiling?"
+    assert did_you_mean("GENDER", ["Gender"], "data.") == " Did you mean data.Gender?"
+    assert did_you_mean("x", ["Male"]) == did_you_mean("x", []) == ""
+
+
+def test_instead_of_names_what_is_near_or_beside(tmp_path):
+    (tmp_path / "photos" / ".git").mkdir(parents=True)
+    assert instead_of(tmp_path / "photo") == f" Did you mean {tmp_path}/photos?"
+    assert (
+        instead_of(tmp_path / "fotos" / "a" / "b.jpg")
+        == f" {tmp_path}/fotos does not exist. Did you mean {tmp_path}/photos?"
+    )
+    assert instead_of(tmp_path / "1.jpg") == f" {tmp_path} holds photos."
+    assert instead_of(tmp_path / "photos" / "1.jpg") == f" {tmp_path}/photos holds nothing."
+    (tmp_path / "list").touch()
+    assert instead_of(tmp_path / "list" / "1.jpg").endswith("/list holds nothing.")
+    assert instead_of(Path("/")) and instead_of(Path("\0"))

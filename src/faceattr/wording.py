@@ -1,15 +1,23 @@
 """How messages list things and count them; the sentence that stands wherever answers are shown."""
 
+import difflib
+import os
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 
 PERCEIVED = (
     "Labels such as gender are what annotators perceived in a picture, in two classes; no decision about a person should depend "
     "on them."
 )
 
+MOST_LISTED = 10
+"""Where lists of classes, columns and files stop."""
+MOST_READ = 2000
+"""Files of a folder among which a near name is looked for."""
 
-def listed(items: Iterable[object], most: int = 10, *, separator: str = ", ") -> str:
+
+def listed(items: Iterable[object], most: int = MOST_LISTED, *, separator: str = ", ") -> str:
     """The first `most` items, and … if there are others.
 
     >>> listed("abc", 2)
@@ -26,3 +34,34 @@ def counted(number: int, noun: str) -> str:
     ('1 image', '2,000 images')
     """
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
+    """` Did you mean …?` with the choice, after `prefix`, whose spelling is nearest, whatever its case; "" where none is near.
+
+    >>> did_you_mean("smilng", ["Male", "Smiling"])
+    ' Did you mean Smiling?'
+    """
+    spelled = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(name.casefold(), spelled, n=1)
+    return f" Did you mean {prefix}{spelled[near[0]]}?" if near else ""
+
+
+def instead_of(path: Path) -> str:
+    """What there is instead of a file or folder that does not exist: the name that is nearest to its own; else the first names
+    beside it. Where a folder of its path does not exist, the same for that folder.
+
+    >>> instead_of(Path("/nowhere/photos"))[:24]
+    ' /nowhere does not exist'
+    """
+    missing = path.absolute()
+    while missing != missing.parent and not missing.parent.exists():
+        missing = missing.parent
+    start = "" if missing == path.absolute() else f" {missing} does not exist."
+    try:
+        with os.scandir(missing.parent) as entries:
+            names = sorted(entry.name for entry in islice(entries, MOST_READ) if not entry.name.startswith("."))
+    except OSError:
+        names = []
+    near = did_you_mean(missing.name, names, f"{missing.parent}/".replace("//", "/"))
+    return start + (near or f" {missing.parent} holds {listed(names) or 'nothing'}.")

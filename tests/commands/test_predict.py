@@ -236,3 +236,12 @@ def test_predict_leaves_what_is_done_when_it_fails(whole, tmp_path, monkeypatch)
 def test_predict_refuses_a_choice_of_faces(whole, tmp_path):
     with pytest.raises(FaceattrError, match=r"faces\.pick: prediction takes every face"):
         run(whole, tmp_path, tmp_path / "out", "faces.pick=largest")
+
+
+def test_predict_prints_one_probability_of_many_classes(tmp_path, caplog):
+    untrained(tmp_path / "many.ckpt", classes=tuple(f"person_{n:02d}" for n in range(12)))
+    Image.new("RGB", (32, 32)).save(tmp_path / "1.png")
+    with caplog.at_level(logging.INFO):
+        rows = run(tmp_path / "many.ckpt", tmp_path / "1.png", tmp_path / "out")
+    assert " probability\n" in caplog.text and "probability_person_00" not in caplog.text
+    assert rows.filter(like="probability_").shape == (1, 12)

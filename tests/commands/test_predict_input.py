@@ -88,8 +88,11 @@ def test_folders_and_globs_take_images_and_videos_and_no_pipes(tmp_path):
     with pytest.raises(FaceattrError, match="a pipe or a device"):
         input_files(str(tmp_path / "pipe.jpg"))
     for empty in ("absent", "*.png"):
-        with pytest.raises(FaceattrError, match=r"no such file|no images there"):
+        with pytest.raises(FaceattrError, match=r"no such file|no file matches"):
             input_files(str(tmp_path / empty))
+    for near in ("B.jpeg", "aa/c.MP4", "aa/*.jpg"):
+        with pytest.raises(FaceattrError, match=rf"Did you mean {tmp_path}/(b\.jpg|a)\?"):
+            input_files(str(tmp_path / near))
 
 
 def test_a_table_of_any_kind_that_training_reads(tmp_path):

@@ -123,6 +123,9 @@ def test_csv_load_bins_lists_cells_that_are_no_numbers(tmp_path):
         ({"bins": [50, 30], "classes": ["a", "b", "c"]}, "increasing numbers"),
         ({"bins": [30], "classes": ["a", "b"], "label_map": {0: "a"}}, "exclude each other"),
         ({"file": "other.csv"}, r"data\.file does not exist: .*other\.csv\. Tables there: results\.csv"),
+        ({"file": "result.csv"}, r"data\.file does not exist: .*result\.csv\. Did you mean results\.csv\?"),
+        ({"label_column": "gendre"}, r"no such column\. Did you mean Gender\?"),
+        ({"image_dir": "image"}, r"data\.image_dir does not exist: .*image\. Did you mean .*images\?"),
         ({"image_column": "name"}, r"data\.image_column=name: .*Its columns: Filename, Gender"),
         ({"label_column": "sex"}, r"data\.label_column=sex: .*Its columns: Filename, Gender"),
         ({"split_column": "part"}, r"data\.split_column=part"),
@@ -249,8 +252,11 @@ def test_folders_load_ignores_other_folders_unless_in_split_map(tmp_path, caplog
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"class_map": {"men": "male"}}, r"data\.class_map names men; the folders there: man, woman"),
-        ({"split_map": {"everything": "test"}}, r"data\.split_map names everything; the folders there: train"),
+        (
+            {"class_map": {"men": "male"}},
+            r"data\.class_map names men\. Did you mean man\? The folders there: man, woman",
+        ),
+        ({"split_map": {"everything": "test"}}, r"data\.split_map names everything\. The folders there: train"),
         ({"identity_file": "none.txt"}, r"data\.identity_file does not exist: .*none\.txt"),
         ({"identity_file": "train/man/1.jpg"}, r"1\.jpg has no identity of 2 images, e\.g\. train/man/1\.jpg"),
     ],

@@ -11,7 +11,7 @@ import pytest
 from faceattr.config.schema import Data
 from faceattr.data.load import load_table
 from faceattr.data.sources import celeba, csv, imfdb
-from faceattr.data.table import fingerprint, prepare
+from faceattr.data.table import fingerprint, prepare, shortened
 from faceattr.errors import FaceattrError
 
 CLASSES = ["female", "male"]
@@ -424,3 +424,11 @@ def test_prepare_says_where_a_missing_file_is(tmp_path, path):
     table.loc[0, "path"] = path
     with pytest.raises(FaceattrError, match=r"; images/0\.png is there: .*data\.image_dir=null"):
         prepare(table, tmp_path)
+
+
+def test_shortened_keeps_the_ten_commonest_classes_and_counts_the_others():
+    counts = pd.DataFrame({"train": range(1, 15), "val": [1] * 14}, index=[f"c{n}" for n in range(14)])
+    short = shortened(counts)
+    assert short.index.tolist() == [f"c{n}" for n in range(4, 14)] + ["4 others"]
+    assert short.loc["4 others"].tolist() == [10, 4] and short.to_numpy().sum() == counts.to_numpy().sum()
+    assert len(shortened(counts[:10])) == 10

@@ -1,5 +1,6 @@
 """Checkpoints: none is lost while another is written, and what is not one of ours gets one clear line."""
 
+import re
 import resource
 import zipfile
 from collections.abc import Iterator
@@ -110,6 +111,8 @@ def write(path: Path, what: str) -> None:
         path.touch()
     elif what == "text":
         path.write_text("epoch,val_loss\n0,0.7\n")
+    elif what == "document":
+        path.write_bytes(b"%PDF-1.7")
     elif what == "folder":
         path.mkdir()
     elif what == "truncated":
@@ -127,12 +130,32 @@ def write(path: Path, what: str) -> None:
         torch.save(content() | {checkpoint.KEY: {"format": 0, "version": "0.0.1"}}, path)
 
 
+def test_read_names_what_there_is_instead(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    save(best := tmp_path / "run" / "checkpoints" / "best.ckpt")
+    for given, near in (
+        (best.with_name("Best.ckp"), f"Did you mean {best}?"),
+        (
+            tmp_path / "rum" / "checkpoints" / "best.ckpt",
+            f"{tmp_path / 'rum'} does not exist. Did you mean {tmp_path / 'run'}?",
+        ),
+        (tmp_path / "run" / "zzz", f"{tmp_path / 'run'} holds checkpoints."),
+        (best.parent, f"Give a checkpoint in it: {best}"),
+    ):
+        with pytest.raises(FaceattrError, match=re.escape(near)):
+            read(given)
+    write(other := best.with_name("notes.txt"), "text")
+    with pytest.raises(FaceattrError, match=re.escape(f"Give a checkpoint of a run: {best}")):
+        read(other)
+
+
 @pytest.mark.parametrize(
     ("what", "message"),
     [
         ("missing", "there is no such file"),
         ("folder", r"this is a folder. Give a checkpoint in it: .*best\.ckpt"),
-        ("empty", "truncated, or not a PyTorch checkpoint"),
+        ("empty", "this file is empty. Give a checkpoint of a run: such as RUN/checkpoints/best.ckpt"),
+        ("document", "this file is a PDF document. Give a checkpoint of a run: "),
         ("text", "truncated, or not a PyTorch checkpoint"),
         ("truncated", "truncated, or not a PyTorch checkpoint"),
         ("code", "truncated, or not a PyTorch checkpoint"),

@@ -47,7 +47,7 @@ from faceattr.training import checkpoint
 from faceattr.training.inference import probabilities
 from faceattr.training.module import Classifier
 from faceattr.training.run_record import describe_machine
-from faceattr.wording import counted
+from faceattr.wording import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -263,7 +263,7 @@ def _load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any])
         rival, other = checkpoint.load(cfg.compare)
     except FaceattrError as error:
         raise FaceattrError(str(error).replace("ckpt=", "compare=", 1).partition(" To start from")[0]) from error
-    theirs, ours = (", ".join(m.task.classes) for m in (rival, model))
+    theirs, ours = (listed(m.task.classes) for m in (rival, model))
     if (rival.task.multilabel, set(rival.task.classes)) != (model.task.multilabel, set(model.task.classes)):
         raise FaceattrError(f"compare={cfg.compare} tells apart {theirs}; ckpt={cfg.ckpt} {ours}.")
     if other["fingerprint"] != description["fingerprint"]:

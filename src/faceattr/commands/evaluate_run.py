@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from faceattr.errors import optional
 from faceattr.report import charts, page, sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
+from faceattr.wording import MOST_LISTED
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +105,10 @@ def log_results(results: RunResults, published: Sequence[Any]) -> None:
 
 
 def samples(data: FaceData, seed: int, most: int = 8) -> dict[str, list[np.ndarray]]:
-    """Pixels, uint8 [H, W, 3], of a random draw of the training images of each class, or of those with each attribute."""
+    """Pixels, uint8 [H, W, 3], of a random draw of the training images of each class, or of those with each attribute; of the
+    first ten."""
     rng, found = np.random.default_rng(seed), {}
-    for name, members in table.members(data.table).items():
+    for name, members in islice(table.members(data.table).items(), MOST_LISTED):
         rows = np.intersect1d(np.flatnonzero(members), data.rows("train"))
         drawn = np.sort(rng.permutation(rows)[:most])
         found[name] = list(data.pixels(drawn).values())

@@ -3,7 +3,6 @@
 Every command but `cache` is a Hydra app over conf/. Errors that the user can mend are shown as one message, exit code 1.
 """
 
-import difflib
 import io
 import logging
 import os
@@ -28,6 +27,7 @@ from faceattr.config.groups import config_folder
 from faceattr.config.reference import help_text
 from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
+from faceattr.wording import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ def main(command: str | None = None) -> None:
 
         return cache(arguments)
     if command not in COMMANDS:
-        sys.exit(f"Error: faceattr {command}: no such command.{_nearest(command)}\nCommands: {', '.join(_names())}")
+        sys.exit(
+            f"Error: faceattr {command}: no such command.{did_you_mean(command, _names())}\nCommands: {', '.join(_names())}"
+        )
     run(command, arguments)
 
 
@@ -106,11 +108,6 @@ def overview() -> str:
 
 def _names() -> tuple[str, ...]:
     return (*COMMANDS, "cache")
-
-
-def _nearest(command: str) -> str:
-    near = difflib.get_close_matches(command, _names(), n=1)
-    return f" Did you mean {near[0]}?" if near else ""
 
 
 def run(command: str, arguments: Sequence[str]) -> None:

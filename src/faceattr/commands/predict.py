@@ -22,7 +22,7 @@ from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv
 from faceattr.training.backend import open_backend
 from faceattr.training.prediction_rows import Answered, Answers, RowFormat
-from faceattr.wording import counted, listed
+from faceattr.wording import MOST_LISTED, counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,10 @@ class Predictions:
         """Logs the rows, or how many there are. Raises FaceattrError where files could not be read."""
         if len(self._first_rows) <= SHOWN:
             table = pd.DataFrame(self._first_rows, columns=self._row_format.columns)
-            columns = ("path", "time", "face", "predicted", *self._row_format.probabilities, "reason")
+            probabilities = self._row_format.probabilities
+            if len(probabilities) > MOST_LISTED and not self._row_format.multilabel:
+                table, probabilities = table.assign(probability=table[probabilities].max(axis=1)), ["probability"]
+            columns = ("path", "time", "face", "predicted", *probabilities[:MOST_LISTED], "reason")
             table = table[[name for name in columns if name in table]]
             for name in table.select_dtypes(exclude="number"):
                 table[name] = table[name].fillna("")  # else None is printed

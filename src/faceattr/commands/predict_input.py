@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from faceattr.data.sources.text_table import decoded
 from faceattr.data.videos import VIDEO_SUFFIXES
 from faceattr.errors import FaceattrError
 from faceattr.training.checkpoint import read_description
+from faceattr.wording import instead_of, listed
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +47,23 @@ def input_files(source: str, keys: InputTable | None = None, stored: Mapping[str
     elif glob.has_magic(source):
         matched = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
         files = [file for file in matched if Path(file).is_file()]
+        if not matched:
+            raise FaceattrError(f"input={source}: no file matches it.{_missing_folder(path)}")
         special = [file for file in matched if not Path(file).is_file() and not Path(file).is_dir()]
         if special:
             log.info("%s: left out: no regular file: %d (%s)", source, len(special), special[0])
     else:
-        raise FaceattrError(f"input={source}: there is no such file or folder.")
+        raise FaceattrError(f"input={source}: there is no such file or folder.{instead_of(path)}")
     if not files:
         looked_for = ", ".join(sorted(IMAGE_SUFFIXES | VIDEO_SUFFIXES))
         raise FaceattrError(f"input={source}: no images there (looked for {looked_for}).")
     return files
+
+
+def _missing_folder(pattern: Path) -> str:
+    """Where the folder before a pattern's first magic sign does not exist: what is there instead."""
+    fixed = Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    return "" if fixed.exists() else instead_of(fixed)
 
 
 def _listed(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> list[str]:
@@ -98,7 +108,7 @@ def _names(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> Iterator[
     table = table_file.read(path, header=_has_header(path, keys, stored))
     given = named_column(table, keys.image_column)
     if given and given not in table:
-        choices = ", ".join(map(str, table))
+        choices = listed(table, 50)
         raise FaceattrError(
             f"data.image_column={keys.image_column}: {path} has no such column. Its columns: {choices}."
         )
@@ -109,7 +119,7 @@ def _names(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> Iterator[
     if not columns:
         raise FaceattrError(
             f"input={path}: no column named {', '.join(USUAL_COLUMNS)}; data.image_column=NAME says which. "
-            f"Columns there: {', '.join(map(str, table.columns))}"
+            f"Columns there: {listed(table.columns, 50)}"
         )
     return (name for name in table[columns[0]] if name)
 

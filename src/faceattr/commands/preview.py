@@ -7,6 +7,7 @@ image with its augmented versions, all by the code that training uses. Only the 
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ from faceattr.files import write_array, write_csv
 from faceattr.report import charts
 from faceattr.report.face_pictures import enlarge, mark
 from faceattr.report.image_grid import Tile, grid
+from faceattr.wording import MOST_LISTED
 
 log = logging.getLogger(__name__)
 
@@ -54,19 +56,21 @@ def preview(cfg: DictConfig) -> None:
     prepared = read_table(cfg)
     train = prepared[prepared["split"] == "train"]
     rng, members = np.random.default_rng(cfg.seed), table.members(train)
-    samples = {name: draw(train[rows], name, cfg, rng) for name, rows in members.items()}
+    if len(members) > MOST_LISTED:
+        log.info("Pictures of the first %d of %d classes", MOST_LISTED, len(members))
+    samples = {name: draw(train[rows], name, cfg, rng) for name, rows in islice(members.items(), MOST_LISTED)}
 
     write_csv(folder / "table.csv", prepared)
     truth = table.class_names(prepared) if prepared.attrs["multilabel"] else ["label"]
     write_array(folder / "table.npy", prepared[["path", *truth, "split"]].to_numpy(str))
     counts = table.counts(prepared)
     counts.to_csv(folder / "counts.csv")
-    log.info("%s", counts.to_string())
-    charts.counts(counts, folder / "counts.png", title=f"{chosen.data}: images by class and split")
+    log.info("%s", table.shortened(counts).to_string())
+    charts.counts(table.shortened(counts), folder / "counts.png", title=f"{chosen.data}: images by class and split")
     title = f"{chosen.data}: training images, a random draw of each class"
     note = "At the size that the network takes: {} × {} pixels".format(*cfg.model.image_size)
     rows = [[Tile(sample.pixels) for sample in of_class] for of_class in samples.values()]
-    grid(rows, folder / "samples.png", title=title, note=note, names=list(members))
+    grid(rows, folder / "samples.png", title=title, note=note, names=list(samples))
     if cfg.faces.mode != "none":
         write_faces(samples, folder / "faces.png", title=f"faces={chosen.faces}: training images and their crops")
     first = next(iter(samples.values()))[0].pixels

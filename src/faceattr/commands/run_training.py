@@ -206,7 +206,7 @@ def _epochs_done(cfg: DictConfig) -> int:
 
 def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
     """For run.json, and logged, before the first step."""
-    counts, settings = table.counts(data.table).T, trainer_settings(cfg)
+    counts, settings = table.counts(data.table), trainer_settings(cfg)
     about = {
         "name": cfg.name,
         "seed": cfg.seed,
@@ -214,7 +214,7 @@ def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: p
         "precision": resolve_precision(settings),
         "deterministic": resolve_deterministic(settings),
         **{key: plain(cfg[key]) for key in ("quirks", "published") if cfg[key]},
-        "images": {str(split): len(data.rows(str(split))) for split in counts.index},
+        "images": {str(split): len(data.rows(str(split))) for split in counts},
         "bad_images": len(data.bad_images),
         **({"bad_labels": len(data.bad_labels)} if len(data.bad_labels) else {}),
         **({"labels": data.table.attrs["notes"]} if data.table.attrs.get("notes") else {}),
@@ -222,7 +222,7 @@ def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: p
         "parameters": freezing.count_parameters(model.network),
     }
     if trainer.is_global_zero:
-        log.info("%s", counts.to_string())
+        log.info("%s", table.shortened(counts).T.to_string())
         log.info("%s, precision %s, seed %d", about["device"], about["precision"], cfg.seed)
         if about["deterministic"] is False:
             log.info("Not bit-reproducible on this device; trainer.deterministic=true is (slower)")

@@ -4,7 +4,6 @@ The keys of an open group (`data`, `model`, `optim`, `logger`) are those that it
 function that its `_target_` names, so that a new data set or model needs no schema.
 """
 
-import difflib
 import functools
 import math
 import re
@@ -23,6 +22,7 @@ from faceattr.config.allowed_targets import target_function
 from faceattr.config.key import Key, Parameter, parameters, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
 from faceattr.errors import FaceattrError
+from faceattr.wording import did_you_mean
 
 GIVEN_BY_CODE = {"model": {"num_logits"}, "optim": {"params"}}
 """Parameters of a group's functions that are no keys."""
@@ -181,7 +181,7 @@ def type_message(text: str) -> str:
 def unknown_key(key: str, known: list[str]) -> str:
     """The message for an unknown key: the nearest one, and all there are."""
     group, _, name = key.rpartition(".")
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {group + '.' if group else ''}{near[0]}?" if near else ""
+    prefix = f"{group}." if group else ""
+    hint = did_you_mean(name, known, prefix)
     where = f"Keys of {group}" if group else "Keys"
     return f"{key}: no such key.{hint}\n{where}: {', '.join(sorted(known))}"

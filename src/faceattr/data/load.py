@@ -65,7 +65,7 @@ def _ordinal(settings: Data, loaded: pd.DataFrame) -> bool:
 
 
 def _check_classes(model: ModelClasses, multilabel: bool, classes: list[str]) -> None:
-    names, others = (listed(of, 20) for of in (model.names, classes))
+    names, others = (listed(of) for of in (model.names, classes))
     if model.multilabel and (not multilabel or set(classes) != set(model.names)):
         held = f"data.attributes is {others}" if multilabel else f"these data have the classes {others}"
         given = f"'data.attributes=[{','.join(model.names)}]'"

@@ -10,6 +10,7 @@ import pandas as pd
 
 from faceattr.data.sources.layout import SPLITS
 from faceattr.errors import FaceattrError
+from faceattr.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _draw_per_class(table: pd.DataFrame, per_class: dict[str, int]) -> pd.DataFr
         f"{split} has {sizes[split, label]} of {n} {label}" for split, label, n in requested if sizes[split, label] < n
     ]
     if short:
-        log.warning("data.per_class: a class has too few images: %s", ", ".join(short))
+        log.warning("data.per_class: a class has too few images: %s", listed(short))
     return drawn
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from faceattr.data import splits, table_checks
 from faceattr.data.sources.layout import SPLITS
 from faceattr.errors import FaceattrError
+from faceattr.wording import MOST_LISTED
 
 CONTRACT = ("path", "label", "split", "group")
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -119,6 +120,16 @@ def counts(table: pd.DataFrame) -> pd.DataFrame:
     """Number of images of each class or with each attribute (rows) in each split (columns)."""
     rows = pd.DataFrame(members(table)).groupby(table["split"].to_numpy()).sum().T
     return rows[[split for split in SPLITS if split in rows]].rename_axis(index="label", columns="split")
+
+
+def shortened(counts: pd.DataFrame) -> pd.DataFrame:
+    """`counts` with the ten commonest classes, in their order, and a row for all others; as they are where there are no more."""
+    if len(counts) <= MOST_LISTED:
+        return counts
+    first = counts.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_LISTED]
+    others = counts[~counts.index.isin(first)]
+    name = f"{len(others):,} others"
+    return pd.concat([counts[counts.index.isin(first)], others.sum().to_frame(name).T]).rename_axis("label")
 
 
 def check_splits(table: pd.DataFrame) -> None:

@@ -124,7 +124,7 @@ def split_problems(table: pd.DataFrame, names: list[str], required: Collection[s
 
 
 def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
-    choices, labels = f"[{listed(map(_short, names), 20)}]", table["label"]
+    choices, labels = f"[{listed(map(_short, names))}]", table["label"]
     valid = len(names) >= 2 and len(set(names)) == len(names)
     problems = [] if valid else [f"data.classes={choices}: at least two classes are needed, each named once"]
     problems += _problem("no label (data.on_bad_label=skip leaves these out)", table["path"][labels.isna()])
@@ -136,7 +136,7 @@ def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
 
 def _attribute_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
     valid = len(names) >= 1 and len(set(names)) == len(names)
-    problems = [] if valid else [f"data.attributes=[{', '.join(names)}]: each must be named once"]
+    problems = [] if valid else [f"data.attributes=[{listed(names)}]: each must be named once"]
     invalid = ~(table[names].isin([0, 1]) | table[names].isna()).all(axis=1)
     problems += _problem("attribute that is neither 1, 0 nor missing", table["path"][invalid])
     return problems + _problem("no attribute known", table["path"][table[names].isna().all(axis=1)])

@@ -6,7 +6,6 @@ leaderboard, in metrics.csv and a choice of `trainer.monitor`. Metrics are compu
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from faceattr.errors import FaceattrError
 from faceattr.metrics import calibration
 from faceattr.metrics.accuracy import ACCURACY
 from faceattr.metrics.predictions import Predictions, Resamples, nanmean
+from faceattr.wording import did_you_mean
 
 if TYPE_CHECKING:  # torch and torchmetrics are imported when something is computed: the names alone are quick
     from faceattr.models.task import Task
@@ -222,10 +222,7 @@ def check_monitor(monitor: str, task: Task | None = None) -> None:
     """Raises FaceattrError where `trainer.monitor` is no monitored metric, or not one of this task."""
     choices = monitors()
     if monitor not in choices:
-        near = difflib.get_close_matches(monitor, choices, n=1) or difflib.get_close_matches(
-            f"val_{monitor}", choices, n=1
-        )
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(monitor, choices) or did_you_mean(f"val_{monitor}", choices)
         raise FaceattrError(f"trainer.monitor={monitor}: no such metric.{hint}\nChoose one of {', '.join(choices)}.")
     metric = METRICS.get(monitor.removeprefix("val_"))
     if task and metric and not metric.applies(task):

@@ -17,6 +17,7 @@ from faceattr.metrics.accuracy import ACCURACY, accuracy
 from faceattr.metrics.predictions import problems
 from faceattr.models.task import Task
 from faceattr.progress import Progress
+from faceattr.wording import did_you_mean, listed
 
 VALUES = 12
 """Most values of a column. Beyond, numbers are cut into quarters, and other columns (names, ids) are left out."""
@@ -37,7 +38,8 @@ def check(table: pd.DataFrame, requested: Sequence[str] | None) -> None:
     present = [*(str(name) for name in table if name not in CONTRACT), *MEASURED]
     present += [TRUE_CLASS] if "label" in table else []
     if unknown := [name for name in requested or () if name not in present]:
-        raise FaceattrError(f"evaluate.slices: no column {', '.join(unknown)}. There are: {', '.join(present)}")
+        near = did_you_mean(unknown[0], present)
+        raise FaceattrError(f"evaluate.slices: no column {listed(unknown)}.{near} There are: {listed(present, 50)}")
 
 
 def cuts_of(rows: pd.DataFrame, requested: Sequence[str] | None) -> dict[str, pd.Series]:

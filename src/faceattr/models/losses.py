@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, one_hot, pad
 
 from faceattr.errors import FaceattrError
+from faceattr.wording import listed
 
 
 def choose_loss(loss: str, kind: str, classes: list[str]) -> str:
@@ -19,9 +20,9 @@ def choose_loss(loss: str, kind: str, classes: list[str]) -> str:
     if kind == "multilabel" and loss not in ("auto", "bce"):
         raise FaceattrError(f"loss={loss} is for classes; data.attributes has loss=bce, a logit for each attribute.")
     if loss == "bce" and kind not in ("binary", "multilabel"):
-        raise FaceattrError(f"loss=bce needs two classes; there are {len(classes)}: {', '.join(classes)}. Use loss=ce.")
+        raise FaceattrError(f"loss=bce needs two classes; there are {len(classes)}: {listed(classes)}. Use loss=ce.")
     if loss == "corn" and kind != "ordinal":
-        raise FaceattrError(f"loss=corn needs three or more ordered classes; these are not: {', '.join(classes)}.")
+        raise FaceattrError(f"loss=corn needs three or more ordered classes; these are not: {listed(classes)}.")
     if loss == "auto":
         return "bce" if kind in ("binary", "multilabel") else "ce"
     return loss

@@ -23,7 +23,7 @@ from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part
 from faceattr.models.network import Network
 from faceattr.models.timm_backbone import timm_backbone
-from faceattr.wording import listed
+from faceattr.wording import instead_of, listed
 
 log = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _same(one: Any, other: Any) -> bool:
 def _load_file(network: Network, path: Path) -> WeightsReport:
     """Loads the tensors of a .safetensors file or a PyTorch file. Executes no code from the file."""
     if not path.is_file():
-        raise FaceattrError(f"model.weights={path}: no such file")
+        raise FaceattrError(f"model.weights={path}: no such file.{instead_of(path)}")
     if (part := damaged_part(path)) is not None:
         raise FaceattrError(f"model.weights={path} cannot be read: damaged: {part} is not as it was written")
     try:

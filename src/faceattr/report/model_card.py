@@ -11,9 +11,9 @@ from faceattr.metrics.registry import METRICS
 from faceattr.report import markdown, sentences
 from faceattr.report.render import interval, number
 from faceattr.report.sections import SPLITS
-from faceattr.wording import PERCEIVED
+from faceattr.wording import MOST_LISTED, PERCEIVED
 
-MOST_SLICES, MOST_CLASSES = 10, 12
+MOST_SLICES, MOST_CLASSES = 10, MOST_LISTED
 
 
 @dataclass(frozen=True)

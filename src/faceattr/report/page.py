@@ -16,7 +16,7 @@ from faceattr.config.command_line import argument
 from faceattr.config.typed_command import typed
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.table_faces import FoundFaces
-from faceattr.data.table import counts
+from faceattr.data.table import counts, shortened
 from faceattr.errors import optional
 from faceattr.metrics.intervals import Paired
 from faceattr.report import charts, render
@@ -79,6 +79,7 @@ def write(
         learning=learning_curves(history, metadata) if history is not None else [],
         history=history,
         counts=counts(table) if table is not None and "split" in table else None,
+        shortened=shortened,
         comparison=_comparison(comparison) if comparison else None,
         samples=samples or {},
         faces=faces.describe() if faces else None,

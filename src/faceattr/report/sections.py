@@ -17,11 +17,12 @@ from faceattr.models.task import Task
 from faceattr.report import charts, sentences
 from faceattr.report.charts import ThresholdCurve
 from faceattr.report.render import Chart, Row, interval, number
+from faceattr.wording import MOST_LISTED
 
 if TYPE_CHECKING:
     from faceattr.report.image_grid import Explained
 
-MOST_LINES, MOST_CLASSES, MOST_CELLS = 6, 12, 20
+MOST_LINES, MOST_CLASSES, MOST_CELLS = 6, MOST_LISTED, 20
 """Most classes in a chart of thresholds, recalls among the metrics, and classes in a confusion matrix."""
 SPLITS = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
 

@@ -25,6 +25,7 @@ from faceattr.config.typed_command import typed
 from faceattr.config.validate import validate_settings
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.image_checks import kind_of_file
 from faceattr.data.usual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically
@@ -32,6 +33,7 @@ from faceattr.models.freezing import Policy
 from faceattr.models.network import build_network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
+from faceattr.wording import instead_of
 
 FORMAT = 4
 """Rises when the description changes so that older code would read it wrong. `upgrade` reads the formats before it."""
@@ -49,11 +51,11 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
     """The whole checkpoint, tensors memory-mapped by default; anything but a checkpoint of ours is refused in one line."""
     path = Path(path).expanduser()
     if path.is_dir():
-        raise FaceattrError(
-            f"ckpt={path}: this is a folder. Give a checkpoint in it: {path / 'checkpoints' / 'best.ckpt'}"
-        )
+        present = [file for file in (path / "best.ckpt", path / "checkpoints" / "best.ckpt") if file.is_file()]
+        file = next(iter(present), path / "checkpoints" / "best.ckpt")
+        raise FaceattrError(f"ckpt={path}: this is a folder. Give a checkpoint in it: {file}")
     if not path.is_file():
-        raise FaceattrError(f"ckpt={path}: there is no such file.")
+        raise FaceattrError(f"ckpt={path}: there is no such file.{instead_of(path)}")
     if (part := damaged_part(path)) is not None:
         raise FaceattrError(f"ckpt={path}: damaged: {part} is not as it was written.")
     try:
@@ -62,7 +64,7 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception:
-            raise FaceattrError(f"ckpt={path}: truncated, or not a PyTorch checkpoint.") from error
+            raise FaceattrError(f"ckpt={path}: {_what_it_is(path)}") from error
     described = content.get(KEY) if isinstance(content, dict) else None
     if not isinstance(described, dict) or "format" not in described:
         raise FaceattrError(
@@ -77,6 +79,15 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
     described = _check_fields(upgrade(described), content, f"ckpt={path}")
     check_stored_config(described["config"], f"ckpt={path}")
     return content | {KEY: described}
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file is that is no PyTorch checkpoint, and what would be right: a checkpoint beside it, where there is one."""
+    kind = kind_of_file(path)
+    what = f"this file is {kind}" if kind and "ZIP" not in kind else "truncated, or not a PyTorch checkpoint"
+    beside = sorted(path.parent.glob("*.ckpt"), key=lambda file: file.name != "best.ckpt")
+    right = next((str(file) for file in beside if file != path), "such as RUN/checkpoints/best.ckpt")
+    return f"{what}. Give a checkpoint of a run: {right}"
 
 
 FIELDS: dict[str, tuple[type, ...]] = {

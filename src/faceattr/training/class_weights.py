@@ -6,6 +6,7 @@ import torch
 from faceattr.config.schema import Data
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
+from faceattr.wording import listed
 
 
 def check_class_weights(settings: Data, task: Task) -> None:
@@ -16,9 +17,7 @@ def check_class_weights(settings: Data, task: Task) -> None:
     if weights and not task.multilabel:
         raise FaceattrError("data.attribute_weights needs data.attributes.")
     if wrong := [name for name, factor in weights.items() if name not in task.classes or factor <= 0]:
-        raise FaceattrError(
-            f"data.attribute_weights.{wrong[0]}: a factor above 0 for one of {', '.join(task.classes)}."
-        )
+        raise FaceattrError(f"data.attribute_weights.{wrong[0]}: a factor above 0 for one of {listed(task.classes)}.")
 
 
 def class_weights(truth: np.ndarray, task: Task, settings: Data) -> torch.Tensor | None:

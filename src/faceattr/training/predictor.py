@@ -22,6 +22,7 @@ from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.training.backend import Backend
 from faceattr.training.prediction_rows import Answered, Answers, RowFormat
+from faceattr.wording import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,7 @@ class Predictor:
         self._detectors: dict[float, Detector] = {}
 
     def __repr__(self) -> str:
-        return f"Predictor({self._backend.name}: {', '.join(self.classes)})"
+        return f"Predictor({self._backend.name}: {listed(self.classes)})"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -169,7 +170,7 @@ class Predictor:
         (32, 32, 3)
         """
         if label is not None and label not in self.classes:
-            raise FaceattrError(f"label={label}: no such class. Classes: {', '.join(self.classes)}")
+            raise FaceattrError(f"label={label}: no such class. Classes: {listed(self.classes)}")
         spec = self._spec_with(faces)
         reader = SubjectReader([image], spec, self._detector(spec.faces), all_faces=face is not None)
         subjects = [subject for subject in reader if face is None or subject.number == face]

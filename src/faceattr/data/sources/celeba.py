@@ -16,6 +16,7 @@ from faceattr.config.key import Key
 from faceattr.data.sources.labels import Unknown, known_codes
 from faceattr.data.sources.layout import SPLITS, Attributes, existing_root, file_names, listed_attributes
 from faceattr.errors import FaceattrError
+from faceattr.wording import listed
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def load(
     _check_codes(values, source)
     names = listed_attributes(attributes, list(map(str, values)), str(source))
     if not names and attribute not in values:
-        choices = ", ".join(map(str, values))
+        choices = listed(values, 50)
         raise FaceattrError(f"data.attribute={attribute} is not in {source}. Its attributes: {choices}.")
     if last_per_class and not first_per_class:
         raise FaceattrError(f"data.last_per_class={last_per_class} needs data.first_per_class too.")

@@ -24,7 +24,7 @@ from faceattr.data.sources.layout import (
 )
 from faceattr.data.sources.table_file import cell_errors, read
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, listed
+from faceattr.wording import counted, did_you_mean, instead_of, listed
 
 log = logging.getLogger(__name__)
 
@@ -162,11 +162,11 @@ def _check_columns(frame: pd.DataFrame, path: Path, columns: dict[str, str | Non
     """Raises FaceattrError if a column that a config key names does not exist."""
     for key, column in columns.items():
         if column and column not in frame:
-            choices = listed(frame.columns, 50)
+            choices, near = listed(frame.columns, 50), did_you_mean(str(column), map(str, frame))
             hint = " Has it no header? Then data.header=false, and data.image_column=0: numbers from 0."
             headless = any(is_image(str(name)) for name in frame)
             raise FaceattrError(
-                f"data.{key}_column={column}: {path} has no such column. Its columns: {choices}.{hint if headless else ''}"
+                f"data.{key}_column={column}: {path} has no such column.{near} Its columns: {choices}.{hint if headless else ''}"
             )
         if column in frame.attrs["repeated"]:
             raise FaceattrError(f"data.{key}_column={column}: {path} has several columns of this name. Rename them.")
@@ -179,7 +179,8 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
     """
     if not (root / folder).is_dir():
         raise FaceattrError(
-            f"data.image_dir does not exist: {root / folder}. With data.image_dir=null, names are relative to data.root."
+            f"data.image_dir does not exist: {root / folder}.{instead_of(root / folder)}\n"
+            "With data.image_dir=null, names are relative to data.root."
         )
     paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
     finder, at = FileFinder(), root.as_posix()

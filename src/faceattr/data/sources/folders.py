@@ -13,7 +13,7 @@ from faceattr.data.image_files import walk
 from faceattr.data.sources.labels import to_classes
 from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted
+from faceattr.wording import counted, did_you_mean, instead_of, listed
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def load(
 def _identities(file: Path, paths: pd.Series) -> pd.Series:
     """The identity of each path, from lines of an image name and an identity."""
     if not file.is_file():
-        raise FaceattrError(f"data.identity_file does not exist: {file}")
+        raise FaceattrError(f"data.identity_file does not exist: {file}.{instead_of(file)}")
     pairs = [line.split() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     by_name = {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
     identities = paths.map(lambda path: by_name.get(path.rpartition("/")[2]))
@@ -124,5 +124,6 @@ def _checked_map(key: str, mapping: Mapping, folders: Collection[str]) -> dict[s
     """The map with values as text. Raises FaceattrError: a name that is not among `folders`."""
     unknown = [str(name) for name in mapping if name not in folders]
     if unknown:
-        raise FaceattrError(f"data.{key} names {', '.join(unknown)}; the folders there: {', '.join(sorted(folders))}.")
+        hint = did_you_mean(unknown[0], folders)
+        raise FaceattrError(f"data.{key} names {listed(unknown)}.{hint} The folders there: {listed(sorted(folders))}.")
     return {folder: str(name) for folder, name in mapping.items()}

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from faceattr.config.key import Key
 from faceattr.errors import FaceattrError
+from faceattr.wording import did_you_mean, instead_of, listed
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}
@@ -19,10 +20,11 @@ Attributes = Annotated[
 
 def existing_root(root: str | Path | None, layout: str) -> Path:
     """`root` as a Path. Raises FaceattrError if it is no folder; the message describes the expected `layout`."""
-    if not root or not Path(root).is_dir():
-        raise FaceattrError(
-            f"data.root is not {'a folder: ' + str(root) if root else 'set'}. Expected there: {layout}."
-        )
+    if not root:
+        raise FaceattrError(f"data.root is not set. Expected there: {layout}.")
+    if not Path(root).is_dir():
+        hint = " It is a file." if Path(root).exists() else instead_of(Path(root))
+        raise FaceattrError(f"data.root is not a folder: {root}.{hint} Expected there: {layout}.")
     return Path(root)
 
 
@@ -33,15 +35,17 @@ def listed_attributes(value: Any, available: list[str], where: str) -> list[str]
     """
     if value is None:
         return []
-    listed = [value] if isinstance(value, str) else value
-    if not isinstance(listed, list) or not listed or len(set(map(str, listed))) < len(listed):
+    given = [value] if isinstance(value, str) else value
+    if not isinstance(given, list) or not given or len(set(map(str, given))) < len(given):
         raise FaceattrError(
             f"data.attributes={value}: a list of names, each once, such as [Male,Young]; or all, or null."
         )
-    names = available if value == "all" else [str(name) for name in listed]
+    names = available if value == "all" else [str(name) for name in given]
     if unknown := [name for name in names if name not in available]:
-        choices = ", ".join(available)
-        raise FaceattrError(f"data.attributes: {', '.join(unknown)} not in {where}. There: {choices}, or all.")
+        hint = did_you_mean(unknown[0], available)
+        raise FaceattrError(
+            f"data.attributes: {listed(unknown)} not in {where}.{hint} There: {listed(available, 50)}, or all."
+        )
     return names
 
 

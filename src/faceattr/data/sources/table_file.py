@@ -15,7 +15,7 @@ from faceattr.data.image_checks import kind_of_file
 from faceattr.data.sources import other_tables
 from faceattr.data.sources.text_table import BLANK, SEPARATORS, Record, text_records
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, listed
+from faceattr.wording import counted, did_you_mean, listed
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +41,10 @@ def read(path: Path, *, header: bool = True) -> pd.DataFrame:
     """
     if not path.is_file():
         files = path.parent.iterdir() if path.parent.is_dir() else ()
-        tables = listed(sorted(file.name for file in files if file.suffix.lower() in SUFFIXES), 20)
-        raise FaceattrError(f"data.file does not exist: {path}. Tables there: {tables or 'none'}.")
+        names = sorted(file.name for file in files if file.suffix.lower() in SUFFIXES)
+        raise FaceattrError(
+            f"data.file does not exist: {path}.{did_you_mean(path.name, names)} Tables there: {listed(names, 20) or 'none'}."
+        )
     unit, separator, records = _records(path, header=header)
     first = next(records, None)
     if first is None:
