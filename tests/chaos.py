@@ -16,6 +16,8 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pandas as pd
@@ -97,8 +99,9 @@ class Chaos:
     def _train(
         self, cache: str, *arguments: str, signals: tuple[signal.Signals, Callable[[], bool]] | None = None
     ) -> Ended:
-        place = self.folder / f"cache_{cache}"
-        return quick("train", *arguments, cwd=self.folder, signals=signals, FACEATTR_CACHE=str(place))
+        """`signals`: one that is sent as soon as its condition holds. Raises AssertionError if the run ends before that."""
+        place, meanwhile = self.folder / f"cache_{cache}", partial(_send, *signals) if signals else None
+        return quick("train", *arguments, cwd=self.folder, meanwhile=meanwhile, FACEATTR_CACHE=str(place))
 
     def run(self, stage: str, by: signal.Signals, rng: random.Random) -> str:
         """Kill a run in `stage`, resume it, compare; returns how it went on."""
@@ -199,6 +202,14 @@ def _equal(a: object, b: object) -> bool:
     if isinstance(a, list | tuple):
         return isinstance(b, list | tuple) and len(a) == len(b) and all(map(_equal, a, b))
     return a == b
+
+
+def _send(by: signal.Signals, condition: Callable[[], bool], process: BaseProcess) -> None:
+    while not condition():
+        assert process.is_alive(), "ended before it could be signalled"
+        time.sleep(0.001)
+    assert process.pid is not None
+    os.kill(process.pid, by)
 
 
 def _where(folder: Path, arguments: tuple[str, ...]) -> str:

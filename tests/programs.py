@@ -15,11 +15,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from signal_at import SignalAt
 
 from faceattr.commands import launch
 from faceattr.commands.hydra_app import own_hydra_state
@@ -30,6 +32,10 @@ TINY = ("data.n=60", "data.image_size=32", "model.image_size=[32,32]", "trainer=
 S0_MAP = "data.label_map={0:male,1:female}"
 """What `Gender` means in the sample's layout `csv`."""
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
+
+
+PATIENCE = 600
+"""Seconds after which a process hangs, on the slowest machine."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ def shell(program: str, *arguments: object, cwd: Path, **env: str) -> Ended:
     """What a user types."""
     process = start(program, *arguments, cwd=cwd, **env)
     try:
-        out, err = process.communicate(timeout=180)
+        out, err = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     return Ended(process.returncode, out, err)
@@ -69,28 +75,24 @@ def quick(
     *arguments: object,
     cwd: Path,
     largest_file: int | None = None,
-    signals: tuple[signal.Signals, Callable[[], bool]] | None = None,
+    signal_at: SignalAt | None = None,
+    meanwhile: Callable[[BaseProcess], None] | None = None,
     **env: str,
 ) -> Ended:
-    """The same, forked from a process that has trained once. No file can grow past `largest_file` bytes. `signals`: a
-    signal that is sent as soon as its condition holds; a process that ends before that is a failure."""
+    """The same, forked from a process that has trained once. No file can grow past `largest_file` bytes. `meanwhile` is called
+    with the process after its start."""
     _start_server()
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         script = ROOT / f"{program}.py"
         argv = [str(script), *map(str, arguments)] if script.exists() else ["faceattr", program, *map(str, arguments)]
         process = multiprocessing.get_context("forkserver").Process(
-            target=_run, args=(argv, cwd, os.environ | env, out, err, largest_file)
+            target=_run, args=(argv, cwd, os.environ | env, out, err, largest_file, signal_at)
         )
         process.start()
-        if signals:
-            by, condition = signals
-            while not condition():
-                assert process.is_alive(), f"ended before it could be signalled: {out.read_text()}{err.read_text()}"
-                time.sleep(0.001)
-            assert process.pid is not None
-            os.kill(process.pid, by)
-        process.join(180)
+        if meanwhile:
+            meanwhile(process)
+        process.join(PATIENCE)
         if process.is_alive():
             process.kill()
             process.join()
@@ -158,7 +160,15 @@ def _start_server() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def _run(argv: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path, largest_file: int | None) -> None:
+def _run(
+    argv: list[str],
+    cwd: Path,
+    env: dict[str, str],
+    out: Path,
+    err: Path,
+    largest_file: int | None,
+    signal_at: SignalAt | None,
+) -> None:
     for file, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
     if largest_file is not None:
@@ -169,6 +179,8 @@ def _run(argv: list[str], cwd: Path, env: dict[str, str], out: Path, err: Path, 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what runs behind `&`
     sys.argv = argv
     sys.path[:0] = env["PYTHONPATH"].split(os.pathsep) if "PYTHONPATH" in env else []
+    if signal_at:
+        signal_at.arm()
     if argv[0] == "faceattr":
         runpy.run_module("faceattr", run_name="__main__", alter_sys=False)
     else:

@@ -14,6 +14,7 @@ import torch
 from checkpoints import untrained
 from PIL import Image
 from programs import FIGURES, OFFLINE, ROOT, S0_MAP, TINY, inside, quick, shell, tiny_run
+from signal_at import SignalAt
 from small_run import Run
 
 from faceattr.data.sources import sample
@@ -352,10 +353,8 @@ def uninterrupted(tmp_path_factory) -> Path:
     ("by", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["kill", "term", "int"]
 )
 def test_interrupted_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, by, code):
-    rows = tmp_path / "run" / "metrics.csv"
-    four_epochs = lambda: rows.exists() and rows.read_text().count("\n") > 4  # noqa: E731
-    given = (*TINY, *LONG, GRADUAL, "hydra.run.dir=run")
-    assert quick("train", *given, cwd=tmp_path, signals=(by, four_epochs)).code == code
+    given, four_epochs = (*TINY, *LONG, GRADUAL, "hydra.run.dir=run"), SignalAt(by, "run/metrics.csv", lines=4)
+    assert quick("train", *given, cwd=tmp_path, signal_at=four_epochs).code == code
     about = read(tmp_path / "run" / "run.json")
     assert about["status"] == ("running" if by == signal.SIGKILL else "interrupted")
     run = (tmp_path / "run").rename(tmp_path / "moved")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from programs import PATIENCE
 
 from faceattr.commands.run_folder import LOCK, RunFolder, checkpoint_of, claim, released
 from faceattr.errors import FaceattrError
@@ -30,7 +31,7 @@ def test_claim_gives_a_folder_to_one_of_several_processes(tmp_path):
     processes = [context.Process(target=try_to_claim, args=(tmp_path / "run", start, answers)) for _ in range(3)]
     for process in processes:
         process.start()
-    told = sorted(answers.get(timeout=60) for _ in processes)
+    told = sorted(answers.get(timeout=PATIENCE) for _ in processes)
     for process in processes:
         process.join()
     assert "another process runs in this folder" in told[0] and "another process" in told[1] and told[2] == "claimed"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from programs import TINY, quick
+from signal_at import SignalAt
 
 from faceattr.commands import signals
 from faceattr.commands.signals import Stopped, stop_on_signals
@@ -48,14 +49,9 @@ def test_stop_on_signals_leaves_an_ignored_signal_ignored():
 
 def test_sigterm_while_packing_leaves_nothing(tmp_path):
     root = sample.write("folders", tmp_path / "faces", n=60, image_size=32)
-    for number in range(40):
-        for file in list(root.glob("Train/*/0*.jpg")):
-            os.link(file, file.with_name(f"copy{number}_{file.name}"))
     given = ("data=folders", f"data.root={root}", *TINY[2:], "trainer.max_epochs=1", "hydra.run.dir=run")
-    packing = lambda: any((tmp_path / "cache").glob("kept/*.part"))  # noqa: E731
-    ended = quick(
-        "train", *given, cwd=tmp_path, signals=(signal.SIGTERM, packing), FACEATTR_CACHE=str(tmp_path / "cache")
-    )
+    packing = SignalAt(signal.SIGTERM, "cache/kept/*.part")
+    ended = quick("train", *given, cwd=tmp_path, signal_at=packing, FACEATTR_CACHE=str(tmp_path / "cache"))
     assert ended.code == 143 and ended.err == "Stopped by SIGTERM\n", f"{ended}"
     assert "give the same command again" in ended.out
     assert not list(tmp_path.rglob("*.part")) and not (tmp_path / "run").exists()
@@ -67,9 +63,8 @@ def test_sigterm_while_evaluating_is_recorded_and_resumed_exactly(tmp_path):
     whole = quick("train", *given, "hydra.run.dir=whole", cwd=tmp_path)
     assert whole.code == 0, whole.err
     run = tmp_path / "ü=1, it's" / "run"
-    evaluated = lambda: (run / "slices_val.csv").exists()  # noqa: E731
-    where = argument("hydra.run.dir", run)
-    ended = quick("train", *given, where, cwd=tmp_path, signals=(signal.SIGTERM, evaluated))
+    where, evaluated = argument("hydra.run.dir", run), SignalAt(signal.SIGTERM, "*/run/slices_val.csv")
+    ended = quick("train", *given, where, cwd=tmp_path, signal_at=evaluated)
     record = json.loads((run / "run.json").read_text())
     assert ended.code == 143 and ended.err == "Stopped by SIGTERM\n", f"{ended}"
     assert (record["status"], record["error"]) == ("interrupted", "Stopped by SIGTERM")

@@ -5,13 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from programs import inside
+from signal_at import kill_at
 
 from faceattr.data.array_cache import folder
 from faceattr.data.decode import InputSpec, read
@@ -55,8 +56,8 @@ def one_by_one(paths: list[str], spec: InputSpec = SPEC) -> np.ndarray:
     return np.stack([read(path, spec) for path in paths])
 
 
-def python(*code: str, **options: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, *code], text=True, stdout=subprocess.PIPE, env=os.environ, **options)
+def python(*code: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen([sys.executable, *code], text=True, stdout=subprocess.PIPE, env=os.environ)
 
 
 def test_a_pack_is_found_again_and_nothing_decoded_again(photos, caplog):
@@ -157,27 +158,24 @@ def big(tmp_path) -> Path:
     return tmp_path / "big.png"
 
 
-def test_an_interrupted_pack_is_never_used(big):
-    process = python("-c", PACK_BIG, str(big), "40")
-    deadline = time.monotonic() + 30
-    while not list(folder().glob("*.part")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    process.kill()
-    process.communicate()
+def test_an_interrupted_pack_is_never_used(photos, tmp_path):
+    spec = "InputSpec(8, 6, 'bilinear', 'unit')"
+    packing = (
+        f"from faceattr.data.decode import InputSpec; from faceattr.data.pixel_cache import pack; pack({photos}, {spec}"
+    )
+    kill_at("cache/kept/*.part", tmp_path, f"{packing}, mode='disk', workers=1)")
     (left,) = folder().glob("*.part")
-    assert packs() == [], "not killed in the middle"
-    spec = InputSpec(16, 16, "bilinear", "unit")
-    pixels, bad = pack([str(big)] * 40, spec, mode="disk", workers=2)
+    assert packs() == []
+    pixels, bad = pack(photos, SPEC, mode="disk", workers=2)
     assert packs() == [f"{left.name.partition('.')[0]}.npy"]
     assert not left.exists()
-    assert (whole(pixels) == read(big, spec)).all()
+    assert (whole(pixels) == one_by_one(photos)).all()
     assert bad == {}
 
 
 def test_processes_that_pack_together_do_not_clash(big):
     together = [python("-c", PACK_BIG, str(big), "8") for _ in range(2)]
-    said = [process.communicate(timeout=60)[0] for process in together]
+    said = [process.communicate()[0] for process in together]
     assert [process.returncode for process in together] == [0, 0]
     assert said[0] == said[1]
     assert len(packs()) == 1
@@ -219,10 +217,10 @@ def test_the_least_recently_used_packs_go_when_the_limit_is_passed(photos, monke
     assert f"Removed {folder() / second}, the least recently used" in caplog.text
 
 
-def test_the_command_lists_and_clears(photos):
+def test_the_command_lists_and_clears(photos, tmp_path):
     def run(*arguments: str) -> tuple[str, int]:
-        process = python("-m", "faceattr", "cache", *arguments, stderr=subprocess.STDOUT)
-        return process.communicate(timeout=60)[0], process.returncode
+        ended = inside("cache", *arguments, cwd=tmp_path)
+        return ended.out + ended.err, ended.code
 
     pack(photos, SPEC, mode="disk", workers=1)
     (folder() / "pixels-0123.part").write_bytes(bytes(1000))  # of a process that was killed

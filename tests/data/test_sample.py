@@ -1,7 +1,6 @@
 """The sample source: what is drawn depends on its numbers alone, is used only when whole, and fits every layout."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from signal_at import kill_at
 
 from faceattr.data.sources import sample
 from faceattr.data.sources.sample_people import imagine
@@ -96,15 +96,11 @@ def test_load_draws_faces_once(tmp_path: Path, caplog: pytest.LogCaptureFixture)
 
 
 def test_load_ignores_an_incomplete_folder(tmp_path: Path) -> None:
-    script = f"from faceattr.data.sources.sample import load; load({str(tmp_path)!r}, n=390, image_size=64)"
-    with subprocess.Popen([sys.executable, "-c", script]) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("**/*.jpg")) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
+    load = f"from faceattr.data.sources.sample import load; load({str(tmp_path)!r}, n=9, image_size={SIZE})"
+    kill_at("**/*.jpg", tmp_path, load)
     left = [folder.name for folder in tmp_path.iterdir()]
     assert left and all(name.startswith(".") for name in left), "a draft, and the lock of its process"
-    table = sample.load(str(tmp_path), n=390, image_size=64)
+    table = sample.load(str(tmp_path), n=9, image_size=SIZE)
     assert all((tmp_path / path).is_file() for path in table["path"])
 
 

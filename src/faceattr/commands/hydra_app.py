@@ -7,13 +7,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.utils import get_args_parser
+from hydra._internal import hydra as hydra_module
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import OmegaConf
+from hydra.core.utils import configure_log
+from hydra.types import RunMode, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 from faceattr.commands.run_folder import LOCK
+from faceattr.config.groups import config_folder
 
 
 def hydra_parser() -> argparse.ArgumentParser:
@@ -31,6 +34,48 @@ def hydra_parser() -> argparse.ArgumentParser:
         return get_args_parser()
     finally:
         container._check_help = check
+
+
+class ComposedOnce(hydra_module.Hydra):
+    """Hydra composes the whole config to learn `hydra.mode`, and then once more to run it (0.3 s). This one keeps the first."""
+
+    _composed: DictConfig | None = None
+
+    def get_mode(self, config_name: str | None, overrides: list[str]) -> RunMode | None:
+        try:
+            config = self.compose_config(config_name, overrides, RunMode.RUN)
+        except Exception:  # perhaps a sweep; an error is raised again when it is composed to be run
+            return super().get_mode(config_name, overrides)
+        if config.hydra.mode != RunMode.MULTIRUN and not config.hydra.verbose:
+            self._composed = config
+        return config.hydra.mode
+
+    def compose_config(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        with_log_configuration: bool = False,
+        **options: Any,
+    ) -> DictConfig:
+        config, self._composed = self._composed, None
+        if config is None or run_mode != RunMode.RUN:
+            return super().compose_config(config_name, overrides, run_mode, with_log_configuration, **options)
+        if config.hydra.mode is None:  # Hydra has added this override since
+            config.hydra.mode = RunMode.RUN
+            config.hydra.overrides.hydra.append("hydra.mode=RUN")
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+        return config
+
+
+def run_hydra(arguments: argparse.Namespace, parser: argparse.ArgumentParser, task: TaskFunction, program: str) -> None:
+    """What Hydra does with these arguments: runs `task` on the config `program` of conf/, sweeps, prints the config, …"""
+    original = hydra_module.Hydra
+    hydra_module.Hydra = ComposedOnce
+    try:
+        _run_hydra(arguments, parser, task, str(config_folder()), program)
+    finally:
+        hydra_module.Hydra = original
 
 
 @contextmanager

@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra import version as hydra_version
-from hydra._internal.utils import _run_hydra
 from omegaconf import DictConfig
 
 from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
-from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run
+from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run, run_hydra
 from faceattr.commands.run_folder import released
 from faceattr.commands.signals import Stopped, end_with_parent, stop_on_signals
 from faceattr.config.command_line import readable
-from faceattr.config.groups import config_folder
 from faceattr.config.reference import help_text
 from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
@@ -132,7 +130,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         if parsed.help:
             with own_hydra_state():
                 return print(help_text(typed(command), program, parsed.overrides, parsed.config_dir))
-        _run_hydra(parsed, parser, task, str(config_folder()), program)
+        run_hydra(parsed, parser, task, program)
 
 
 def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:

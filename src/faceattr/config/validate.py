@@ -26,6 +26,7 @@ from faceattr.wording import did_you_mean
 
 GIVEN_BY_CODE = {"model": {"num_logits"}, "optim": {"params"}}
 """Parameters of a group's functions that are no keys."""
+PLAIN = {bool, int, float, str}
 
 
 def validate(cfg: DictConfig) -> DictConfig:
@@ -99,6 +100,10 @@ def _typed(full: str, value: Any, annotation: Any) -> Any:
         value = yaml.safe_load(value)
     if list in kinds and isinstance(value, str | int | float):
         raise FaceattrError(f"{full}={value}: must be a list, such as [{value}].")
+    if (
+        type(value) in {*PLAIN, type(None)} & kinds
+    ):  # it has the type: OmegaConf, which would take a millisecond, is not asked
+        return value
     schema = _schema_of(annotation)
     if schema is None:
         return value

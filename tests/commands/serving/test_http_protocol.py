@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -20,9 +20,8 @@ async def app(scope, receive, send) -> None:
 
 
 @pytest.fixture
-def exchange(monkeypatch) -> Iterator[Callable[[bytes], bytes]]:
-    """Sends some bytes, and gives all that is answered until the server closes the connection."""
-    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+def port(monkeypatch) -> Iterator[int]:
+    monkeypatch.setattr(http_protocol, "SECONDS", 1.0)
     config = uvicorn.Config(
         app, port=0, http=http_protocol.TimedProtocol, lifespan="off", timeout_keep_alive=600, log_config=None
     )
@@ -31,36 +30,35 @@ def exchange(monkeypatch) -> Iterator[Callable[[bytes], bytes]]:
     thread.start()
     while not server.started:
         thread.join(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-
-    def send(data: bytes) -> bytes:
-        async def talk() -> bytes:
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(data)
-            async with asyncio.timeout(60):
-                received = await reader.read()
-            writer.close()
-            return received
-
-        return asyncio.run(talk())
-
-    yield send
+    yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     thread.join()
 
 
+async def exchange(port: int, data: bytes) -> bytes:
+    """Sends some bytes, and gives all that is answered until the server closes the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(data)
+    received = await reader.read()
+    writer.close()
+    return received
+
+
 REQUEST = b"GET / HTTP/1.1\r\nhost: localhost\r\n"
+ANSWERS = {
+    b"": 0,
+    REQUEST: 0,
+    REQUEST + b"\r\n": 1,
+    REQUEST + b"\r\n" + REQUEST: 1,
+    b"POST" + REQUEST[3:] + b"content-length: 1000\r\n\r\nx": 1,
+}
+"""What a client sends, and how often it is answered."""
 
 
-@pytest.mark.parametrize(
-    ("data", "answers"),
-    [
-        (b"", 0),
-        (REQUEST, 0),
-        (REQUEST + b"\r\n", 1),
-        (REQUEST + b"\r\n" + REQUEST, 1),
-        (b"POST" + REQUEST[3:] + b"content-length: 1000\r\n\r\nx", 1),
-    ],
-)
-def test_a_connection_that_does_not_get_on_is_closed(exchange, data, answers):
-    assert exchange(data).count(b"HTTP/1.1 200 OK") == answers
+def test_connections_that_do_not_get_on_are_closed(port):
+    async def all_at_once() -> list[bytes]:
+        async with asyncio.timeout(600):
+            return await asyncio.gather(*(exchange(port, data) for data in ANSWERS))
+
+    received = asyncio.run(all_at_once())
+    assert [answer.count(b"HTTP/1.1 200 OK") for answer in received] == list(ANSWERS.values())

@@ -1,0 +1,42 @@
+"""A process that signals itself in the midst of a write."""
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class SignalAt:
+    """A signal that a process sends to itself at the first file it opens after a file of the glob `pattern`, below its folder,
+    has more than `lines` lines. A test that watched from outside could come too late: on a busy machine it waits for a core."""
+
+    by: signal.Signals
+    pattern: str
+    lines: int = -1
+
+    def arm(self) -> None:
+        """In the process that is to be signalled."""
+        process, folder, looking = os.getpid(), Path.cwd(), False
+
+        def look(event: str, _: object) -> None:
+            nonlocal looking
+            if event != "open" or looking:  # reading what was written opens a file too
+                return
+            looking = True
+            if any(self.lines < 0 or file.read_text().count("\n") > self.lines for file in folder.glob(self.pattern)):
+                os.kill(process, self.by)  # `looking` stays: once is enough
+            else:
+                looking = False
+
+        sys.addaudithook(look)
+
+
+def kill_at(pattern: str, folder: Path, code: str) -> None:
+    """Run `code` as a Python program in `folder`; it kills itself at the first file it opens after one of `pattern` is there."""
+    armed = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from signal_at import SignalAt; "
+    armed += f"SignalAt({int(signal.SIGKILL)}, {pattern!r}).arm()\n{code}"
+    ended = subprocess.run([sys.executable, "-c", armed], cwd=folder, capture_output=True, text=True)
+    assert ended.returncode == -signal.SIGKILL, f"it was not killed: {ended}"
