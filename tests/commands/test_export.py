@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from checkpoints import untrained
+from hub import hub
 from huggingface_hub import ModelCard
 from PIL import Image
 from programs import ROOT, tiny_run
@@ -177,6 +178,22 @@ def test_push_without_network_keeps_the_export(folder, monkeypatch):
     with pytest.raises(FaceattrError, match=r"not pushed: .* The export is complete: ") as error:
         push(folder, "user/name")
     assert "\n" not in str(error.value) and sorted(file.name for file in folder.iterdir()) == FILES
+
+
+def test_push_uploads_every_file_into_a_private_repository(run, tmp_path, monkeypatch, caplog):
+    """Through huggingface_hub, to a server on this machine that speaks the Hub's protocol."""
+    from faceattr.commands.export_push import push
+
+    with hub("hf_right") as server:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "hf_right")
+        folder = exported(run / "checkpoints" / "best.ckpt", tmp_path / "out", "export.push=user/name")
+        assert server.files == {file.name: file.read_bytes() for file in folder.iterdir()}
+        assert (server.name, server.private) == ("user/name", True)
+        assert f"Pushed: {server.url}/user/name" in caplog.text
+        monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+        with pytest.raises(FaceattrError, match=r"not pushed: .*401.* The export is complete: "):
+            push(folder, "user/name")
 
 
 @pytest.mark.parametrize("command", ["evaluate", "export", "train"])
