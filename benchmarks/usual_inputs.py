@@ -44,6 +44,8 @@ def main(faces: Path, portraits: Path, celeba: Path) -> None:
         "mirrored": part[:, :, ::-1],
         "portraits, whole": images([portraits / name for name in walk(portraits).files]),
         "CelebA's crops": images([celeba / name for name in walk(celeba).files]),
+        "upside down": part[:, ::-1],
+        "negative": 255 - part,
         "turned by 90°": np.rot90(part, axes=(1, 2)),
         "red and blue swapped": part[..., ::-1],
         "a third as bright": (part * 0.3).astype(np.uint8),

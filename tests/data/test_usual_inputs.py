@@ -45,7 +45,7 @@ CHANGES = {
     "other crops": lambda images: np.stack(
         [cv2.resize(np.pad(i, ((30, 60), (60, 30), (0, 0)), "edge"), (48, 48)) for i in images]
     ),
-    "turned images": lambda images: np.rot90(images, axes=(1, 2)).copy(),
+    "turned by a quarter": lambda images: np.rot90(images, axes=(1, 2)).copy(),
 }
 
 
@@ -54,6 +54,31 @@ def test_difference_names_the_likely_reason(usual, reason):
     text = usual.difference(describe_all([CHANGES[reason](pictures(40, 3))]))
     assert text.startswith("These images look unlike the training images. Likely: ") and "of 40 are unusual" in text
     assert reason in text and text.endswith("Is this what the model was trained on?")
+
+
+ALONE = {
+    "upside down": lambda image: image[::-1],
+    "turned by a quarter": np.rot90,
+    "negative": lambda image: 255 - image,
+    "red and blue swapped": lambda image: image[..., ::-1],
+}
+
+
+@pytest.mark.parametrize("reason", ALONE)
+def test_difference_finds_a_single_image_that_would_be_usual_otherwise(usual, reason):
+    described = describe_all([[np.ascontiguousarray(ALONE[reason](image)) for image in pictures(100, 6)]])
+    texts = [usual.difference(row[None]) for row in described]
+    assert sum(f"Likely: {reason}" in text for text in texts) > 80
+
+
+def test_statistics_of_an_older_checkpoint_are_read(usual):
+    stored = {key: value for key, value in usual.stored().items() if key != "most_gained"}
+    older = UsualInputs.from_stored(stored, "ckpt=x")
+    assert older is not None and older.difference(describe_all([pictures(20, 4) // 4])).startswith("These images")
+    assert (
+        not older.difference(describe_all([pictures(1, 6)]))
+        and UsualInputs.from_stored(older.stored(), "x") is not None
+    )
 
 
 def test_fit_of_few_images_is_none():
@@ -78,6 +103,7 @@ def test_stored_statistics_are_read_back(usual):
         {"precision": "x"},
         {"spread": None},
         {"mean": [[]] * 3},
+        {"most_gained": [1.0]},
     ],
 )
 def test_from_stored_refuses_damaged_statistics(usual, damage):

@@ -2,12 +2,13 @@
 
 What is compared is cheap: the arrangement of light and dark, brightness, contrast, colour, sharpness of what the network gets. It
 finds whole photos given to a model of face crops, swapped colours, turned, dark and blurred images; it says nothing about people.
+A single image is also compared with itself, turned, negative and with red and blue swapped: it must look more usual than those.
 """
 
 import logging
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -25,6 +26,10 @@ SIDE = 6
 """Rows and columns of the arrangement of light and dark."""
 NAMED = ("brightness", "contrast", "colour", "red over blue", "sharpness")
 LENGTH = SIDE * SIDE + len(NAMED)
+OTHERWISE = ("upside down", "turned by a quarter", "turned by a quarter", "negative", "red and blue swapped")
+"""What an image is compared with; see `otherwise`."""
+NEVER = 1e9
+"""A threshold that nothing exceeds: of a checkpoint from before there was one."""
 MOST = 2000
 """The most images that are described; more do not change the answer."""
 LEAST = 30
@@ -56,7 +61,8 @@ class UsualInputs:
     """`mean` and `scale` [LENGTH] of the training images, `precision` [LENGTH, LENGTH] (the inverse of their covariance).
 
     Logarithms of the distances of held-out images have `centre` and `spread`. 1 in 400 of those images exceeds `most_distant`, in
-    spreads from the centre; 1 in 400 has a named statistic that is more than `most_shifted` standard deviations from the mean.
+    spreads from the centre; 1 in 400 has a named statistic that is more than `most_shifted` standard deviations from the mean;
+    few are more distant than they would be `OTHERWISE`, by more than `most_gained` [len(OTHERWISE)] spreads.
     """
 
     mean: np.ndarray
@@ -66,6 +72,7 @@ class UsualInputs:
     spread: float = 1.0
     most_distant: float = 0.0
     most_shifted: float = 0.0
+    most_gained: np.ndarray = field(default_factory=lambda: np.full(len(OTHERWISE), NEVER))
 
     @classmethod
     def fit(cls, training: np.ndarray, held_out: np.ndarray) -> "UsualInputs | None":
@@ -79,11 +86,21 @@ class UsualInputs:
         distances = usual._distances(held_out)
         usual = replace(usual, centre=float(distances.mean()), spread=float(distances.std() + 1e-3))
         distant, shifted = usual._distances(held_out), usual._largest_shifts(held_out)
-        return replace(usual, most_distant=_rarely_exceeded(distant), most_shifted=_rarely_exceeded(shifted))
+        gained = [_rarely_exceeded(gains, quantile=0.995, deviations=2.75) for gains in usual._gains(held_out).T]
+        return replace(
+            usual,
+            most_distant=_rarely_exceeded(distant),
+            most_shifted=_rarely_exceeded(shifted),
+            most_gained=np.maximum(gained, 0),
+        )
 
     def unusual(self, described: np.ndarray) -> np.ndarray:
-        """Which images [N] are as at most 1 in 100 held-out images is."""
-        return (self._distances(described) > self.most_distant) | (self._largest_shifts(described) > self.most_shifted)
+        """Which images [N] are as about 1 in 100 held-out images is."""
+        distant, shifted = (
+            self._distances(described) > self.most_distant,
+            self._largest_shifts(described) > self.most_shifted,
+        )
+        return distant | shifted | self._turned(described).any(1)
 
     def difference(self, described: np.ndarray) -> str:
         """A sentence that says how images [N, LENGTH] differ from the training images; "" where they do not."""
@@ -94,12 +111,32 @@ class UsualInputs:
         shifted, distant = np.abs(shift) > limit, float(self._distances(described).mean()) > limit
         if unusual < max(_least_unusual(n), UNUSUAL_SHARE * n) and not shifted.any() and not distant:
             return ""
-        reasons = [text for text in map(_reason, NAMED, shift, shifted) if text]
-        reasons += ["other crops (whole photos instead of faces?) or turned images"] if distant or not reasons else []
+        way = self._commonest_way(described)  # it explains all the rest
+        reasons = [way] if way else [text for text in map(_reason, NAMED, shift, shifted) if text]
+        if not reasons or (distant and not way):
+            reasons.append("other crops (whole photos instead of faces?) or turned images")
         return (
             f"These images look unlike the training images. Likely: {', '.join(reasons)}. {unusual:,} of {n:,} are unusual by "
             "themselves (of validation images at most 1 in 100). Is this what the model was trained on?"
         )
+
+    def _turned(self, described: np.ndarray) -> np.ndarray:
+        """Which images would be more usual in which other way, bool [N, len(OTHERWISE)]."""
+        return self._gains(described) > self.most_gained
+
+    def _commonest_way(self, described: np.ndarray) -> str:
+        """The way in which most of the unusual images would be usual ones; "" where there is none."""
+        gains = self._gains(described)
+        usual = self._distances(described)[:, None] - gains < 2  # spreads from the centre
+        found = np.where(usual & (gains > self.most_gained), gains, 0)
+        best = np.bincount(found[found.any(1)].argmax(1), minlength=len(OTHERWISE))
+        enough = max(UNUSUAL_SHARE * len(described), self.unusual(described).sum() / 2)
+        return OTHERWISE[int(best.argmax())] if best.max() > enough else ""
+
+    def _gains(self, described: np.ndarray) -> np.ndarray:
+        """How much less distant each image would be in each other way, in spreads: [N, len(OTHERWISE)]."""
+        others = np.stack([self._distances(other) for other in otherwise(described)], axis=1)
+        return self._distances(described)[:, None] - others
 
     def _largest_shifts(self, described: np.ndarray) -> np.ndarray:
         """The most unusual named statistic of each image [N], in standard deviations."""
@@ -125,10 +162,11 @@ class UsualInputs:
         if stored is None:
             return None
         try:
+            stored = {"most_gained": [NEVER] * len(OTHERWISE)} | stored
             values = {field.name: np.array(stored[field.name], np.float64) for field in fields(cls)}
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise FaceattrError(f"{source}: its statistics of the training images are damaged.") from error
-        shapes = [(LENGTH,), (LENGTH,), (LENGTH, LENGTH), *[()] * (len(values) - 3)]
+        shapes = [(LENGTH,), (LENGTH,), (LENGTH, LENGTH), *[()] * (len(values) - 4), (len(OTHERWISE),)]
         finite = all(bool(np.isfinite(value).all()) for value in values.values())
         if [value.shape for value in values.values()] != shapes or not finite or values["scale"].min() <= 0:
             raise FaceattrError(f"{source}: its statistics of the training images are damaged.")
@@ -136,10 +174,22 @@ class UsualInputs:
         return cls(**plain)
 
 
-def _rarely_exceeded(values: np.ndarray) -> float:
-    """What 1 in 400 values exceeds; where there are few, as if they were normal, with a margin."""
-    normal = values.mean() + 2.8 * (1 + 1.5 / math.sqrt(len(values))) * values.std()
-    return float(max(np.quantile(values, 0.9975, method="higher"), normal))
+def otherwise(described: np.ndarray) -> list[np.ndarray]:
+    """The statistics [N, LENGTH] that images would have in each of the ways `OTHERWISE`, from those that they have."""
+    squares, named = described[:, : -len(NAMED)].reshape(-1, SIDE, SIDE), described[:, -len(NAMED) :]
+    swapped = named * [1, 1, 1, -1, 1]
+    negative = swapped * [-1, 1, 1, 1, 1] + [255, 0, 0, 0, 0]
+    ways = [(np.rot90(squares, turns, (1, 2)), named) for turns in (2, 1, 3)] + [
+        (-squares, negative),
+        (squares, swapped),
+    ]
+    return [np.concatenate([square.reshape(len(described), -1), row], axis=1) for square, row in ways]
+
+
+def _rarely_exceeded(values: np.ndarray, *, quantile: float = 0.9975, deviations: float = 2.8) -> float:
+    """What 1 in 400 values exceeds, or another `quantile`; where there are few, as if they were normal, with a margin."""
+    normal = values.mean() + deviations * (1 + 1.5 / math.sqrt(len(values))) * values.std()
+    return float(max(np.quantile(values, quantile, method="higher"), normal))
 
 
 def _least_unusual(n: int) -> int:
