@@ -12,10 +12,11 @@ import os
 import resource
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -81,23 +82,56 @@ def quick(
 ) -> Ended:
     """The same, forked from a process that has trained once. No file can grow past `largest_file` bytes. `meanwhile` is called
     with the process after its start."""
-    _start_server()
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        script = ROOT / f"{program}.py"
-        argv = [str(script), *map(str, arguments)] if script.exists() else ["faceattr", program, *map(str, arguments)]
-        process = multiprocessing.get_context("forkserver").Process(
-            target=_run, args=(argv, cwd, os.environ | env, out, err, largest_file, signal_at)
-        )
-        process.start()
+        process = _forked(program, arguments, cwd, os.environ | env, out, err, largest_file, signal_at)
         if meanwhile:
             meanwhile(process)
-        process.join(PATIENCE)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        assert process.exitcode is not None
-        return Ended(process.exitcode, out.read_text(), err.read_text())
+        return Ended(_code(process), out.read_text(), err.read_text())
+
+
+def ranks(world: int, program: str, *arguments: object, cwd: Path, **env: str) -> list[Ended]:
+    """The same, `world` processes of one DDP run, as torchrun starts them."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(world)}
+        free.close()
+        files = [(Path(folder, f"out{rank}"), Path(folder, f"err{rank}")) for rank in range(world)]
+        processes = [
+            _forked(program, arguments, cwd, os.environ | env | place | {"LOCAL_RANK": str(rank)}, *files[rank])
+            for rank in range(world)
+        ]
+        codes = [_code(process) for process in processes]
+        return [Ended(code, *(file.read_text() for file in pair)) for code, pair in zip(codes, files, strict=True)]
+
+
+def _forked(
+    program: str,
+    arguments: Sequence[object],
+    cwd: Path,
+    env: dict[str, str],
+    out: Path,
+    err: Path,
+    largest_file: int | None = None,
+    signal_at: SignalAt | None = None,
+) -> BaseProcess:
+    _start_server()
+    script = ROOT / f"{program}.py"
+    argv = [str(script), *map(str, arguments)] if script.exists() else ["faceattr", program, *map(str, arguments)]
+    process = multiprocessing.get_context("forkserver").Process(
+        target=_run, args=(argv, cwd, env, out, err, largest_file, signal_at)
+    )
+    process.start()
+    return process
+
+
+def _code(process: BaseProcess) -> int:
+    process.join(PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 def inside(program: str, *arguments: object, cwd: Path, **env: str) -> Ended:

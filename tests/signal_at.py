@@ -1,21 +1,25 @@
-"""A process that signals itself in the midst of a write."""
+"""A process that signals itself in the midst of a write; which processes there are."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class SignalAt:
     """A signal that a process sends to itself at the first file it opens after a file of the glob `pattern`, below its folder,
-    has more than `lines` lines. A test that watched from outside could come too late: on a busy machine it waits for a core."""
+    has more than `lines` lines; or to the processes that it has started, or `to` all of them. A test that watched from outside
+    could come too late: on a busy machine it waits for a core."""
 
     by: signal.Signals
     pattern: str
     lines: int = -1
+    to: Literal["itself", "children", "all"] = "itself"
 
     def arm(self) -> None:
         """In the process that is to be signalled."""
@@ -27,11 +31,36 @@ class SignalAt:
                 return
             looking = True
             if any(self.lines < 0 or file.read_text().count("\n") > self.lines for file in folder.glob(self.pattern)):
-                os.kill(process, self.by)  # `looking` stays: once is enough
+                started = children(process) if self.to != "itself" else []
+                for receiver in [*started, *([process] if self.to != "children" else [])]:
+                    os.kill(receiver, self.by)  # `looking` stays: once is enough
             else:
                 looking = False
 
         sys.addaudithook(look)
+
+
+def children(process: int) -> list[int]:
+    """The processes that it has started."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(_stat(file)[1]) == process:
+                found.append(int(file.parent.name))
+    return found
+
+
+def runs(process: int) -> bool:
+    """Whether it is there, and no zombie."""
+    try:
+        return _stat(Path(f"/proc/{process}/stat"))[0] != "Z"
+    except OSError:
+        return False
+
+
+def _stat(file: Path) -> list[str]:
+    """State, parent, … of a process: what comes after its name."""
+    return file.read_text().rpartition(")")[2].split()
 
 
 def kill_at(pattern: str, folder: Path, code: str) -> None:

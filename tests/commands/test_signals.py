@@ -7,11 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from programs import TINY, quick
-from signal_at import SignalAt
+from signal_at import SignalAt, runs
 
 from faceattr.commands import signals
 from faceattr.commands.signals import Stopped, stop_on_signals
@@ -97,14 +96,6 @@ def test_end_with_parent_ends_a_process_whose_parent_is_killed():
     parent.kill()
     parent.wait()
     until = time.monotonic() + 30
-    while _runs(child):
+    while runs(child):
         assert time.monotonic() < until, "it outlives its parent"
         time.sleep(0.05)
-
-
-def _runs(process: int) -> bool:
-    """Whether it is there, and no zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False

@@ -245,12 +245,13 @@ def test_stage_table_shows_parameters_epochs_and_learning_rates():
     }
 
 
-def test_create_policy_refuses_a_schedule_under_ddp():
+def test_create_policy_refuses_a_schedule_that_the_strategy_does_not_follow():
     network = tiny()
-    ddp = run_config("trainer=ddp", "finetune.train_from=[[0,head],[1,block1]]")
-    with pytest.raises(FaceattrError, match=r"desynchronises a DDP run.\n.*trainer=gpu"):
-        create_policy(ddp, network)
-    constant = run_config("trainer=ddp", "finetune=last_block")
+    schedule = "finetune.train_from=[[0,head],[1,block1]]"
+    with pytest.raises(FaceattrError, match=r"trainer.strategy=fsdp does not follow.\n.*trainer.strategy=ddp"):
+        create_policy(run_config("trainer=ddp", "trainer.strategy=fsdp", schedule), network)
+    assert create_policy(run_config("trainer=ddp", schedule), network).changes
+    constant = run_config("trainer=ddp", "trainer.strategy=fsdp", "finetune=last_block")
     assert create_policy(constant, network).first_trainable_stage(0) == 1
 
 

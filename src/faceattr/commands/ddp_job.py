@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning.strategies.launchers import subprocess_script
@@ -33,6 +34,8 @@ def processes_run_this_job() -> Iterator[None]:
         yield
     finally:
         subprocess_script._hydra_subprocess_cmd = original_command
+        if dist.is_available() and dist.is_initialized():  # of a job that failed
+            dist.destroy_process_group()
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

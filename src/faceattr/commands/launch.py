@@ -20,7 +20,7 @@ from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run, run_hydra
 from faceattr.commands.run_folder import released
-from faceattr.commands.signals import Stopped, end_with_parent, stop_on_signals
+from faceattr.commands.signals import Stopped, end_with_parent, is_worker, stop_on_signals
 from faceattr.config.command_line import readable
 from faceattr.config.reference import help_text
 from faceattr.config.typed_command import typed
@@ -111,7 +111,8 @@ def _names() -> tuple[str, ...]:
 def run(command: str, arguments: Sequence[str]) -> None:
     """Run `command` through Hydra with `arguments` as a user types them. `sys.argv` stays as it is: DDP starts it again."""
     program, function = COMMANDS[command].config, COMMANDS[command].function
-    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    end_with_parent()
+    show_traceback = os.environ.get("HYDRA_FULL_ERROR") == "1" and not is_worker()  # which has it from the line below
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, so that errors are shown in one place
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # OpenMP's idle threads give their core back sooner
 
@@ -120,7 +121,6 @@ def run(command: str, arguments: Sequence[str]) -> None:
         with stop_on_signals(), one_clear_error(program, arguments, show_traceback):
             return pkgutil.resolve_name(function)(cfg)  # torch is imported only once the config is composed
 
-    end_with_parent()
     with stop_on_signals(), released(), one_clear_error(program, arguments, show_traceback):
         arguments = readable(arguments)
         hydra_arguments = add_own_options(command, arguments)
@@ -155,7 +155,8 @@ def one_clear_error(program: str, arguments: Sequence[str], show_traceback: bool
         logging.shutdown()  # Windows removes no open file
         remove_empty_run()
         if isinstance(error, Stopped):
-            sys.stderr.write(f"{error}\n")
+            if not is_worker():  # the first process of a DDP run says it
+                sys.stderr.write(f"{error}\n")
             raise SystemExit(error.code) from None
         message = error_message(error, program, arguments)
         if show_traceback or message is None:

@@ -68,6 +68,14 @@ def checkpoint_of(folder: Path) -> Path | None:
     return next((file for name in ("last", "best") if (file := folder / "checkpoints" / f"{name}.ckpt").exists()), None)
 
 
+def how_to_go_on(folder: Path) -> str:
+    """What to type after the run in `folder` has stopped on its way."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        return f"To go on: {typed('train', argument('ckpt', last))}"
+    return "Nothing was trained yet: give the same command again."
+
+
 class RunFolder(Callback):
     """Hydra calls this before it writes anything: locks the folder, and refuses a second run in it."""
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from faceattr.commands.ddp_processes import workers_end_with
 from faceattr.commands.evaluate_run import evaluate_run, log_results, write_curves, write_report
 from faceattr.commands.evaluate_split import check_evaluation
 from faceattr.commands.finished_run import TrainedRun, finished_run
@@ -41,7 +42,7 @@ from faceattr.metrics import registry, slices
 from faceattr.models import freezing
 from faceattr.models.task import Task
 from faceattr.training import checkpoint, tracking
-from faceattr.training.callbacks import Checkpoints, History, OwnSignals, Patience
+from faceattr.training.callbacks import Checkpoints, History, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
 from faceattr.training.compiled_step import compiled_step
 from faceattr.training.feature_cache import FeatureCache
@@ -115,7 +116,8 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
         if training_hashes is not None:
             seen_images.write(training_hashes, folder / "checkpoints")
     tracking.log_config(trainer.loggers, plain(cfg))
-    _fit(cfg, model, data, trainer)
+    with workers_end_with(record):
+        _fit(cfg, model, data, trainer)
     if not _first_process():
         return None
     run = _finish(cfg, data, history, checkpoints.file(cfg.trainer.checkpoint), record, leakage, weights.random, caches)
@@ -165,7 +167,7 @@ def _create_trainer(
 ) -> pl.Trainer:
     settings = trainer_settings(cfg)
     logger = _create_logger(plain(cfg.logger)) if cfg.logger else False
-    callbacks: list[Callback] = [OwnSignals(), history, checkpoints, *more]
+    callbacks: list[Callback] = [history, checkpoints, *more]
     if settings.patience is not None:
         mode = registry.monitors()[settings.monitor]
         callbacks.append(Patience(settings.monitor, patience=settings.patience, mode=mode))

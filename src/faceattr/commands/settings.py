@@ -104,10 +104,11 @@ def create_policy(cfg: DictConfig, network: Network, pretrained_stages: Sequence
         pretrained_lr=settings.pretrained_lr,
         pretrained_stages=pretrained_stages,
     )
-    if policy.changes and "ddp" in cfg.trainer.strategy:
+    strategy = str(cfg.trainer.strategy)
+    if policy.changes and not strategy.startswith(("auto", "ddp")):
         raise FaceattrError(
-            "finetune.train_from changes during training, which desynchronises a DDP run.\n"
-            "Use one stage (finetune.train_from=…), or one device (trainer=gpu)."
+            f"finetune.train_from changes during training, which trainer.strategy={strategy} does not follow.\n"
+            "Use one stage (finetune.train_from=…), or trainer.strategy=ddp."
         )
     return policy
 

@@ -55,19 +55,35 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, previous_handlers[number])
 
 
+_watched_parent: int | None = None
+
+
 def end_with_parent() -> None:
     """If a faceattr command started this process (DDP, or joblib for a sweep), end it when that command ends, even if it is
     killed. Not on Windows, where a process does not see that its parent ended."""
+    global _watched_parent
     parent = os.getppid()
-    if os.environ.get(MAIN_PROCESS) != str(parent):
-        os.environ[MAIN_PROCESS] = str(os.getpid())
+    started_by_command = os.environ.get(MAIN_PROCESS) == str(parent)
+    os.environ[MAIN_PROCESS] = str(os.getpid())  # of the processes that this one starts
+    if not started_by_command or _watched_parent is not None:
         return
+    _watched_parent = parent
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while not parent_ended():
             time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)  # the main thread may wait for another process that is gone
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def is_worker() -> bool:
+    """Whether Lightning started this process for the DDP run of a faceattr command; known after `end_with_parent`."""
+    return _watched_parent is not None and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def parent_ended() -> bool:
+    """Whether the command that started this process has ended."""
+    return _watched_parent is not None and os.getppid() != _watched_parent

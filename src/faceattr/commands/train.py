@@ -11,11 +11,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from faceattr.commands.ddp_job import processes_run_this_job
+from faceattr.commands.ddp_processes import quiet_worker
 from faceattr.commands.finished_run import TrainedRun
+from faceattr.commands.run_folder import how_to_go_on
 from faceattr.commands.run_training import run_training
 from faceattr.commands.signals import Stopped
-from faceattr.config.command_line import argument
-from faceattr.config.typed_command import typed
 from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
 from faceattr.training.run_record import RunRecord
@@ -48,15 +48,12 @@ def start(cfg: DictConfig, command: str | None = None) -> TrainedRun | None:
     record = RunRecord(folder, list(hydra.overrides.task))
     first_process = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
-        with processes_run_this_job():
+        with quiet_worker(folder), processes_run_this_job():
             return run_training(validate(cfg), folder, record, command)
     except (KeyboardInterrupt, SystemExit) as stop:  # a signal, or Ctrl-C inside another program
         record.end("interrupted", str(stop) if isinstance(stop, Stopped) else "Interrupted")
-        last = folder / "checkpoints" / "last.ckpt"
-        if first_process and last.exists():
-            log.warning("Interrupted. To go on: %s", typed("train", argument("ckpt", last)))
-        elif first_process:
-            log.warning("Interrupted before anything was trained: give the same command again.")
+        if first_process:
+            log.warning("Interrupted. %s", how_to_go_on(folder))
         raise
     except Exception as error:
         record.end("failed", str(error) or type(error).__name__, always=_swept() and first_process)

@@ -117,8 +117,14 @@ class EpochSampler(Sampler[int]):
             order = rng.permutation(self.size)
         else:
             order = rng.choice(self.size, self.size, p=self.weights / self.weights.sum())
-        rank, world = rank_and_size()
-        yield from np.resize(order, len(self) * world)[rank::world].tolist()
+        yield from rank_share(order).tolist()
+
+
+def rank_share(order: np.ndarray) -> np.ndarray:
+    """What this process of a DDP run takes of `order`: every world-size-th. All take equally many, or they would wait for each
+    other for ever: the first are taken again where the last are missing."""
+    rank, world = rank_and_size()
+    return np.resize(order, -(-len(order) // world) * world)[rank::world]
 
 
 def rank_and_size() -> tuple[int, int]:

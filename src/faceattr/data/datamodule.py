@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from faceattr.config.schema import Data
 from faceattr.data import table
-from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_and_size
+from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_share
 from faceattr.data.decode import InputSpec, UnreadableImage, cores, read
 from faceattr.data.device_batches import DeviceBatches, place
 from faceattr.data.faces.detection_cache import FaceRows
@@ -142,10 +142,9 @@ class FaceData(pl.LightningDataModule):
         return self.split_dataloader("val")
 
     def split_dataloader(self, split: str) -> Iterable[Batch]:
-        """The images of a split in the table's order."""
+        """The images of a split in the table's order; in a DDP run this process's share."""
         images = self.images(split)
-        rank, world = rank_and_size()
-        return self._loader(images, range(rank, len(images), world))
+        return self._loader(images, rank_share(np.arange(len(images))).tolist())
 
     def in_order(self, rows: np.ndarray) -> DataLoader[Batch]:
         """The pixels of these rows of the table, in host memory."""

@@ -1,10 +1,8 @@
 """What a run leaves behind while it trains: metrics.csv (a row per epoch), its checkpoints, and run.json."""
 
 import logging
-import signal
 import statistics
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -89,18 +87,6 @@ class History(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
-
-
-class OwnSignals(pl.Callback):
-    """Puts the handler of SIGTERM back that Lightning wraps in its own, which waits for the other processes of a DDP run: they
-    may wait for this one, for ever. Ours raises at once, and they end with it."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._handler = signal.getsignal(signal.SIGTERM)
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._handler)
 
 
 class Checkpoints(ModelCheckpoint):

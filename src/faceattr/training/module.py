@@ -4,6 +4,7 @@ Everything random in an epoch is drawn from (seed, epoch), and the policy is a f
 resumed at an epoch's boundary is bit-equal to one that was never interrupted.
 """
 
+import gc
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from faceattr.config.schema import Augment
 from faceattr.data.augment import Augmentation
@@ -114,8 +116,13 @@ class Classifier(pl.LightningModule):
         return self
 
     def on_train_epoch_start(self) -> None:
-        self.first_trainable_stage = self.policy.first_trainable_stage(self.current_epoch)
+        before, self.first_trainable_stage = (
+            self.first_trainable_stage,
+            self.policy.first_trainable_stage(self.current_epoch),
+        )
         freezing.freeze(self.network, self.first_trainable_stage)
+        if self.first_trainable_stage != before:
+            wrap_again(self.trainer)
         self.train()
         seed = (self.seed * 1_000_003 + self.current_epoch) % 2**62
         torch.manual_seed(seed)  # dropout
@@ -188,11 +195,10 @@ class Classifier(pl.LightningModule):
         return {"train_loss": loss / count, "train_accuracy": right / count}
 
     def _from_all(self, seen: Tensor) -> Tensor:
-        """The images of every process, each once: ranks hold unequal numbers, so they are padded with row -1."""
-        most = int(self.all_gather(torch.tensor(len(seen), device=self.device)).max())
-        padded = torch.cat((seen, seen.new_full((most - len(seen), seen.shape[1]), -1)))
-        gathered = self.all_gather(padded).flatten(0, 1)
-        return gathered[gathered[:, -1] >= 0]
+        """The images of every process in the table's order, each once: see `rank_share`."""
+        gathered = self.all_gather(seen).flatten(0, 1).cpu()
+        _, first = np.unique(gathered[:, -1].numpy(), return_index=True)
+        return gathered[torch.from_numpy(first)]
 
     def predict_step(self, batch: Batch, _: int) -> tuple[Tensor, Tensor]:
         """Probabilities [B, classes] and the table rows [B] they belong to, on the device."""
@@ -224,3 +230,14 @@ class Classifier(pl.LightningModule):
         rates = {f"lr-{group['name']}": group["lr"] for group in self.trainer.optimizers[0].param_groups}
         for logger in self.trainer.loggers:
             logger.log_metrics(rates, self.global_step)
+
+
+def wrap_again(trainer: pl.Trainer) -> None:
+    """In a DDP run, average the gradients of the parameters that are trained now. `DistributedDataParallel` averages those that
+    were trained when it wrapped the module; a stage that is trained later would differ from process to process, without an
+    error (Lightning #20340). Its weights are sent from the first process to the others once more."""
+    strategy = trainer.strategy
+    if isinstance(strategy.model, DistributedDataParallel):
+        strategy.model = strategy.lightning_module
+        gc.collect()  # the old wrapper refers to itself, and holds buffers as large as the gradients
+        strategy.configure_ddp()

@@ -40,7 +40,7 @@ def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl
     flush_denormals()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False} if single else {}
     try:
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=settings.accelerator,
             devices=_one(settings.devices) if single else settings.devices,
             strategy="auto" if single else settings.strategy,
@@ -54,6 +54,9 @@ def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl
         )
     except (TypeError, ValueError, RuntimeError, MisconfigurationException) as error:
         raise FaceattrError(f"trainer: {error}") from error
+    # At SIGTERM Lightning waits for the other processes of a DDP run, which may wait for this one, for ever.
+    trainer._signal_connector._sigterm_notifier_fn = lambda *_: None
+    return trainer
 
 
 def _check_processes(devices: Any) -> None:
