@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from programs import TINY, quick
+from programs import TINY, quick, shell
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32", "trainer.max_epochs=1")
 
@@ -23,12 +23,12 @@ def alone(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_sweep_of_ddp_runs_trains_each_job_with_two_processes(tmp_path, alone, launcher):
+@pytest.mark.parametrize(("launcher", "run"), [("basic", quick), ("joblib", shell)])  # joblib leaves workers in a fork
+def test_sweep_of_ddp_runs_trains_each_job_with_two_processes(tmp_path, alone, launcher, run):
     if launcher == "joblib":
         pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep = ("-m", "seed=0,1", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep")
-    ended = quick("train", *sweep, *GIVEN, cwd=tmp_path)
+    ended = run("train", *sweep, *GIVEN, cwd=tmp_path)
     assert ended.code == 0, ended.err
     board = pd.read_csv(tmp_path / "sweep" / "leaderboard.csv")
     assert board["seeds"].tolist() == [2] and board["failed"].tolist() == [0]

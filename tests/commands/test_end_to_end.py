@@ -437,16 +437,6 @@ def test_a_sweep_with_a_failing_job(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_in_parallel(tmp_path):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    more = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep", "seed=0,1"]
-    ended = shell("train", "-m", *TINY, "trainer.max_epochs=1", *more, cwd=tmp_path)
-    assert ended.code == 0, ended.err
-    board = pd.read_csv(tmp_path / "sweep" / "leaderboard.csv")
-    assert board["seeds"].tolist() == [2] and board["failed"].tolist() == [0]
-
-
-@pytest.mark.slow
 def test_a_search(tmp_path):
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     more = ["hparams_search=optuna", "hydra.sweeper.n_trials=2", "hydra.sweep.dir=sweep"]
