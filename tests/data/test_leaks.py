@@ -248,8 +248,8 @@ def test_find_caches_pairs_until_a_file_changes(root, tmp_path, monkeypatch):
     first = leaks.find(data_of(root)).pairs
     (file,) = array_cache.folder().glob("hashes-*.json")
     stored = json.loads(file.read_text())
-    about = {"pairs": {name: values[:3] for name, values in stored["about"]["pairs"].items()}}
-    file.write_text(json.dumps(stored | {"about": about, "crc": zlib.crc32(json.dumps(about).encode())}))
+    metadata = {"pairs": {name: values[:3] for name, values in stored["metadata"]["pairs"].items()}}
+    file.write_text(json.dumps(stored | {"metadata": metadata, "crc": zlib.crc32(json.dumps(metadata).encode())}))
     assert len(first) == 8 and len(leaks.find(data_of(root)).pairs) == 3, "did not use the cache"
     one = root / first["path"][0]
     os.utime(one, ns=(0, one.stat().st_mtime_ns + 1))

@@ -73,7 +73,7 @@ def test_write_onnx_answers_as_the_checkpoint_at_every_batch_size(tmp_path, case
     ckpt, out = write(tmp_path, f"model={case.partition(' ')[0]}", *overrides, base=ON_CPU, **task)
     ours, theirs = faceattr.load(ckpt), faceattr.load(out)
     assert theirs.classes == ours.classes and theirs.input_size == ours.input_size
-    assert theirs.about == ours.about | {"explains": False}
+    assert theirs.metadata == ours.metadata | {"explains": False}
     images = noise(40, *ours.input_size)
     expected = ours.predict_proba(images)
     assert theirs.predict_proba(images) == pytest.approx(expected, abs=1e-5)

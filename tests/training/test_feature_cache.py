@@ -112,7 +112,7 @@ def test_training_is_the_same_with_the_prefix_kept(policy, precision, close):
     assert apart.validation == pytest.approx(whole.validation, abs=close)
     assert set(whole.shapes) == {(3, 32, 32)}
     assert (3, 32, 32) not in apart.shapes, "pixels went through the whole network"
-    assert len(kept.about) == len(set(apart.shapes)) == (3 if policy == "gradual" else 1)
+    assert len(kept.stored_arrays) == len(set(apart.shapes)) == (3 if policy == "gradual" else 1)
     state = model.state_dict()
     assert state.keys() == expected.state_dict().keys()
     if precision == "32":
@@ -216,7 +216,7 @@ def test_where_there_is_no_room_it_says_so_and_trains_on(monkeypatch, caplog):
     monkeypatch.setenv("FACEATTR_CACHE_GB", "0.0002")
     found, _, _, kept = fit(cfg, keep=True)
     assert found.losses == expected.losses
-    assert kept.about == [] and files() == []
+    assert kept.stored_arrays == [] and files() == []
     assert caplog.text.count("The frozen stages run in every epoch") == 1
 
 

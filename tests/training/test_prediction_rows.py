@@ -9,7 +9,7 @@ import pytest
 from faceattr.data.faces.detect import Face
 from faceattr.data.photos import NO_FACE, Subject
 from faceattr.errors import FaceattrError
-from faceattr.training.prediction_rows import Answers, RowFormat
+from faceattr.training.prediction_rows import RowFormat, SubjectBatches
 
 FACE = Face(1.004, 2, 30, 40, tuple((float(i), float(i + 1)) for i in range(5)), 0.87654)
 
@@ -30,36 +30,40 @@ def left(batch: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 10])
 @pytest.mark.parametrize("ahead", [False, True])
-def test_answers_hands_on_every_subject_with_its_scores_in_order(batch_size, ahead):
+def test_subject_batches_hands_on_every_subject_with_its_scores_in_order(batch_size, ahead):
     values = [None, 1, 2, None, 3, 4, 5, None, None]
     received = []
-    answers = Answers([subject(place, value) for place, value in enumerate(values)], batch_size, received.extend)
+    subjects = SubjectBatches(
+        [subject(place, value) for place, value in enumerate(values)], batch_size, received.extend
+    )
     waiting = []
-    for batch in answers.batches():  # as Lightning does it, which takes the next batch before it runs one
+    for batch in subjects.batches():  # as Lightning does it, which takes the next batch before it runs one
         waiting.append(batch)
         if len(waiting) > ahead:
-            answers.add(left(waiting.pop(0)))
+            subjects.add(left(waiting.pop(0)))
     for batch in waiting:
-        answers.add(left(batch))
-    answers.finish()
+        subjects.add(left(batch))
+    subjects.finish()
     assert [subject.source for subject, _ in received] == list(range(9))
     assert [None if scores is None else scores[0] - 10 for _, scores in received] == values
 
 
-def test_answers_receives_as_soon_as_it_can():
+def test_subject_batches_receives_as_soon_as_it_can():
     received = []
-    answers = Answers([subject(place, value) for place, value in enumerate([1, None, 2, 3])], 2, received.extend)
-    batches = answers.batches()
-    answers.add(left(next(batches)))
+    subjects = SubjectBatches(
+        [subject(place, value) for place, value in enumerate([1, None, 2, 3])], 2, received.extend
+    )
+    batches = subjects.batches()
+    subjects.add(left(next(batches)))
     assert [subject.source for subject, _ in received] == [0, 1, 2]
 
 
-def test_answers_mirror_is_the_mean_of_both_views():
+def test_subject_batches_mirror_is_the_mean_of_both_views():
     received = []
-    answers = Answers([subject(0, 1), subject(1, 5)], 2, received.extend, mirror=True)
-    for batch in answers.batches():
+    subjects = SubjectBatches([subject(0, 1), subject(1, 5)], 2, received.extend, mirror=True)
+    for batch in subjects.batches():
         assert batch.shape == (4, 2, 2, 3)
-        answers.add(left(batch))
+        subjects.add(left(batch))
     assert [scores[0] for _, scores in received] == [(11 + 1) / 2, (15 + 5) / 2]
 
 

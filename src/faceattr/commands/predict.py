@@ -21,7 +21,7 @@ from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv
 from faceattr.training.backend import open_backend
-from faceattr.training.prediction_rows import Answered, Answers, RowFormat
+from faceattr.training.prediction_rows import RowFormat, ScoredSubject, SubjectBatches
 from faceattr.wording import MOST_LISTED, counted, listed
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ def predict(cfg: DictConfig) -> None:
         )
     folder, inputs = Path(HydraConfig.get().runtime.output_dir), InputCheck(model.usual_inputs)
     with Predictions(folder, files, rows, Pictures.of(folder, reader, annotated=cfg.annotate, crops=cfg.crops)) as out:
-        model.answer(Answers(inputs.passing(reader), cfg.batch_size, out.receive, mirror=cfg.predict.mirror))
+        model.predict(SubjectBatches(inputs.passing(reader), cfg.batch_size, out.receive, mirror=cfg.predict.mirror))
     inputs.warn()
     out.log_and_check()
 
@@ -73,10 +73,10 @@ class Predictions:
     def __enter__(self) -> "Predictions":
         return self
 
-    def receive(self, answered: Iterable[Answered]) -> None:
+    def receive(self, subjects: Iterable[ScoredSubject]) -> None:
         """Writes the next subjects, in order. An unreadable file has a row only if rows have the column `reason`."""
         rows = []
-        for subject, scores in answered:
+        for subject, scores in subjects:
             file = self._files[subject.source]
             if subject.unreadable:
                 self._unreadable[file] = subject.reason

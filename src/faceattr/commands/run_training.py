@@ -82,10 +82,10 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     if stored:
         record.resume()
     else:
-        record.about["weights_warning"] = weights.warning
+        record.fields["weights_warning"] = weights.warning
     data = create_data(cfg, prepared)
     leakage, training_hashes = audit_training(data, slice_leaks=cfg.evaluate.leakage)
-    record.about["leakage"] = {key: value for key, value in leakage.items() if key != "text"}
+    record.fields["leakage"] = {key: value for key, value in leakage.items() if key != "text"}
     table.check_splits(data.table)
     truth = table.targets(data.table)[data.rows("train")]
     factors = class_weights(truth, task, data.settings)
@@ -107,10 +107,10 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     checkpoints = Checkpoints(folder / "checkpoints", cfg.trainer.monitor)
     trainer = _create_trainer(cfg, description, history, checkpoints, *caches)
     log.info("%s", freezing.stage_table(network, model.policy, cfg.optim.lr).to_string(index=False))
-    about = (
+    fields = (
         describe_machine(command) | _describe_run(cfg, data, model, trainer) | {key: description[key] for key in STORED}
     )
-    record.begin(about, write=trainer.is_global_zero)
+    record.begin(fields, write=trainer.is_global_zero)
     if trainer.is_global_zero:
         _write_table(data, folder)
         if training_hashes is not None:
@@ -154,11 +154,11 @@ def _feature_caches(cfg: DictConfig, model: Classifier, data: FaceData, record: 
     """The callback that serves the frozen stages' output, where this run has one; run.json says so, or why not."""
     reason = reason_without_feature_cache(cfg, model)
     if reason is not None:
-        record.about["feature_cache"] = reason
+        record.fields["feature_cache"] = reason
         log.info("The output of frozen stages is not stored: %s", reason)
         return []
     cache = create_feature_cache(cfg, model, data)
-    record.about["feature_cache"] = cache.about
+    record.fields["feature_cache"] = cache.stored_arrays
     return [cache]
 
 
@@ -209,7 +209,7 @@ def _epochs_done(cfg: DictConfig) -> int:
 def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
     """For run.json, and logged, before the first step."""
     counts, settings = table.counts(data.table), trainer_settings(cfg)
-    about = {
+    fields = {
         "name": cfg.name,
         "seed": cfg.seed,
         "device": describe_device(trainer),
@@ -225,12 +225,12 @@ def _describe_run(cfg: DictConfig, data: FaceData, model: Classifier, trainer: p
     }
     if trainer.is_global_zero:
         log.info("%s", table.shortened(counts).T.to_string())
-        log.info("%s, precision %s, seed %d", about["device"], about["precision"], cfg.seed)
-        if about["deterministic"] is False:
+        log.info("%s, precision %s, seed %d", fields["device"], fields["precision"], cfg.seed)
+        if fields["deterministic"] is False:
             log.info("Not bit-reproducible on this device; trainer.deterministic=true is (slower)")
         for quirk in cfg.quirks:
             log.info("Quirk: %s", quirk)
-    return about
+    return fields
 
 
 def _write_table(data: FaceData, folder: Path) -> None:
@@ -270,12 +270,12 @@ def _finish(
     history.write()  # a resumed run that trains no epoch may be in a new folder
     new = [FeatureCache(data, views=cache.views, seed=cache.seed) for cache in caches]  # of the evaluated weights
     results = evaluate_run(cfg, data, ckpt, folder, *new)
-    record.about |= {
+    record.fields |= {
         f"{cfg.trainer.checkpoint}_epoch": results.epoch,
         "epochs": len(history.rows),
         "images_per_second": history.steady_rate,
     }
-    record.about |= {"placement": data.placement} if data.placement else {}
+    record.fields |= {"placement": data.placement} if data.placement else {}
     record.set_status("finished")
     log_results(results, cfg.published)
     if random:
@@ -284,7 +284,7 @@ def _finish(
         with optional("curves.png"):
             log.info("Curves: %s", write_curves(epochs, results.epoch, folder, title=cfg.name))
         with optional("report.html"):
-            log.info("Report: %s", write_report(cfg, data, results, epochs, record.about, leakage, folder))
+            log.info("Report: %s", write_report(cfg, data, results, epochs, record.fields, leakage, folder))
     record.write()  # the last file: only a run that has all of them is finished
     log.info("Results: %s", folder)
     return TrainedRun(folder, ckpt, {split: dict(result.metrics) for split, result in results.splits.items()})

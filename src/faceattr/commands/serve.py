@@ -26,8 +26,8 @@ from faceattr.wording import PERCEIVED
 try:
     import uvicorn
 
-    from faceattr.commands.serving.answers import Answerer
     from faceattr.commands.serving.app import create_app
+    from faceattr.commands.serving.classify import PhotoClassifier
     from faceattr.commands.serving.guard import Guard, is_loopback
     from faceattr.commands.serving.http_protocol import TimedProtocol
     from faceattr.commands.serving.problems import Problem
@@ -70,29 +70,29 @@ def application(cfg: DictConfig) -> Guard:
     """The ASGI application of the model in `cfg.ckpt`, which has answered once."""
     limits = group_settings(cfg.serve, Serving)
     model = Predictor(open_backend(Path(cfg.ckpt), accelerator=cfg.accelerator))
-    about = model.about
+    metadata = model.metadata
     faces = FaceRecipe.from_config(group_settings(cfg.faces, Faces))
     if faces.active and cfg.faces.weights:
         detector_file(cfg.faces.weights)  # into the cache, where the model looks for it
-    answerer = Answerer(model, faces, cfg.abstain, limits.max_pixels, limits.max_faces)
-    _check_answers(answerer)
-    facts = about | {
+    classifier = PhotoClassifier(model, faces, cfg.abstain, limits.max_pixels, limits.max_faces)
+    _check_classifies(classifier)
+    facts = metadata | {
         "faces": asdict(faces),
         "abstain": cfg.abstain,
         "summary": summary(Path(cfg.ckpt)),
         "notice": PERCEIVED,
         "card": model_card(Path(cfg.ckpt)),
     }
-    return create_app(answerer, limits, cfg.host, facts)
+    return create_app(classifier, limits, cfg.host, facts)
 
 
-def _check_answers(answerer: Answerer) -> None:
+def _check_classifies(classifier: PhotoClassifier) -> None:
     """Answers for an empty picture: what is missing (the detector's file, a device) is said now, not to the first client."""
     stream = io.BytesIO()
     Image.new("RGB", (64, 64)).save(stream, "PNG")
-    (answer,) = answerer.answer([stream.getvalue()])
-    if isinstance(answer, Problem):
-        raise FaceattrError(f"The model does not answer: {answer}")
+    (result,) = classifier.classify([stream.getvalue()])
+    if isinstance(result, Problem):
+        raise FaceattrError(f"The model does not answer: {result}")
 
 
 @contextmanager

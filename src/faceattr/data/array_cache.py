@@ -117,13 +117,15 @@ def _make(
                 if hasattr(os, "posix_fallocate"):  # a full disk is told now, not in the middle
                     with part.open("r+b") as stream:
                         os.posix_fallocate(stream.fileno(), 0, part.stat().st_size + rows.checksum_bytes)
-            about = compute(rows)
+            metadata = compute(rows)
             rows.seal()
         finally:
             rows.close()  # Windows renames and removes no open file
         with _writing(file):
-            checked = zlib.crc32(json.dumps(about).encode())
-            write_json(file.with_suffix(".json"), {"written": part.stat().st_mtime_ns, "crc": checked, "about": about})
+            checked = zlib.crc32(json.dumps(metadata).encode())
+            write_json(
+                file.with_suffix(".json"), {"written": part.stat().st_mtime_ns, "crc": checked, "metadata": metadata}
+            )
             part.replace(file)
     finally:
         with suppress(OSError):
@@ -146,15 +148,15 @@ def _open(file: Path) -> tuple[RowArray, dict[str, Any]] | None:
     """None where it is not there, not whole, or has changed since it was written."""
     try:
         stored = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        written, about = file.stat().st_mtime_ns, stored["about"]
-        if stored["written"] != written or stored["crc"] != zlib.crc32(json.dumps(about).encode()):
+        written, metadata = file.stat().st_mtime_ns, stored["metadata"]
+        if stored["written"] != written or stored["crc"] != zlib.crc32(json.dumps(metadata).encode()):
             return None
         rows = RowArray(file)
     except (OSError, ValueError, EOFError, KeyError, TypeError):
         return None
     with suppress(OSError):  # of another user, or read-only
         os.utime(file, ns=(time.time_ns(), written))  # the access time is that of the last use, for eviction
-    return (rows, about) if rows.has_checksums else None
+    return (rows, metadata) if rows.has_checksums else None
 
 
 def _check_room(size: int, what: str, limit: int) -> None:

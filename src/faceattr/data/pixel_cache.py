@@ -41,14 +41,14 @@ def pack(
     shape = (len(paths), spec.height, spec.width, 3)
     if mode in ("auto", "disk", "device"):
         try:
-            pixels, about = array_cache.get_or_create(
+            pixels, metadata = array_cache.get_or_create(
                 f"pixels-{key(paths, spec)}",
                 shape,
                 np.uint8,
                 lambda rows: {"bad": read_many(paths, spec, rows, workers=workers, label="Packing", faces=faces)},
                 what=f"Pixels of {counted(len(paths), 'image')}",
             )
-            return pixels, {int(row): reason for row, reason in about["bad"].items()}
+            return pixels, {int(row): reason for row, reason in metadata["bad"].items()}
         except array_cache.NoRoom as none:
             if mode == "disk":
                 raise FaceattrError(f"data.pack=disk: {none}\nOr data.pack=off.") from None

@@ -28,22 +28,22 @@ class RunFigures:
     slices: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
 
-def model_card(about: Mapping[str, Any], figures: RunFigures, proof: Mapping[str, Any]) -> str:
+def model_card(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[str, Any]) -> str:
     """The card's text. `about` is ours in config.json, `proof` is validation.json."""
     from huggingface_hub import ModelCard
 
     parts = [
-        f"# {_text(about['name'])}",
-        _summary(about, figures, proof),
+        f"# {_text(config['name'])}",
+        _summary(config, figures, proof),
         f"**{PERCEIVED}**",
         "## How to use it",
-        _usage(about),
+        _usage(config),
         "## What it is for",
-        _purpose(about),
+        _purpose(config),
         "## Data",
-        _data(about, figures),
+        _data(config, figures),
         "## Figures",
-        *(_split(split, figures, about) for split in ("test", "val") if split in figures.metrics),
+        *(_split(split, figures, config) for split in ("test", "val") if split in figures.metrics),
         *(
             []
             if figures.metrics
@@ -52,16 +52,18 @@ def model_card(about: Mapping[str, Any], figures: RunFigures, proof: Mapping[str
         "## Is what it was judged on in its training images?",
         _leakage(figures),
         "## Do its probabilities mean what they say?",
-        _calibration(about, figures),
+        _calibration(config, figures),
         "## Does the export answer as the checkpoint does?",
         _proof(proof),
     ]
     return str(
-        ModelCard(f"---\n{_front_matter(about, figures)}\n---\n\n" + "\n\n".join(part.strip() for part in parts) + "\n")
+        ModelCard(
+            f"---\n{_front_matter(config, figures)}\n---\n\n" + "\n\n".join(part.strip() for part in parts) + "\n"
+        )
     )
 
 
-def _front_matter(about: Mapping[str, Any], figures: RunFigures) -> str:
+def _front_matter(config: Mapping[str, Any], figures: RunFigures) -> str:
     """YAML, with the accuracy of each split as the Hub's `model-index`."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -82,7 +84,7 @@ def _front_matter(about: Mapping[str, Any], figures: RunFigures) -> str:
         library_name="faceattr",
         pipeline_tag="image-classification",
         tags=["image-classification", "face-attributes", "faceattr", "onnx"],
-        **({"model_name": str(about["name"]), "eval_results": results} if results else {}),
+        **({"model_name": str(config["name"]), "eval_results": results} if results else {}),
     )
     text: str = data.to_yaml()
     return text.strip()
@@ -100,17 +102,17 @@ def _data_name(config: Mapping[str, Any]) -> str:
     return "sample (faces drawn by code, no photographs)" if name.split()[0] == "sample" else name
 
 
-def _classes(about: Mapping[str, Any]) -> str:
-    names = [_text(name) for name in about["classes"]]
+def _classes(config: Mapping[str, Any]) -> str:
+    names = [_text(name) for name in config["classes"]]
     return ", ".join(names[:MOST_CLASSES]) + (
         f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
     )
 
 
-def _summary(about: Mapping[str, Any], figures: RunFigures, proof: Mapping[str, Any]) -> str:
+def _summary(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[str, Any]) -> str:
     """What it is and how good, in two sentences."""
-    kind = "the attributes" if about["kind"] == "multilabel" else "the classes"
-    text = f"A classifier of face images with {kind} {_classes(about)}."
+    kind = "the attributes" if config["kind"] == "multilabel" else "the classes"
+    text = f"A classifier of face images with {kind} {_classes(config)}."
     split = next((split for split in ("test", "val") if split in figures.metrics), None)
     if split is None:
         low, high = (proof[f"accuracy_onnx_{side}"] for side in ("low", "high"))
@@ -138,8 +140,8 @@ def _compared(figures: RunFigures, split: str) -> pd.DataFrame | None:
     return slices[slices["gap"].notna()].sort_values("gap", kind="stable")
 
 
-def _usage(about: Mapping[str, Any]) -> str:
-    given, faces = about["input"], about["faces"]["mode"]
+def _usage(config: Mapping[str, Any]) -> str:
+    given, faces = config["input"], config["faces"]["mode"]
     resampling = f"Image.Resampling.{given['interpolation'].upper()}"
     what = "a photo: its faces are found and cropped as in training" if faces != "none" else "a crop of a face"
     return f"""```python
@@ -161,31 +163,31 @@ onnxruntime.InferenceSession("model.onnx").run(None, {{"images": pixels[None]}})
 ```"""
 
 
-def _purpose(about: Mapping[str, Any]) -> str:
+def _purpose(config: Mapping[str, Any]) -> str:
     crops = {
         "none": "crops of faces, as its training images are",
         "square": "photos, of which the box of each detected face is cropped",
         "align": "photos, in which each detected face is turned upright and cropped",
-    }[about["faces"]["mode"]]
+    }[config["faces"]["mode"]]
     return f"""- For research, and for sorting and describing collections of pictures, on {crops}.
 - Not for decisions about a person, nor for finding out who somebody is, or what somebody is beyond the picture.
 - Not for images unlike those of training, before it was judged on such images: `python evaluate.py ckpt=… data=…`."""
 
 
-def _data(about: Mapping[str, Any], figures: RunFigures) -> str:
+def _data(config: Mapping[str, Any], figures: RunFigures) -> str:
     record, config = figures.record, figures.config
     images = ", ".join(f"{count:,} {split}" for split, count in (record.get("images") or {}).items())
     parameters = (record.get("parameters") or {}).get("total")
     start = str(figures.weights)
     rows = [
         ("Data", _text(_data_name(config)) + (f": {images} images" if images else "")),
-        ("Fingerprint of the data and its split", f"`{_text(about['fingerprint'])}`"),
+        ("Fingerprint of the data and its split", f"`{_text(config['fingerprint'])}`"),
         ("Network", f"{_network(config)}" + (f", {parameters:,} parameters" if parameters else "")),
         ("It started from", _text(PurePath(start).name if "/" in start and " " not in start else start)),
-        ("Input", f"{about['input']['height']}×{about['input']['width']} pixels, RGB"),
-        ("Faces", _faces(about["faces"])),
+        ("Input", f"{config['input']['height']}×{config['input']['width']} pixels, RGB"),
+        ("Faces", _faces(config["faces"])),
         ("Seed", _text(config.get("seed"))),
-        ("Written by", f"faceattr {about['version']}"),
+        ("Written by", f"faceattr {config['version']}"),
     ]
     rows += [("Quirk of a published study, kept", _text(quirk)) for quirk in record.get("quirks") or ()]
     return markdown.table(("", ""), rows)
@@ -202,12 +204,12 @@ def _faces(recipe: Mapping[str, Any]) -> str:
     return f"{recipe['mode']}, margin {recipe['margin']:g}, least score {recipe['min_score']:g}; YuNet finds them"
 
 
-def _split(split: str, figures: RunFigures, about: Mapping[str, Any]) -> str:
+def _split(split: str, figures: RunFigures, config: Mapping[str, Any]) -> str:
     """A table of every metric with its interval, and one of the slices."""
     metrics = figures.metrics[split]
     keys = [(name, metric.label) for name, metric in METRICS.items()]
-    if about["kind"] != "multilabel":
-        keys += [(f"recall_{name}", f"Recall of {_text(name)}") for name in about["classes"][:MOST_CLASSES]]
+    if config["kind"] != "multilabel":
+        keys += [(f"recall_{name}", f"Recall of {_text(name)}") for name in config["classes"][:MOST_CLASSES]]
     rows = [
         (label, number(metrics[key]), interval(metrics.get(f"{key}_low"), metrics.get(f"{key}_high")))
         for key, label in keys
@@ -265,10 +267,10 @@ def _leakage(figures: RunFigures) -> str:
     return f"{text}; {who}."
 
 
-def _calibration(about: Mapping[str, Any], figures: RunFigures) -> str:
+def _calibration(config: Mapping[str, Any], figures: RunFigures) -> str:
     """Of the split that is shown first, where its figures are of the temperature that is exported."""
     split = next((split for split in ("test", "val") if split in figures.metrics), None)
-    temperature = about["temperature"]
+    temperature = config["temperature"]
     fitted = (
         f"A temperature of {temperature:.3f}, fitted on validation images, is inside."
         if temperature != 1

@@ -13,7 +13,7 @@ from faceattr.data.decode import InputSpec
 from faceattr.data.usual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.training.exported import OnnxBackend, is_exported
-from faceattr.training.prediction_rows import Answers
+from faceattr.training.prediction_rows import SubjectBatches
 
 if TYPE_CHECKING:
     from faceattr.config.schema import Trainer
@@ -32,8 +32,8 @@ class Backend(Protocol):
     usual_inputs: UsualInputs | None
     data: Mapping[str, Any]
 
-    def answer(self, answers: Answers) -> None:
-        """Runs the network on each batch of `answers`, and passes the probabilities to `answers.add`."""
+    def predict(self, subjects: SubjectBatches) -> None:
+        """Runs the network on each batch of `subjects`, and passes the probabilities to `subjects.add`."""
 
     def explain(self, pixels: np.ndarray, position: int) -> np.ndarray:
         """Grad-CAM of the class at `position` laid over `pixels`, both uint8 [H, W, 3]. Raises FaceattrError: it has none."""

@@ -24,7 +24,7 @@ from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.usual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
-from faceattr.training.prediction_rows import Answers
+from faceattr.training.prediction_rows import SubjectBatches
 
 FORMAT = 1
 """Rises when config.json changes so that older code would read it wrong."""
@@ -172,14 +172,14 @@ class OnnxBackend:
     data: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, folder: Path, *, threads: int = 0) -> None:
-        about, source = read_exported(folder), f"ckpt={folder}: {ONNX}"
+        config, source = read_exported(folder), f"ckpt={folder}: {ONNX}"
         content = _read(folder / ONNX, MOST_ONNX_BYTES, source)
-        if len(content) != about.size or hashlib.sha256(content).hexdigest() != about.sha256:
+        if len(content) != config.size or hashlib.sha256(content).hexdigest() != config.sha256:
             raise FaceattrError(
                 f"{source} is not the file that {CONFIG} describes: damaged, or changed since the export."
             )
-        self.name, self.classes, self.multilabel = about.name, about.classes, about.multilabel
-        self.temperature, self.spec, self.usual_inputs = about.temperature, about.spec, about.usual_inputs
+        self.name, self.classes, self.multilabel = config.name, config.classes, config.multilabel
+        self.temperature, self.spec, self.usual_inputs = config.temperature, config.spec, config.usual_inputs
         self._session = create_session(folder / ONNX, content, source, threads=threads)
         self._check(source)
 
@@ -198,11 +198,11 @@ class OnnxBackend:
         scores: np.ndarray = self._session.run([OUTPUT], {INPUT: pixels})[0]
         return scores
 
-    def answer(self, answers: Answers) -> None:
-        with closing(answers.batches()) as batches:
+    def predict(self, subjects: SubjectBatches) -> None:
+        with closing(subjects.batches()) as batches:
             for pixels in batches:
-                answers.add(self.probabilities(pixels))
-        answers.finish()
+                subjects.add(self.probabilities(pixels))
+        subjects.finish()
 
     def explain(self, pixels: np.ndarray, position: int) -> np.ndarray:
         raise FaceattrError("An exported model has no gradients: Grad-CAM needs the run's checkpoint.")

@@ -55,12 +55,12 @@ class FeatureCache(pl.Callback):
     """Lets training and prediction begin behind the frozen stages: `data` serves their output, the module runs the rest.
 
     In training it follows the finetune policy from epoch to epoch. `views` augmented versions of each training image are
-    stored, drawn by `seed`; 0: images are not augmented. `about` lists what was stored, for run.json.
+    stored, drawn by `seed`; 0: images are not augmented. `stored_arrays` lists what was stored, for run.json.
     """
 
     def __init__(self, data: FaceData, *, views: int = 0, seed: int = 0) -> None:
         self.data, self.views, self.seed = data, views, seed
-        self.about: list[dict[str, Any]] = []
+        self.stored_arrays: list[dict[str, Any]] = []
         self._start: int | None = None
         self._num_layers = 0
         self._views: Rows | None = None
@@ -105,7 +105,7 @@ class FeatureCache(pl.Callback):
             else:
                 self.data.images(split).serve(outputs, rows, np.arange(len(rows)), num_layers)
         if outputs is not None:
-            self.about.append(
+            self.stored_arrays.append(
                 {
                     "trained_from": module.network.stage_names[start],
                     "files": [array.file.name for array in reversed(files)],
@@ -154,7 +154,7 @@ class FeatureCache(pl.Callback):
         """Changes with whatever the outputs depend on: images, input, weights, precision, views, device, version."""
         network = module.network
         modules = {name: network.get_submodule(name) for name in network.layer_names[:num_layers]}
-        about = [
+        identity = [
             FORMAT,
             torch.__version__,
             module.device.type,
@@ -164,7 +164,7 @@ class FeatureCache(pl.Callback):
             [views, self.seed, module.augmentation.ranges] if views else None,
             pixel_cache.key([self.data.paths[row] for row in rows], self.data.spec),
         ]
-        digest = hashlib.sha256(json.dumps(about).encode())
+        digest = hashlib.sha256(json.dumps(identity).encode())
         for part in modules.values():
             for name, tensor in part.state_dict().items():
                 digest.update(name.encode())

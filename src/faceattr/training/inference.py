@@ -24,7 +24,7 @@ from faceattr.models.task import Task
 from faceattr.progress import Progress
 from faceattr.training.checkpoint import load
 from faceattr.training.module import Classifier
-from faceattr.training.prediction_rows import Answers
+from faceattr.training.prediction_rows import SubjectBatches
 from faceattr.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -90,14 +90,14 @@ class TorchBackend:
         self._trainer: pl.Trainer | None = None
         self._receiver, self._lock = _Receiver(), threading.Lock()
 
-    def answer(self, answers: Answers) -> None:
-        with self._lock, closing(answers.batches()) as batches:
+    def predict(self, subjects: SubjectBatches) -> None:
+        with self._lock, closing(subjects.batches()) as batches:
             trainer, self._trainer = self._trainer or self._create_trainer(), None
-            self._receiver.answers = answers
+            self._receiver.subjects = subjects
             trainer.predict(self.model, _TensorBatches(batches), return_predictions=False)
-            self._receiver.answers = None  # they hold the images
+            self._receiver.subjects = None  # they hold the images
             self._trainer = trainer  # for the next call: it takes longer to make one than to judge a small image
-        answers.finish()
+        subjects.finish()
 
     def _create_trainer(self) -> pl.Trainer:
         return build_trainer(self._settings, single=True, callbacks=[self._receiver])
@@ -109,13 +109,13 @@ class TorchBackend:
 
 
 class _Receiver(Callback):
-    """Gives `answers` the scores of each batch."""
+    """Gives `subjects` the scores of each batch."""
 
-    answers: Answers | None = None
+    subjects: SubjectBatches | None = None
 
     def on_predict_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, *_: Any) -> None:
-        assert self.answers is not None
-        self.answers.add(outputs[0].float().cpu().numpy())
+        assert self.subjects is not None
+        self.subjects.add(outputs[0].float().cpu().numpy())
 
 
 class _TensorBatches(IterableDataset[Batch]):

@@ -17,11 +17,11 @@ from faceattr.errors import FaceattrError
 UNCERTAIN = "uncertain"
 """The answer if no class has at least the probability `abstain`."""
 
-Answered = tuple[Subject, np.ndarray | None]
+ScoredSubject = tuple[Subject, np.ndarray | None]
 """A subject and its probabilities, float32 [classes]; None where it has no pixels."""
 
 
-class Answers:
+class SubjectBatches:
     """Makes batches of `subjects` (`batches`), takes the scores of each batch (`add`), and passes every subject with its scores
     to `receive`, in the order in which the subjects were read.
 
@@ -32,7 +32,7 @@ class Answers:
         self,
         subjects: Iterable[Subject],
         batch_size: int,
-        receive: Callable[[list[Answered]], None],
+        receive: Callable[[list[ScoredSubject]], None],
         *,
         mirror: bool = False,
     ) -> None:
@@ -60,12 +60,12 @@ class Answers:
     def add(self, scores: np.ndarray) -> None:
         """The scores, float32 [B, classes], of the next batch."""
         self._scores.extend(scores.reshape(2, -1, scores.shape[1]).mean(0) if self._mirror else scores)
-        answered: list[Answered] = []
+        scored: list[ScoredSubject] = []
         while self._waiting and (self._scores or self._waiting[0].pixels is None):
             subject = self._waiting.popleft()
-            answered.append((subject, None if subject.pixels is None else self._scores.popleft()))
-        if answered:
-            self._receive(answered)
+            scored.append((subject, None if subject.pixels is None else self._scores.popleft()))
+        if scored:
+            self._receive(scored)
 
     def finish(self) -> None:
         """Call it after the last batch: passes on the last subjects, which have no pixels."""

@@ -1,4 +1,4 @@
-"""Answers for images in memory or in files, from Python: what `faceattr.load` gives, and what serve.py serves.
+"""SubjectBatches for images in memory or in files, from Python: what `faceattr.load` gives, and what serve.py serves.
 
 No torch and no Hydra here, so that an exported model runs without them; pandas is imported for a table only.
 """
@@ -21,7 +21,7 @@ from faceattr.data.usual_inputs import InputCheck
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.training.backend import Backend
-from faceattr.training.prediction_rows import Answered, Answers, RowFormat
+from faceattr.training.prediction_rows import RowFormat, ScoredSubject, SubjectBatches
 from faceattr.wording import listed
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Predictor:
         return self._spec.height, self._spec.width
 
     @property
-    def about(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
         """What the model is, in plain containers: name, classes, what its network takes, how faces are found and cropped, and
         whether it `explain`s."""
         return {
@@ -111,8 +111,8 @@ class Predictor:
         rows = RowFormat(self.classes, self._backend.multilabel, spec.faces.active, times, abstain, reasons=True)
         reader = SubjectReader(given, spec, self._detector(spec.faces), max_faces=max_faces, every=every)
         inputs = InputCheck(self._backend.usual_inputs)
-        answered = self._answers(reader, inputs, mirror=mirror)
-        values = [rows.row(paths[subject.source], subject, scores) for subject, scores in answered]
+        scored = self._scored(reader, inputs, mirror=mirror)
+        values = [rows.row(paths[subject.source], subject, scores) for subject, scores in scored]
         table = pd.DataFrame(values, columns=rows.columns)
         texts = dict.fromkeys(("path", "predicted", "reason"), object)
         numbers = (
@@ -121,7 +121,7 @@ class Predictor:
         table = table.astype(texts | numbers | dict.fromkeys(rows.probabilities, np.float32))
         if unusual:
             flags = iter(inputs.unusual)
-            column = [None if scores is None else next(flags, None) for _, scores in answered]
+            column = [None if scores is None else next(flags, None) for _, scores in scored]
             return table.assign(unusual=pd.Series(column, dtype=object))
         inputs.warn()
         return table
@@ -138,9 +138,9 @@ class Predictor:
         """
         given = _as_list(images)
         inputs = InputCheck(self._backend.usual_inputs)
-        answered = self._answers(self._reader_of_one(given), inputs)
+        scored = self._scored(self._reader_of_one(given), inputs)
         inputs.warn()
-        reasons = {subject.source: subject.reason for subject, scores in answered if scores is None}
+        reasons = {subject.source: subject.reason for subject, scores in scored if scores is None}
         if reasons:
             first, reason = next(iter(reasons.items()))
             named = str(given[first]) if isinstance(given[first], str | PathLike) else f"image {first}"
@@ -148,7 +148,7 @@ class Predictor:
                 f"{len(reasons)} of {len(given)} images have no answer; the first: {named} ({reason}).\n"
                 "predict() gives such images a row with the reason."
             )
-        return np.array([scores for _, scores in answered], np.float32).reshape(len(answered), len(self.classes))
+        return np.array([scores for _, scores in scored], np.float32).reshape(len(scored), len(self.classes))
 
     def explain(
         self,
@@ -181,9 +181,9 @@ class Predictor:
         pixels = subjects[0].pixels
         if label is None:
             whole = SubjectReader([pixels], replace(spec, faces=WHOLE_IMAGE))
-            (answered,) = self._answers(whole, InputCheck(None))
-            assert answered[1] is not None, "pixels are readable"
-            label = self.classes[int(answered[1].argmax())]
+            (scored,) = self._scored(whole, InputCheck(None))
+            assert scored[1] is not None, "pixels are readable"
+            label = self.classes[int(scored[1].argmax())]
         return self._backend.explain(pixels, self.classes.index(label))
 
     def _reader_of_one(self, images: list[ImageLike]) -> SubjectReader:
@@ -205,15 +205,15 @@ class Predictor:
             self._detectors[recipe.min_score] = detector
         return self._detectors.get(recipe.min_score) if recipe.active else None
 
-    def _answers(self, reader: SubjectReader, inputs: InputCheck, *, mirror: bool = False) -> list[Answered]:
+    def _scored(self, reader: SubjectReader, inputs: InputCheck, *, mirror: bool = False) -> list[ScoredSubject]:
         """Each subject, without its pixels, and its probabilities, in order. All go through `inputs`."""
-        answered: list[Answered] = []
+        scored: list[ScoredSubject] = []
 
-        def receive(part: list[Answered]) -> None:
-            answered.extend((replace(subject, pixels=None), scores) for subject, scores in part)
+        def receive(part: list[ScoredSubject]) -> None:
+            scored.extend((replace(subject, pixels=None), scores) for subject, scores in part)
 
-        self._backend.answer(Answers(inputs.passing(reader), BATCH_SIZE, receive, mirror=mirror))
-        return answered
+        self._backend.predict(SubjectBatches(inputs.passing(reader), BATCH_SIZE, receive, mirror=mirror))
+        return scored
 
 
 def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:

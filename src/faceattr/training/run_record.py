@@ -24,31 +24,31 @@ def read_metrics(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 class RunRecord:
-    """run.json of the run in `folder`: its keys in `about`, written when training begins and when the run ends."""
+    """run.json of the run in `folder`: its keys in `fields`, written when training begins and when the run ends."""
 
     FILE = "run.json"
 
     def __init__(self, folder: Path, overrides: Sequence[str] = ()) -> None:
         self.file = folder / self.FILE
-        self.about: dict[str, Any] = {"status": "running", "overrides": list(overrides)}
+        self.fields: dict[str, Any] = {"status": "running", "overrides": list(overrides)}
         self._start, self._begun = time.perf_counter(), False
 
     def resume(self) -> None:
         """Go on with the record of the run that is resumed in this folder: its overrides, and the time it has taken."""
         past = read_json(self.file)
         self._start -= past.get("seconds") or 0
-        self.about |= {key: past[key] for key in ("overrides", "weights_warning") if key in past}
+        self.fields |= {key: past[key] for key in ("overrides", "weights_warning") if key in past}
 
-    def begin(self, about: Mapping[str, Any], *, write: bool = True) -> None:
+    def begin(self, fields: Mapping[str, Any], *, write: bool = True) -> None:
         """The run is about to train: from here on it is recorded, however it ends. Of several processes one writes."""
-        self.about |= about
+        self.fields |= fields
         self._begun = write
         if write:
             self.write()
 
     def set_status(self, status: str, error: str | None = None) -> None:
         """How the run ended, and the seconds that it took; not written yet."""
-        self.about |= {"status": status, "error": error, "seconds": round(time.perf_counter() - self._start, 2)}
+        self.fields |= {"status": status, "error": error, "seconds": round(time.perf_counter() - self._start, 2)}
 
     def end(self, status: str, error: str, *, always: bool = False) -> None:
         """Store how a run ended that did not finish; one that never began writes nothing, unless `always`.
@@ -64,7 +64,7 @@ class RunRecord:
             log.error("%s cannot be written: %s", self.file, problem.strerror or problem)
 
     def write(self) -> None:
-        write_json(self.file, self.about)
+        write_json(self.file, self.fields)
 
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "hydra-core", "timm", "torchmetrics", "pandas")

@@ -22,8 +22,8 @@ pytest.importorskip("starlette", reason="serve is an extra")
 import httpx
 from serving import LOCAL, client, create, encoded, noise, scene
 
-from faceattr.commands.serving.answers import Answerer
 from faceattr.commands.serving.app import create_app
+from faceattr.commands.serving.classify import PhotoClassifier
 from faceattr.commands.serving.problems import Problem
 from faceattr.commands.serving.uploads import upright_size
 from faceattr.config.schema import Serving
@@ -142,9 +142,9 @@ def test_upright_size_decodes_nothing():
 
 
 def test_one_bad_image_of_a_batch_does_not_disturb_the_others(ckpt):
-    answerer = Answerer(faceattr.load(ckpt), WHOLE_IMAGE, None, 10_000, 10)
+    classifier = PhotoClassifier(faceattr.load(ckpt), WHOLE_IMAGE, None, 10_000, 10)
     good = encoded(noise(60, 40))
-    answers = answerer.answer([b"x", good, encoded(noise(60, 40))[:3000], encoded(noise(200, 200)), good])
+    answers = classifier.classify([b"x", good, encoded(noise(60, 40))[:3000], encoded(noise(200, 200)), good])
     assert [getattr(answer, "status", 200) for answer in answers] == [415, 200, 422, 413, 200]
     assert answers[1] == answers[4]
 
@@ -250,7 +250,7 @@ class Failing:
 
     def __init__(self, model: Any = None) -> None:
         self.model, self.free, self.batches = model, threading.Event(), list[int]()
-        self.about = {"name": "test", "classes": ["female", "male"], "multilabel": False, "explains": True}
+        self.metadata = {"name": "test", "classes": ["female", "male"], "multilabel": False, "explains": True}
 
     def predict(self, images: list[bytes], **options: Any) -> Any:
         if self.model is None:
@@ -261,7 +261,9 @@ class Failing:
 
 
 def app_of(model: Any, **limits: Any) -> Any:
-    return create_app(Answerer(model, WHOLE_IMAGE, None, 10**6, 10), Serving(**limits), "127.0.0.1", dict(model.about))
+    return create_app(
+        PhotoClassifier(model, WHOLE_IMAGE, None, 10**6, 10), Serving(**limits), "127.0.0.1", dict(model.metadata)
+    )
 
 
 def test_a_mistake_of_ours_shows_nothing_of_it_and_has_the_headers(whole):

@@ -16,8 +16,8 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from faceattr.commands.serving.answers import Answer, Answerer
 from faceattr.commands.serving.batch_queue import BatchQueue
+from faceattr.commands.serving.classify import PhotoClassifier, Prediction
 from faceattr.commands.serving.guard import Guard
 from faceattr.commands.serving.openapi import description
 from faceattr.commands.serving.problems import HANDLERS, Problem, busy
@@ -28,9 +28,9 @@ PAGE = Path(__file__).parent / "page"
 Result = TypeVar("Result")
 
 
-def create_app(answerer: Answerer, limits: Serving, host: str, facts: dict[str, Any]) -> Guard:
+def create_app(classifier: PhotoClassifier, limits: Serving, host: str, facts: dict[str, Any]) -> Guard:
     """The ASGI application. `host` is the address that it listens on; `facts` is what GET /model says besides the limits."""
-    api = Api(answerer, limits, facts)
+    api = Api(classifier, limits, facts)
     cors = Middleware(CORSMiddleware, allow_origins=limits.origins, allow_methods=["GET", "POST"], allow_headers=["*"])
     app = Starlette(
         routes=[
@@ -52,8 +52,8 @@ def create_app(answerer: Answerer, limits: Serving, host: str, facts: dict[str, 
 class Api:
     """What the addresses do. At most `limits.queue` requests are read, wait, or are computed at a time."""
 
-    def __init__(self, answerer: Answerer, limits: Serving, facts: dict[str, Any]) -> None:
-        self._answerer, self._limits = answerer, limits
+    def __init__(self, classifier: PhotoClassifier, limits: Serving, facts: dict[str, Any]) -> None:
+        self._classifier, self._limits = classifier, limits
         bounds = {name: getattr(limits, name) for name in ("max_bytes", "max_pixels", "max_faces", "timeout")}
         self._facts = facts | {"limits": bounds}
         self._openapi = description(facts["classes"], limits)
@@ -98,12 +98,12 @@ class Api:
             if face is not None and not (face.isascii() and face.isdecimal() and len(face) < 6):
                 raise Problem(HTTPStatus.BAD_REQUEST, "`face` is the number of a face, from 0.")
             number = None if face is None else int(face)
-            picture = await self._in_time(self._queue.alone(self._answerer.explain, upload.image, label, number))
+            picture = await self._in_time(self._queue.alone(self._classifier.explain, upload.image, label, number))
         return Response(picture, media_type="image/png")
 
-    def _compute(self, images: list[bytes]) -> list[Answer | Problem]:
+    def _compute(self, images: list[bytes]) -> list[Prediction | Problem]:
         start = time.perf_counter()
-        answers = self._answerer.answer(images)
+        answers = self._classifier.classify(images)
         self._seconds_per_image += 0.2 * ((time.perf_counter() - start) / len(images) - self._seconds_per_image)
         return answers
 

@@ -1,4 +1,4 @@
-"""From uploaded images to JSON: what the model answers for each, by the code that predict.py runs."""
+"""From uploaded images to JSON: faces and probabilities of each, by the code that predict.py runs."""
 
 import io
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from faceattr.data.photos import NO_FACE
 from faceattr.errors import FaceattrError
 from faceattr.training.predictor import Predictor
 
-Answer = dict[str, Any]
+Prediction = dict[str, Any]
 """`faces`: a dictionary for each; `image`: its size. docs/serving.md lists the keys."""
 
 
 @dataclass(frozen=True)
-class Answerer:
+class PhotoClassifier:
     """The model, and how it is used here: `faces` is the recipe, `abstain` as for `predict`."""
 
     model: Predictor
@@ -30,9 +30,9 @@ class Answerer:
     max_pixels: int
     max_faces: int
 
-    def answer(self, images: list[bytes]) -> list[Answer | Problem]:
-        """An answer for each image, or what is wrong with it."""
-        results: list[Answer | Problem] = []
+    def classify(self, images: list[bytes]) -> list[Prediction | Problem]:
+        """A result for each image, or what is wrong with it."""
+        results: list[Prediction | Problem] = []
         readable: dict[int, tuple[int, int]] = {}
         for place, image in enumerate(images):
             try:
@@ -52,12 +52,12 @@ class Answerer:
         columns = [str(name) for name in table]
         rows = [dict(zip(columns, values, strict=True)) for values in table.itertuples(index=False)]
         for number, (place, size) in enumerate(readable.items()):
-            results[place] = self._answer([row for row in rows if row["path"] == number], size)
+            results[place] = self._result([row for row in rows if row["path"] == number], size)
         return results
 
     def explain(self, image: bytes, label: str | None, face: int | None) -> bytes:
         """A PNG of the face, or of the whole image, with its Grad-CAM. Raises Problem."""
-        if not self.model.about["explains"]:
+        if not self.model.metadata["explains"]:
             raise Problem(HTTPStatus.NOT_IMPLEMENTED, "This model has no gradients: serve a checkpoint for Grad-CAM.")
         upright_size(image, self.max_pixels)
         try:
@@ -68,8 +68,8 @@ class Answerer:
         Image.fromarray(pixels).save(stream, "PNG")
         return stream.getvalue()
 
-    def _answer(self, rows: list[dict[str, Any]], size: tuple[int, int]) -> Answer | Problem:
-        """The answer of one image from its rows of `predict`."""
+    def _result(self, rows: list[dict[str, Any]], size: tuple[int, int]) -> Prediction | Problem:
+        """The result of one image from its rows of `predict`."""
         width, height = size
         faceless = len(rows) == 1 and _none(rows[0].get("face")) and _none(rows[0]["predicted"])
         if faceless and rows[0]["reason"] != NO_FACE:
@@ -79,23 +79,23 @@ class Answerer:
 
     def _face(self, row: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
         """A row of `predict` as JSON; a whole image has the box of the image, without points and score."""
-        probabilities = {name: row[f"probability_{name}"] for name in self.model.about["classes"]}
-        answered = not any(map(_none, probabilities.values()))
-        found = not _none(row.get("x"))
-        box = [row[name] for name in BOX] if found else [0.0, 0.0, *map(float, size)]
+        probabilities = {name: row[f"probability_{name}"] for name in self.model.metadata["classes"]}
+        has_scores = not any(map(_none, probabilities.values()))
+        has_box = not _none(row.get("x"))
+        box = [row[name] for name in BOX] if has_box else [0.0, 0.0, *map(float, size)]
         return {
             "box": dict(zip(BOX, box, strict=True)),
-            "points": {name: [row[f"{name}_x"], row[f"{name}_y"]] for name in POINTS} if found else None,
-            "score": row["score"] if found else None,
-            "predicted": self._predicted(row, probabilities) if answered else None,
-            "probabilities": {name: round(float(p), 6) for name, p in probabilities.items()} if answered else None,
+            "points": {name: [row[f"{name}_x"], row[f"{name}_y"]] for name in POINTS} if has_box else None,
+            "score": row["score"] if has_box else None,
+            "predicted": self._predicted(row, probabilities) if has_scores else None,
+            "probabilities": {name: round(float(p), 6) for name, p in probabilities.items()} if has_scores else None,
             "unusual": None if _none(row["unusual"]) else bool(row["unusual"]),
             "reason": None if _none(row["reason"]) else row["reason"],
         }
 
     def _predicted(self, row: dict[str, Any], probabilities: dict[str, float]) -> str | list[str]:
         """A class or `uncertain`; of attributes, the list of those above 0.5."""
-        if self.model.about["multilabel"]:
+        if self.model.metadata["multilabel"]:
             return [name for name, probability in probabilities.items() if probability > 0.5]
         return str(row["predicted"])
 
