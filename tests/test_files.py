@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from faceattr.data.sources.table_file import read
-from faceattr.files import CsvRows, write_csv
+from faceattr.files import CsvRows, harmless, original, read_csv, write_csv
 
 
 def test_write_csv_makes_formulas_harmless_and_read_takes_them_back(tmp_path):
@@ -22,6 +22,48 @@ def test_write_csv_makes_formulas_harmless_and_read_takes_them_back(tmp_path):
     assert lines[1:] == ["'=cmd|' /C calc'!A0,-1,-5,'+a", "'@x.jpg,2,+1e3,b", "a.jpg,3,'-x,b"]
     assert read(tmp_path / "x.csv")["path"].tolist() == table["path"].tolist()
     assert table["path"][1] == "@x.jpg", "the table itself is as it was"
+
+
+NASTY = [
+    "=1",
+    "+x",
+    "-x",
+    "@x",
+    "\tx",
+    "\rx",
+    "'=1",
+    "''=1",
+    "'tis",
+    "-5",
+    "+1e3",
+    "'-5",
+    "",
+    "'",
+    "a",
+    "-",
+    "NA",
+    "001",
+    "-inf",
+]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_original_is_the_inverse_of_harmless(text):
+    cell = harmless(text)
+    assert original(cell) == text
+    assert not cell.startswith(("=", "@", "\t", "\r")) and (not cell.startswith(("+", "-")) or float(cell))
+
+
+def test_what_write_csv_writes_is_read_back_by_read_csv_and_by_the_reader_of_tables(tmp_path):
+    table = pd.DataFrame({"text": NASTY, "n": range(len(NASTY)), "=x": [0.5] * len(NASTY)})
+    write_csv(tmp_path / "x.csv", table)
+    again = read_csv(tmp_path / "x.csv", texts=["text"])
+    pd.testing.assert_frame_equal(again, table, check_dtype=False)
+    assert read(tmp_path / "x.csv")["text"].tolist() == NASTY
+    rows = CsvRows(tmp_path / "y.csv", ["text"])
+    rows.write([[text] for text in NASTY])
+    rows.close()
+    assert read_csv(tmp_path / "y.csv", texts=["text"])["text"].tolist() == NASTY
 
 
 def test_csv_rows_is_whole_after_each_write_and_holds_no_formulas(tmp_path):

@@ -6,12 +6,13 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,22 +96,51 @@ def read_json(file: Path) -> dict[str, Any]:
 def write_csv(file: Path, table: "pd.DataFrame") -> None:
     """Without the index. A text that a spreadsheet would compute gets an apostrophe, as `=1+1` → `'=1+1`.
 
-    `data/sources/text_table.py` takes it away again.
+    `read_csv` and every table that is read take it away again (`original`).
     """
-    texts = {
-        i: column.map(_harmless) for i, (_, column) in enumerate(table.items()) if column.dtype.kind not in "iufbM"
-    }
+    texts = {i: column.map(harmless) for i, (_, column) in enumerate(table.items()) if column.dtype.kind not in "iufbM"}
     safe = table.copy(deep=False)
     for position, column in texts.items():
         safe.isetitem(position, column.to_numpy())
-    safe.columns = safe.columns.map(_harmless)
+    safe.columns = safe.columns.map(harmless)
+    cells = (cell for column in texts.values() for cell in column)
     with write_atomically(file) as stream:
-        safe.to_csv(stream, index=False)
+        safe.to_csv(stream, index=False, quoting=_quoting([*safe.columns, *cells]))
 
 
-def _harmless(cell: Any) -> Any:
-    """The cell, with an apostrophe before a text that begins a formula; numbers stay."""
-    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+def _quoting(cells: Iterable[Any]) -> Literal[0, 2]:
+    """Python writes a carriage return without quotes, and a spreadsheet begins a new row there. So quote all texts around it."""
+    carriage_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+    return csv.QUOTE_NONNUMERIC if carriage_return else csv.QUOTE_MINIMAL
+
+
+def read_csv(file: Path, *, texts: Sequence[str] = ()) -> "pd.DataFrame":
+    """What `write_csv` wrote. The columns `texts` are text whatever they hold, such as `001` or `NA`; the others are as pandas
+    reads them. Raises OSError or ValueError: no such file, or a damaged one."""
+    import pandas as pd
+
+    table = pd.read_csv(file, dtype=dict.fromkeys(texts, str), na_values={}, keep_default_na=False)
+    table.columns = table.columns.map(original)
+    for position, column in enumerate(table.columns):
+        if table.dtypes.iloc[position].kind not in "iufb":
+            text = table.iloc[:, position].map(original)
+            numbers = pd.to_numeric(text.mask(text == ""), errors="coerce")
+            number = column not in texts and (numbers.notna() == (text != "")).all()
+            table.isetitem(position, (numbers if number else text).to_numpy())
+    return table
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""What a cell begins with that Excel, LibreOffice or Google Sheets compute."""
+MARKED = re.compile(r"'+[=+\-@\t\r]")
+
+
+def harmless(cell: Any) -> Any:
+    """The cell, with an apostrophe before a text that begins a formula; numbers stay. `original` takes it away again.
+
+    A text that looks as if it had such an apostrophe already gets one more, so that nothing is lost.
+    """
+    if not isinstance(cell, str) or not (cell.startswith(FORMULA) or MARKED.match(cell)):
         return cell
     try:
         float(cell)
@@ -119,8 +149,9 @@ def _harmless(cell: Any) -> Any:
     return cell
 
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a cell begins with that Excel, LibreOffice or Google Sheets compute."""
+def original(cell: str) -> str:
+    """The text of which `harmless` made this cell."""
+    return cell[1:] if MARKED.match(cell) else cell
 
 
 class CsvRows:
@@ -139,7 +170,9 @@ class CsvRows:
         """Appends the rows, formulas as `write_csv` has them; None is an empty cell. Raises OSError, with none of them written,
         where the disk is full."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([_harmless(cell) for cell in row] for row in rows)
+        for row in rows:
+            cells = [harmless(cell) for cell in row]
+            csv.writer(text, lineterminator="\n", quoting=_quoting(cells)).writerow(cells)
         content = text.getvalue().encode("utf-8", "surrogateescape")  # file names are bytes, and stay those
         try:
             left = memoryview(content)

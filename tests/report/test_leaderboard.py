@@ -16,7 +16,7 @@ from sweeps import job
 from faceattr.errors import FaceattrError
 from faceattr.metrics.intervals import wilson
 from faceattr.report import leaderboard as source
-from faceattr.report.leaderboard import Leaderboard, leaderboard, read_jobs, render, unfinished, write
+from faceattr.report.leaderboard import Leaderboard, leaderboard, read_jobs, render, write
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -262,11 +262,3 @@ def test_leaderboard_takes_values_that_mean_the_same_for_one(tmp_path):
     board = leaderboard(tmp_path)
     assert board["jobs"].tolist() == ["0 1", "2"] and board["model.head.batch_norm"].tolist() == ["True", "false"]
     assert "optim.lr" not in board and "name" not in board
-
-
-def test_unfinished_gives_the_commands_that_go_on(sweep):
-    (sweep / "10" / "checkpoints").mkdir()
-    (sweep / "10" / "checkpoints" / "last.ckpt").touch()
-    first, second = unfinished(sweep)
-    assert first.endswith(f" train model=vgg16 finetune=full seed=1 hydra.run.dir={sweep / '3'}")
-    assert second.endswith(f" train ckpt={sweep / '10' / 'checkpoints' / 'last.ckpt'}")

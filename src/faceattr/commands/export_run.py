@@ -1,15 +1,12 @@
 """What a run's files say about the checkpoint that is exported: for its model card."""
 
 import logging
-import re
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from faceattr.files import read_json
 from faceattr.report.model_card import RunFigures
-from faceattr.training.run_record import RunRecord, read_metrics
+from faceattr.training.run_record import RunRecord, read_metrics, read_slices
 
 log = logging.getLogger(__name__)
 
@@ -33,16 +30,7 @@ def run_figures(ckpt: Path, description: dict[str, Any]) -> RunFigures:
         description["weights"],
         record=record,
         metrics={split: values for split, values in metrics.items() if values.get("n")},
-        slices={split: table for split in metrics if (table := _slices(folder / f"slices_{split}.csv")) is not None},
+        slices={
+            split: table for split in metrics if (table := read_slices(folder / f"slices_{split}.csv")) is not None
+        },
     )
-
-
-def _slices(file: Path) -> pd.DataFrame | None:
-    """None where there is no such file, or it is damaged."""
-    try:
-        table = pd.read_csv(file, dtype={"column": str, "value": str}, keep_default_na=True)
-    except (OSError, ValueError):
-        return None
-    table["value"] = table["value"].map(lambda text: re.sub(r"^'(?=[=+\-@\t\r])", "", str(text)))
-    needed = {"column", "value", "n", "accuracy", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high", "p"}
-    return table if needed <= set(table) else None

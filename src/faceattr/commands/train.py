@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import shlex
 import traceback
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def start(cfg: DictConfig, command: str | None = None) -> TrainedRun | None:
         record.end("interrupted", str(stop) if isinstance(stop, Stopped) else "Interrupted")
         if first_process:
             log.warning("Interrupted. %s", how_to_go_on(folder))
+        if first_process and _swept():
+            sweep = shlex.quote(hydra.sweep.dir)
+            log.warning("The commands for all jobs left: python -m faceattr.report.leaderboard %s", sweep)
         raise
     except Exception as error:
         record.end("failed", str(error) or type(error).__name__, always=_swept() and first_process)

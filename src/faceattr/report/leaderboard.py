@@ -17,8 +17,6 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from faceattr.config.command_line import argument
-from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json, write_csv
 from faceattr.metrics.intervals import wilson
@@ -67,7 +65,7 @@ def value_meant(text: str) -> str:
 
 def read_jobs(folder: str | Path) -> list[dict[str, Any]]:
     """The sweep's jobs in their order, however deep their folders lie (`hydra.sweep.subdir`): `job` (the folder), `name` (its
-    path below `folder`), `overrides`, the results, or why there are none (`error`).
+    path below `folder`), `arguments` and `overrides` (by key), the results, or why there are none (`error`).
     """
     folder = Path(folder)
     names = [path.relative_to(folder) for path in _job_folders(folder)]
@@ -91,7 +89,7 @@ def _job_folders(folder: Path) -> Iterator[Path]:
 def _read_job(sweep: Path, name: Path) -> dict[str, Any]:
     folder = sweep / name
     run, val, test = (read_json(folder / name) for name in ("run.json", "val_metrics.json", "test_metrics.json"))
-    given = (str(text).partition("=") for text in OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
+    arguments = [str(text) for text in OmegaConf.load(folder / ".hydra" / "overrides.yaml")]
     error = run.get("error") or "no results: killed, interrupted, or still running"
     if run.get("status") == "finished":
         error = None if "accuracy" in val else "no readable val_metrics.json"
@@ -99,7 +97,8 @@ def _read_job(sweep: Path, name: Path) -> dict[str, Any]:
         "job": folder,
         "name": name.as_posix(),
         "error": error,
-        "overrides": {key.lstrip("+~"): value for key, _, value in given},
+        "arguments": arguments,
+        "overrides": {key.lstrip("+~"): value for key, _, value in (text.partition("=") for text in arguments)},
         "weights": run.get("weights") or "",
         "n": val.get("independent_labels", val.get("n")),
         "val_accuracy": val.get("accuracy"),
@@ -173,19 +172,6 @@ def _mean_of_ours(jobs: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: compared[0][name] for name in names} | {"ours": ours}
 
 
-def unfinished(folder: str | Path) -> list[str]:
-    """The commands that go on with the jobs of a sweep that did not finish, each in its own folder: from its last checkpoint, or
-    from the start where it has none."""
-    jobs = [job for job in read_jobs(folder) if job["error"]]
-    commands = []
-    for job in jobs:
-        last = job["job"] / "checkpoints" / "last.ckpt"
-        begin = [f"{key}={value}" for key, value in job["overrides"].items()]
-        given = [argument("ckpt", last)] if last.exists() else [*begin, argument("hydra.run.dir", job["job"])]
-        commands.append(typed("train", *given))
-    return commands
-
-
 def write(folder: str | Path) -> str:
     """Writes `leaderboard.csv` and `report.html` into the sweep's folder; returns the table for the terminal."""
     from faceattr.report import sweep  # imports matplotlib, which the jobs of a sweep do not need
@@ -239,9 +225,9 @@ class Leaderboard(Callback):
         """Refuses a folder with the jobs of another sweep, whose job numbers are the same."""
         folder = Path(config.hydra.sweep.dir)
         if any(_job_folders(folder)):
-            sys.exit(
-                f"Error: hydra.sweep.dir={folder} holds the jobs of an earlier sweep. Give another, or move it away."
-            )
+            from faceattr.report import unfinished
+
+            sys.exit(f"Error: {unfinished.describe(folder)}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Exits with code 1 where jobs failed. Hydra swallows the exceptions of a callback, but not SystemExit."""
@@ -254,6 +240,8 @@ class Leaderboard(Callback):
 
 
 if __name__ == "__main__":
+    from faceattr.report.unfinished import unfinished
+
     try:
         sweep = sys.argv[1] if len(sys.argv) > 1 else ""
         print(write(sweep))

@@ -10,9 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from faceattr import __version__
 from faceattr.config.typed_command import this_command
-from faceattr.files import read_json, write_json
+from faceattr.files import read_csv, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -91,3 +93,13 @@ def _git() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def read_slices(file: Path) -> pd.DataFrame | None:
+    """A run's slices_<split>.csv; None where there is no such file, or it is damaged."""
+    try:
+        table = read_csv(file, texts=("column", "value"))
+    except (OSError, ValueError):
+        return None
+    needed = {"column", "value", "n", "accuracy", "accuracy_low", "accuracy_high", "gap", "gap_low", "gap_high", "p"}
+    return table if needed <= set(table) else None

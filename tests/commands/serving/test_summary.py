@@ -37,7 +37,15 @@ def test_summary_names_the_share_its_interval_and_the_worst_class(tmp_path):
 
 @pytest.mark.parametrize(("p", "gap", "named"), [(0.001, -0.1, True), (0.2, -0.1, False), (0.001, 0.1, False)])
 def test_summary_names_the_slice_that_is_worse_beyond_chance(tmp_path, p, gap, named):
-    row = {"column": "age", "value": "over 60", "n": 150, "gap": gap, "p": p}
+    row = {
+        "column": "age",
+        "value": "over 60",
+        "n": 150,
+        "gap": gap,
+        "gap_low": gap - 0.1,
+        "gap_high": gap + 0.1,
+        "p": p,
+    }
     row |= {"accuracy": 0.8, "accuracy_low": 0.73, "accuracy_high": 0.86}
     text = summary(run(tmp_path, VAL, slices=pd.DataFrame([row])))
     assert ("worst for age over 60: 80.0% (73.0–86.0) of 150." in text) == named

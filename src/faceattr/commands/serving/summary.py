@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from faceattr.files import read_json
+from faceattr.training.run_record import read_slices
 
 SPLITS = {"test": "test", "val": "validation"}
 """Where there are figures of both, those of the images that chose nothing."""
@@ -49,10 +48,9 @@ def _sentence(metrics: Mapping[str, Any], split: str, worst: str) -> str:
 
 def _worst(folder: Path, split: str, metrics: Mapping[str, Any]) -> str:
     """The slice that is worse than the rest beyond chance; else the class, or the attribute, that is recognised least often."""
-    file = folder / f"slices_{split}.csv"
-    slices = pd.read_csv(file) if file.is_file() else pd.DataFrame(columns=["p", "gap"])
-    worse = slices[(slices["p"] < 0.05) & (slices["gap"] < 0)]
-    if len(worse):
+    slices = read_slices(folder / f"slices_{split}.csv")
+    worse = None if slices is None else slices[(slices["p"] < 0.05) & (slices["gap"] < 0)]
+    if worse is not None and len(worse):
         row = {str(key): value for key, value in worse.iloc[0].items()}
         name = row["value"] if row["column"] == "true_class" else f"{row['column']} {row['value']}"
         return f"; worst for {name}: {_percent(row, 'accuracy')} of {row['n']:,}"

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from faceattr.data.image_checks import kind_of_file
 from faceattr.errors import FaceattrError
+from faceattr.files import original
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +81,7 @@ def _parsed(path: Path, lines: io.StringIO, separator: str, skipped: int) -> Ite
     begin = 0
     try:
         for cells in reader:
-            yield Record(
-                begin + skipped + 1, reader.line_num + skipped, [_without_apostrophe(cell.strip()) for cell in cells]
-            )
+            yield Record(begin + skipped + 1, reader.line_num + skipped, [original(cell.strip()) for cell in cells])
             begin = reader.line_num
     except csv.Error as error:
         reason = str(error)
@@ -91,8 +90,3 @@ def _parsed(path: Path, lines: io.StringIO, separator: str, skipped: int) -> Ite
         elif "field larger" in reason:
             reason = "a cell of more than 131,072 characters; is a quote missing?"
         raise FaceattrError(f"{path} is not a readable table: line {begin + skipped + 1}: {reason}.") from error
-
-
-def _without_apostrophe(cell: str) -> str:
-    """The cell without the apostrophe that `write_csv` puts before formulas."""
-    return cell[1:] if re.match(r"'[=+\-@]", cell) else cell

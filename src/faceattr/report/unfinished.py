@@ -1,0 +1,63 @@
+"""What is left to do of a sweep that was killed: a command for each job that did not finish, or was never started."""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from faceattr.config.command_line import argument
+from faceattr.config.typed_command import typed
+from faceattr.report.leaderboard import read_jobs
+
+
+def unfinished(folder: str | Path) -> list[str]:
+    """The commands that go on with the jobs of the sweep in `folder`, each in its own folder: from its last checkpoint, or from
+    the start where it has none. A search (Optuna) chooses its jobs one by one: those that it did not start are not known."""
+    folder = Path(folder)
+    jobs = read_jobs(folder)
+    commands = []
+    for job in jobs:
+        last = job["job"] / "checkpoints" / "last.ckpt"
+        if not job["error"]:
+            continue
+        begin = [*job["arguments"], argument("hydra.run.dir", job["job"])]
+        commands.append(typed("train", *([argument("ckpt", last)] if last.exists() else begin)))
+    started = Counter(tuple(job["arguments"]) for job in jobs)
+    for number, arguments in enumerate(_planned(folder)):
+        if started[arguments]:
+            started[arguments] -= 1
+        else:
+            commands.append(typed("train", *arguments, argument("hydra.run.dir", folder / str(number))))
+    return commands
+
+
+def _planned(folder: Path) -> Iterator[tuple[str, ...]]:
+    """The arguments of each job that a grid consists of, as Hydra stored the grid when it began; none of a search."""
+    file = folder / "multirun.yaml"
+    if not file.is_file():
+        return
+    hydra = OmegaConf.load(file).hydra
+    if not str(OmegaConf.select(hydra, "sweeper._target_")).endswith(".BasicSweeper"):
+        return
+    try:
+        overrides = OverridesParser.create().parse_overrides(list(hydra.overrides.task))
+    except HydraException:
+        return
+    for batch in BasicSweeper.split_arguments(overrides, None):
+        yield from map(tuple, batch)
+
+
+def describe(folder: str | Path) -> str:
+    """How to go on with a sweep that holds jobs, and how to begin another one."""
+    commands = unfinished(folder)
+    text = f"hydra.sweep.dir={folder} holds the jobs of an earlier sweep"
+    if not commands:
+        return f"{text}, and all of them finished. Give another hydra.sweep.dir, or move it away."
+    board = f"python -m faceattr.report.leaderboard {shlex.quote(str(folder))}"
+    lines = [f"{text}. To go on with those that did not finish:", *commands, f"Then, for the leaderboard: {board}"]
+    return "\n".join([*lines, "For a new sweep, give another hydra.sweep.dir, or move this one away."])
