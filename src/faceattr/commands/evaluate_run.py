@@ -107,9 +107,9 @@ def log_results(results: RunResults, published: Sequence[Any]) -> None:
 def samples(data: FaceData, seed: int, most: int = 8) -> dict[str, list[np.ndarray]]:
     """Pixels, uint8 [H, W, 3], of a random draw of the training images of each class, or of those with each attribute; of the
     first ten."""
-    rng, found = np.random.default_rng(seed), {}
+    rng, pixels = np.random.default_rng(seed), {}
     for name, members in islice(table.members(data.table).items(), MOST_LISTED):
         rows = np.intersect1d(np.flatnonzero(members), data.rows("train"))
         drawn = np.sort(rng.permutation(rows)[:most])
-        found[name] = list(data.pixels(drawn).values())
-    return found
+        pixels[name] = list(data.pixels(drawn).values())
+    return pixels

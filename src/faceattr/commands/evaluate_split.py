@@ -72,12 +72,12 @@ def evaluate_split(
     with optional("The calibration error"):
         metrics |= _calibration(model, scores, truth, options, split)
     predictions = _with_truth(to_frame(rows["path"], model.task, scores), rows, model.task)
-    found = pd.DataFrame()
+    slices = pd.DataFrame()
     with optional("The table of slices"):
-        found = _slices(model.task, data, split, options, scores, truth)
+        slices = _slices(model.task, data, split, options, scores, truth)
     with optional("What the slices say"):
-        _log_slices(found, split)
-    result = SplitResult(split, model.task, metrics, scores.numpy(), truth.numpy(), found, predictions)
+        _log_slices(slices, split)
+    result = SplitResult(split, model.task, metrics, scores.numpy(), truth.numpy(), slices, predictions)
     if result.certainty_misleads:
         log.warning("%s: %s", split.capitalize(), result.certain_text)
     return result
@@ -198,8 +198,8 @@ def _slices(
     return slices.slices(slices.cuts_of(rows, columns), task, scores, truth)
 
 
-def _log_slices(found: pd.DataFrame, split: str) -> None:
+def _log_slices(slices: pd.DataFrame, split: str) -> None:
     """The worst slice, and the accuracy on leaked images where those are a slice."""
-    log.info("%s: %s", split.capitalize(), sentences.describe_slices(found))
-    if len(found) and (found["column"] == "in_train").any():
-        log.info("%s: %s", split.capitalize(), sentences.describe_leakage(found))
+    log.info("%s: %s", split.capitalize(), sentences.describe_slices(slices))
+    if len(slices) and (slices["column"] == "in_train").any():
+        log.info("%s: %s", split.capitalize(), sentences.describe_leakage(slices))

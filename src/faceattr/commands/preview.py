@@ -82,7 +82,7 @@ def preview(cfg: DictConfig) -> None:
 
 def draw(rows: pd.DataFrame, name: str, cfg: DictConfig, rng: np.random.Generator) -> list[Sample]:
     """Up to `SAMPLES` random images of `rows` (those of class `name`), as `data.on_bad_image` and `faces.on_none` say."""
-    spec, found = input_spec(cfg), list[Sample]()
+    spec, samples = input_spec(cfg), list[Sample]()
     check_one_face(spec.faces)
     detector = create_detector(spec.faces, cfg.faces.weights)
     for path in rng.permutation(rows["path"].to_numpy(object)):
@@ -101,12 +101,12 @@ def draw(rows: pd.DataFrame, name: str, cfg: DictConfig, rng: np.random.Generato
         if sample is None:
             log.warning("Left out %s (faces.on_none=skip): no face", path)
             continue
-        found.append(sample)
-        if len(found) == SAMPLES:
+        samples.append(sample)
+        if len(samples) == SAMPLES:
             break
-    if not found:
+    if not samples:
         raise FaceattrError(f"None of the training images of {name} can be used.")
-    return found
+    return samples
 
 
 def _sample(path: Path, spec: InputSpec, detector: Detector | None) -> Sample | None:

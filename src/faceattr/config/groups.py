@@ -19,10 +19,10 @@ def config_folder() -> Path:
 def groups(*folders: Path) -> dict[str, dict[str, str]]:
     """Group → option → what its file says of it in the comment at its top; of conf/, or of these folders together."""
     files = [file for folder in folders or [config_folder()] for file in folder.glob("*/[!_]*.yaml")]
-    found: dict[str, dict[str, str]] = {}
+    options: dict[str, dict[str, str]] = {}
     for file in sorted(files, key=lambda file: (file.parent.name, file.stem)):
-        found.setdefault(file.parent.name, {})[file.stem] = _summary(file)
-    return found | {"quirks": QUIRKS}
+        options.setdefault(file.parent.name, {})[file.stem] = _summary(file)
+    return options | {"quirks": QUIRKS}
 
 
 def _summary(file: Path) -> str:

@@ -48,10 +48,10 @@ def get_or_create(
     `what` says in the log what it is. Raises NoRoom.
     """
     file, limit = folder() / f"{name}.npy", _limit()
-    found = _open(file)
-    if found is not None:
+    entry = _open(file)
+    if entry is not None:
         log.info("%s: found in %s", what, file)
-        return found
+        return entry
     lock = FileLock(file.with_suffix(".lock"))
     with _writing(file):
         _check_room(int(np.prod(shape)) * np.dtype(dtype).itemsize, what, limit)
@@ -62,25 +62,25 @@ def get_or_create(
             log.info("Waiting for another process that makes %s", file)
             lock.acquire()
     try:
-        found = _open(file)
-        if found is None:
+        entry = _open(file)
+        if entry is None:
             _make(file, shape, dtype, compute, limit)
-            found = _open(file)
+            entry = _open(file)
             log.info("%s: kept in %s", what, file)
     finally:
         lock.release()
-    assert found is not None, f"{file} was changed while it was made"
-    return found
+    assert entry is not None, f"{file} was changed while it was made"
+    return entry
 
 
 def is_damaged(file: Path) -> bool:
     """Whether any byte of a kept array is not as it was written. Reads the whole file."""
-    found = _open(file)
-    if found is None:
+    entry = _open(file)
+    if entry is None:
         return True
     try:
-        for start in range(0, len(found[0]), CHUNK):
-            found[0][np.arange(start, min(start + CHUNK, len(found[0])))]
+        for start in range(0, len(entry[0]), CHUNK):
+            entry[0][np.arange(start, min(start + CHUNK, len(entry[0])))]
     except (OSError, FaceattrError):
         return True
     return False
@@ -191,12 +191,12 @@ def _limit() -> int:
 
 def _evict(coming: int, limit: int) -> None:
     """Remove the least recently used arrays until `coming` bytes fit under the limit; those in use here stay."""
-    found = []
+    files = []
     for file in folder().glob("*.npy"):
         with suppress(FileNotFoundError):  # another process has just removed it
-            found.append((file.stat().st_atime_ns, file.stat().st_size, file))
-    total = coming + sum(size for _, size, _ in found)
-    for _, size, file in sorted(found):
+            files.append((file.stat().st_atime_ns, file.stat().st_size, file))
+    total = coming + sum(size for _, size, _ in files)
+    for _, size, file in sorted(files):
         if total <= limit:
             return
         if file in _used():

@@ -98,20 +98,20 @@ class FaceData(pl.LightningDataModule):
         """`array` on the device that batches come on, where it fits there; `placement` says where it is."""
         if self.device is None:
             return array
-        found, self.placement[what] = place(array, self.device, mode=self.settings.pack, what=what)
+        placed, self.placement[what] = place(array, self.device, mode=self.settings.pack, what=what)
         log.info("%s: in %s", what.capitalize(), self.placement[what])
-        return found
+        return placed
 
     def leave_out(self, rows: np.ndarray) -> None:
         """Go on without these rows of the table."""
-        kept = np.setdiff1d(np.arange(len(self.table)), rows)
-        self.table = self.table.iloc[kept].reset_index(drop=True)
+        remaining = np.setdiff1d(np.arange(len(self.table)), rows)
+        self.table = self.table.iloc[remaining].reset_index(drop=True)
         self.paths, self._packed, self._targets = (
-            [self.paths[row] for row in kept],
-            self._packed[kept],
-            self._targets[kept],
+            [self.paths[row] for row in remaining],
+            self._packed[remaining],
+            self._targets[remaining],
         )
-        self.faces = self.faces[kept] if self.faces is not None else None
+        self.faces = self.faces[remaining] if self.faces is not None else None
         self._images = {}
 
     def rows(self, split: str) -> np.ndarray:
@@ -152,17 +152,17 @@ class FaceData(pl.LightningDataModule):
 
     def pixels(self, rows: Iterable[int]) -> dict[int, np.ndarray]:
         """uint8 [H, W, 3] by row of the table; an image that is decoded now and can no longer be read is left out."""
-        found: dict[int, np.ndarray] = {}
+        pixels: dict[int, np.ndarray] = {}
         if self._pixels is not None:
             for batch in self.in_order(np.array(list(rows), int)):
-                found |= dict(zip(batch.rows.tolist(), batch.inputs.permute(0, 2, 3, 1).numpy(), strict=True))
-            return found
+                pixels |= dict(zip(batch.rows.tolist(), batch.inputs.permute(0, 2, 3, 1).numpy(), strict=True))
+            return pixels
         for row in map(int, rows):
             try:
-                found[row] = read(self.paths[row], self.spec, self.faces[row] if self.faces is not None else None)
+                pixels[row] = read(self.paths[row], self.spec, self.faces[row] if self.faces is not None else None)
             except UnreadableImage as error:
                 log.warning("%s cannot be read: %s", self.table["path"].iloc[row], error)
-        return found
+        return pixels
 
     def _image_set(self, rows: np.ndarray) -> ImageSet:
         return ImageSet(self.paths, self._targets, self.spec, self._pixels, self._packed, rows, self.faces)

@@ -22,8 +22,8 @@ class FileFinder:
             file = os.path.normpath(folder / Path(name).expanduser())
             if os.path.lexists(file) and not os.path.isdir(file):  # noqa: PTH112
                 return file
-            if found := self.fitting(file):
-                return found
+            if match := self.fitting(file):
+                return match
         return None
 
     def fitting(self, path: str) -> str | None:
@@ -32,11 +32,11 @@ class FileFinder:
         Raises FaceattrError: two images with that name.
         """
         folder, name = os.path.split(path)
-        found = self._images(folder).get(unicodedata.normalize("NFC", name), [])
-        if len(found) > 1:
-            listed = " or ".join(found)
+        matches = self._images(folder).get(unicodedata.normalize("NFC", name), [])
+        if len(matches) > 1:
+            listed = " or ".join(matches)
             raise FaceattrError(f"{name!r} may be {listed} in {folder or '.'}: give names with extension.")
-        return os.path.join(folder, found[0]) if found else None  # noqa: PTH118
+        return os.path.join(folder, matches[0]) if matches else None  # noqa: PTH118
 
     def _images(self, folder: str) -> dict[str, list[str]]:
         """Images of a folder by their names, and by their names without suffix (unless that is a suffix again)."""

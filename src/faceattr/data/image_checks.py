@@ -165,9 +165,9 @@ def _jpeg_layout(raw: bytes) -> JpegLayout:
     """The layout of the first picture in the file; phones put others behind it."""
     frame, components, scans = 0, b"", []
     position, data_end = 2, None
-    while found := MARKER.search(raw, position):
-        marker, position = raw[found.end() - 1], found.end()
-        data_end = found.start() if data_end is None else data_end
+    while match := MARKER.search(raw, position):
+        marker, position = raw[match.end() - 1], match.end()
+        data_end = match.start() if data_end is None else data_end
         if marker == END:
             break
         body = raw[position + 2 : position + int.from_bytes(raw[position : position + 2])]
@@ -178,7 +178,7 @@ def _jpeg_layout(raw: bytes) -> JpegLayout:
             n, (first, last, bits) = body[0], body[-3:]
             scans.append(Scan(tuple(body[1 : 1 + 2 * n : 2]), first, last, bits & 15))
             data_end = None
-    return JpegLayout(frame, tuple(components), scans, data_end or len(raw), found is not None)
+    return JpegLayout(frame, tuple(components), scans, data_end or len(raw), match is not None)
 
 
 def _complete(layout: JpegLayout) -> bool:

@@ -64,9 +64,9 @@ class RowArray:
         return self.shape[0]
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        self.read(rows, found)
-        return found
+        values = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        self.read(rows, values)
+        return values
 
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Fill `out`, contiguous, with these rows. Raises FaceattrError where the file is no longer as it was written."""

@@ -118,7 +118,7 @@ def split_problems(table: pd.DataFrame, names: list[str], required: Collection[s
         problems += _problem("attribute of which all training images have the same value", values)
     if "group" in table:
         splits = table[table["split"].isin(SPLITS)].sort_values("split").groupby("group")["split"].unique()
-        divided = [f"{group} ({' and '.join(found)})" for group, found in splits.items() if len(found) > 1]
+        divided = [f"{group} ({' and '.join(in_splits)})" for group, in_splits in splits.items() if len(in_splits) > 1]
         problems += _problem("group in two splits (data.split=identity makes a split that divides no group)", divided)
     return problems
 
@@ -160,8 +160,8 @@ def _where_else(root: Path, missing: list[str]) -> str:
         return f"; {others[0]} is there, with another suffix: leave suffixes out of the table, or mend them"
     parts = missing[0].split("/")
     ends = ("/".join(parts[start:]) for start in range(1, len(parts)))
-    if found := next((end for end in ends if end and (root / end).is_file()), ""):
-        return f"; {found} is there: names are relative to data.root with data.image_dir=null"
+    if folder := next((end for end in ends if end and (root / end).is_file()), ""):
+        return f"; {folder} is there: names are relative to data.root with data.image_dir=null"
     return ""
 
 

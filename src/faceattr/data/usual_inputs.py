@@ -128,8 +128,8 @@ class UsualInputs:
         """The way in which most of the unusual images would be usual ones; "" where there is none."""
         gains = self._gains(described)
         usual = self._distances(described)[:, None] - gains < 2  # spreads from the centre
-        found = np.where(usual & (gains > self.most_gained), gains, 0)
-        best = np.bincount(found[found.any(1)].argmax(1), minlength=len(OTHERWISE))
+        possible = np.where(usual & (gains > self.most_gained), gains, 0)
+        best = np.bincount(possible[possible.any(1)].argmax(1), minlength=len(OTHERWISE))
         enough = max(UNUSUAL_SHARE * len(described), self.unusual(described).sum() / 2)
         return OTHERWISE[int(best.argmax())] if best.max() > enough else ""
 

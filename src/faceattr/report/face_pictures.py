@@ -44,19 +44,19 @@ def enlarge(pixels: np.ndarray) -> np.ndarray:
     return _squared(Image.fromarray(pixels))
 
 
-def doubtful_faces(found: FoundFaces, spec: InputSpec) -> dict[str, list[FacePicture]]:
+def doubtful_faces(faces: FoundFaces, spec: InputSpec) -> dict[str, list[FacePicture]]:
     """The images without a face, with several faces, and with the lowest scores, by that; a few of each."""
     pictures: dict[str, list[FacePicture]] = {}
-    for kind, images in found.doubtful().items():
+    for kind, images in faces.doubtful().items():
         for image in images:
             try:
-                decoded = decode(found.paths[image])
+                decoded = decode(faces.paths[image])
             except UnreadableImage:  # changed since the faces were found
                 continue
-            chosen = found.chosen[image]
+            chosen = faces.chosen[image]
             score = f", score {chosen.score:.2f}" if chosen else ""
-            marked = mark(decoded, found.detections.of(image), chosen, spec)
-            pictures.setdefault(kind, []).append(FacePicture(marked, f"{found.names[image]}{score}"))
+            marked = mark(decoded, faces.detections.of(image), chosen, spec)
+            pictures.setdefault(kind, []).append(FacePicture(marked, f"{faces.names[image]}{score}"))
     return pictures
 
 

@@ -252,17 +252,17 @@ def _slice_table(figures: RunFigures, split: str) -> str:
 
 
 def _leakage(figures: RunFigures) -> str:
-    found = figures.record.get("leakage") or {}
-    if "pairs_across" not in found:
+    leakage = figures.record.get("leakage") or {}
+    if "pairs_across" not in leakage:
         return "Not known."
-    pairs = {split: found.get(f"train_{split}") or 0 for split in ("val", "test")}
+    pairs = {split: leakage.get(f"train_{split}") or 0 for split in ("val", "test")}
     text = "; ".join(
         f"{count:,} pairs of copies link training and {SPLITS[split]}" for split, count in pairs.items() if count
     )
     text = text[:1].upper() + text[1:] if text else "No copies of training images were found among them"
-    if found.get("left_out"):
-        text += f"; {found['left_out']:,} training images were left out because of copies"
-    people = found.get("identities_in_two_splits")
+    if leakage.get("left_out"):
+        text += f"; {leakage['left_out']:,} training images were left out because of copies"
+    people = leakage.get("identities_in_two_splits")
     who = "whether a person is in two splits is not known" if people is None else f"{people:,} people are in two splits"
     return f"{text}; {who}."
 

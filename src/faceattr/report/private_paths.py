@@ -34,6 +34,6 @@ def paths_in(config: str) -> list[str]:
     return [match[1].strip("'\" ") for match in VALUE.finditer(config)]
 
 
-def _last_part(found: re.Match[str]) -> str:
-    path = found["path"] or found["value"]
-    return "…/" + re.split(r"[/\\]", path.rstrip("/"))[-1] if path else found[0]
+def _last_part(match: re.Match[str]) -> str:
+    path = match["path"] or match["value"]
+    return "…/" + re.split(r"[/\\]", path.rstrip("/"))[-1] if path else match[0]

@@ -196,27 +196,27 @@ class SplitResult:
             )
         draw = partial(charts.confusion, matrix, classes, title="")
         svg_name = self._name("confusion", caption)
-        found = [Chart(charts.svg(lambda file: draw(path=file), *svg_name), caption)] if k <= MOST_CELLS else []
+        panels = [Chart(charts.svg(lambda file: draw(path=file), *svg_name), caption)] if k <= MOST_CELLS else []
         if self.task.kind == "ordinal":
             far = np.abs(np.subtract.outer(np.arange(k), np.arange(k)))
             shares = [matrix[far == step].sum() / matrix.sum() for step in range(k)]
             caption = f"{shares[0]:.1%} exactly right, {shares[1]:.1%} one class off, {sum(shares[2:]):.1%} further."
-            found.append(self._panel("distances", partial(charts.distances, matrix=matrix), caption))
-        return found
+            panels.append(self._panel("distances", partial(charts.distances, matrix=matrix), caption))
+        return panels
 
     @cached_property
     @optional_charts
     def threshold_charts(self) -> list[Chart]:
         """ROC and precision-recall: of the positive class, or of each class against the rest (the worst ones of many)."""
         curves = list(self._threshold_curves())
-        found = []
+        panels = []
         for i, (name, axes) in enumerate(charts.PLANES.items() if curves else ()):
             drawn = [pair[i] for pair in curves]
             points = [(curve.label, *curve.predicted) for curve in drawn]
             values = "; ".join(f"{of} {x:.3f}, {y:.3f}" if y == y else f"{of} never" for of, x, y in points)
             draw = partial(charts.threshold_curves, curves=drawn, roc=name == "roc")
-            found.append(self._panel(name, draw, f"Dots, as predicted ({', '.join(axes)}): {values}."))
-        return found
+            panels.append(self._panel(name, draw, f"Dots, as predicted ({', '.join(axes)}): {values}."))
+        return panels
 
     def _threshold_curves(self) -> Iterator[tuple[ThresholdCurve, ThresholdCurve]]:
         """ROC and precision-recall of each class that some but not all images have."""

@@ -51,10 +51,10 @@ class History(pl.Callback):
             self._trained = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         row = {
             "epoch": trainer.current_epoch,
-            **{name: found[name] for name in sorted(found, key=lambda name: (not name.startswith("train"), name))},
+            **{name: metrics[name] for name in sorted(metrics, key=lambda name: (not name.startswith("train"), name))},
             "lr": max(group["lr"] for group in trainer.optimizers[0].param_groups),
             "seconds": time.perf_counter() - self._started,
             "images_per_second": self._images / (self._trained - self._started),

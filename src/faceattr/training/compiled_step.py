@@ -58,10 +58,10 @@ class GraphedStep:
         tensors = (inputs, targets) if parameters is None else (inputs, targets, parameters)
         shapes = tuple((tensor.shape, tensor.dtype) for tensor in tensors)
         weights = next(self.model.network.parameters()).data_ptr()  # another fit may have moved them
-        wanted = (self.model.first_trainable_stage, layers_applied, weights, shapes)
-        if self._captured_for != wanted or self._graphed is None:
+        signature = (self.model.first_trainable_stage, layers_applied, weights, shapes)
+        if self._captured_for != signature or self._graphed is None:
             self._graphed = None  # its memory is free for the next
-            self._graphed, self._captured_for = self._capture(tensors, layers_applied), wanted
+            self._graphed, self._captured_for = self._capture(tensors, layers_applied), signature
         loss, sums = self._graphed(*tensors)
         return loss, sums.detach().clone()  # an output of autograd's, in memory that the next step writes to
 

@@ -161,12 +161,12 @@ class Classifier(pl.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         logits, targets, rows = self.logits(batch.inputs, batch.layers_applied), batch.targets, batch.rows
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
-        found = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
-        used = self._seen_rows + len(found)
+        values = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
+        used = self._seen_rows + len(values)
         if self._seen is None or used > len(self._seen):  # one tensor, not one per batch: see training/inference.py
-            room = found.new_empty(max(1024, 2 * used), found.shape[1])
+            room = values.new_empty(max(1024, 2 * used), values.shape[1])
             self._seen = room if self._seen is None else torch.cat((self._seen[: self._seen_rows], room))
-        self._seen[self._seen_rows : used] = found
+        self._seen[self._seen_rows : used] = values
         self._seen_rows = used
 
     def on_validation_epoch_end(self) -> None:

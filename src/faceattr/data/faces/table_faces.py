@@ -93,13 +93,13 @@ def find_faces(
     """
     check_one_face(recipe)
     detections = find_all(paths, recipe, weights=weights, workers=workers)
-    found = FoundFaces(names, paths, recipe, detections, detections.chosen(recipe))
-    if names and len(found.without) == len(names):
+    faces = FoundFaces(names, paths, recipe, detections, detections.chosen(recipe))
+    if names and len(faces.without) == len(names):
         raise FaceattrError(f"None of the {len(names):,} images has a face. Images that are crops already: faces=none")
-    if len(found.without) and recipe.on_none == "error":
+    if len(faces.without) and recipe.on_none == "error":
         raise FaceattrError(
-            f"{len(found.without)} of {len(names)} images have no face: {listed((names[image] for image in found.without), 5)}\n"
+            f"{len(faces.without)} of {len(names)} images have no face: {listed((names[image] for image in faces.without), 5)}\n"
             "Remove them, leave them out with faces.on_none=skip, or take them whole with faces.on_none=whole"
         )
-    log.log(logging.WARNING if len(found.without) else logging.INFO, "%s", found.describe())
-    return found, dict(detections.bad)
+    log.log(logging.WARNING if len(faces.without) else logging.INFO, "%s", faces.describe())
+    return faces, dict(detections.bad)

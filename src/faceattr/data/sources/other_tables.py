@@ -72,23 +72,23 @@ def json_records(path: Path) -> Iterator[Record]:
     """The rows of a file with a JSON object a line, or with one list of objects. Raises FaceattrError: the line that is none."""
     text = decoded(path)
     if text.lstrip().startswith("["):
-        found = [(number, item) for number, item in enumerate(_parsed(path, 1, text), 1)]
+        records = [(number, item) for number, item in enumerate(_parsed(path, 1, text), 1)]
         unit = "item"
     else:
-        found = [(n, _parsed(path, n, line)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+        records = [(n, _parsed(path, n, line)) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
         unit = "line"
     names: dict[str, None] = {}
-    for number, item in found:
+    for number, item in records:
         if not isinstance(item, dict):
             raise FaceattrError(
                 f"{path} is not a readable table: {unit} {number}: {str(item)[:40]} is no object such as "
                 '{"file": "1.jpg", "gender": "male"}.'
             )
         names |= dict.fromkeys(item)
-    rows = ([_text(item.get(name)) for name in names] for _, item in found)
-    numbers = [number for number, _ in found]
+    rows = ([_text(item.get(name)) for name in names] for _, item in records)
+    numbers = [number for number, _ in records]
     return iter(
-        [Record(0, 0, [name.strip() for name in names])][: len(found)]
+        [Record(0, 0, [name.strip() for name in names])][: len(records)]
         + [Record(number, number, cells) for number, cells in zip(numbers, rows, strict=True)]
     )
 
