@@ -1,7 +1,7 @@
 """How tests start train.py, evaluate.py and predict.py.
 
-`shell` is what a user does. `quick` forks that process from a server which has trained once already (see warm.py): imports
-and first calls are most of a tiny run's time. `inside` needs no process: for commands that do not train.
+`inside` needs no process, and is the quickest: for all that does not end its process. `quick` forks one from a server which has
+trained once already (see warm.py): imports and first calls are most of a tiny run's time. `shell` is what a user does.
 """
 
 import contextlib
@@ -174,7 +174,7 @@ def _state_kept() -> Iterator[None]:
 
 def tiny_run(folder: Path, *arguments: object) -> Path:
     """A finished run of train.py on 60 sample faces of 32 pixels, in `folder`; without pictures unless evaluate.report=full."""
-    ended = quick("train", *TINY, *arguments, f"hydra.run.dir={folder}", cwd=folder.parent)
+    ended = inside("train", *TINY, *arguments, f"hydra.run.dir={folder}", cwd=folder.parent)
     assert ended.code == 0, ended.err
     return folder
 

@@ -15,7 +15,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from PIL import Image
-from programs import FIGURES, TINY, quick, tiny_run
+from programs import FIGURES, TINY, inside, tiny_run
 
 import faceattr
 from faceattr import FaceattrError, api
@@ -122,7 +122,7 @@ def test_run_model_is_the_evaluated_checkpoint(run, photos):
 def test_predict_gives_the_figures_of_the_command(model, command_run, photos, tmp_path):
     (tmp_path / "list.txt").write_text("\n".join(map(str, photos)))
     ckpt = command_run / "checkpoints" / "best.ckpt"
-    ended = quick("predict", f"ckpt={ckpt}", "input=list.txt", f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path)
+    ended = inside("predict", f"ckpt={ckpt}", "input=list.txt", f"hydra.run.dir={tmp_path / 'out'}", cwd=tmp_path)
     assert ended.code == 0, ended.err
     expected = pd.read_csv(tmp_path / "out" / "predictions.csv")
     model.predict(photos).drop(columns="reason").to_csv(tmp_path / "ours.csv", index=False)

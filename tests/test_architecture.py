@@ -1,6 +1,8 @@
 """What the rooms may know: `cfg` ends in commands, below they take typed values. (import-linter keeps the directions.)"""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "faceattr"
@@ -29,3 +31,9 @@ def test_files_are_written_atomically_in_one_place():
         if re.search(r"\.part\b", file.read_text(encoding="utf-8"))
     }
     assert writing == {"files.py", "data/array_cache.py"}  # whose lock guards the part
+
+
+def test_names_of_metrics_and_charts_need_no_torch():
+    """A leaderboard and `--help` need them at once. (test_api.py: what an exported folder needs.)"""
+    code = "import sys, faceattr.metrics.registry, faceattr.report.charts\nprint({'torch', 'matplotlib.pyplot'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -75,12 +75,22 @@ def test_docs_benchmarks_shows_the_committed_results():
     assert shown == result_tables.all_tables(json.loads((BENCHMARKS / "results.json").read_text()))
 
 
-def test_measure_gives_output_time_and_memory(tmp_path):
-    from measure_process import measure
+def test_measure_gives_output_time_and_memory(tmp_path, monkeypatch):
+    """The command ends once its memory was sampled after it had written its file."""
+    from measure_process import PeakMemory, measure
 
+    sample, seen = PeakMemory.sample, tmp_path / "seen"
+
+    def noted(self, now):
+        before, written = self._sampled, (tmp_path / "file").exists()
+        sample(self, now)
+        if written and self._sampled != before:
+            seen.touch()
+
+    monkeypatch.setattr(PeakMemory, "sample", noted)
     script = "from epoch_timer import EpochTimer; t = EpochTimer(); b = bytearray(2**27); t.start_epoch(); t.step(8);"
-    script += f"t.end_epoch(); open({str(tmp_path / 'file')!r}, 'w').close(); import time; time.sleep(0.7);"
-    script += "t.print_json(extra=1)"
+    script += f"t.end_epoch(); open({str(tmp_path / 'file')!r}, 'w').close();"
+    script += f"t.print_json(extra=1)\nimport os, time\nwhile not os.path.exists({str(seen)!r}): time.sleep(0.01)"
     env = {**os.environ, "PYTHONPATH": str(BENCHMARKS)}
     measured = measure([sys.executable, "-c", script], cwd=tmp_path, env=env, watch=tmp_path / "file")
     printed = json.loads(measured.stdout)

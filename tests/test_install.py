@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from programs import FIGURES, ROOT, TINY, Ended
+from programs import FIGURES, PATIENCE, ROOT, TINY, Ended
 
 SOURCES = ("pyproject.toml", "setup.py", "README.md", "LICENSE", "src", "conf")
 
@@ -46,7 +46,7 @@ def installed(tmp_path_factory) -> Installed:
             env=clean | {"OMP_NUM_THREADS": "1"} | env,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=PATIENCE,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 

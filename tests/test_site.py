@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from browser import chromium
 from composing import compose_unchecked
-from programs import ROOT, quick
+from programs import ROOT, inside
 
 from faceattr.config.command_line import readable
 from faceattr.config.validate import validate
@@ -110,7 +110,7 @@ def test_commands_of_the_first_page_run(tmp_path):
             given = dict(argument.split("=") for argument in arguments[2:])
             sample.write(given["layout"], tmp_path / given["out"], n=60, image_size=int(given["image_size"]))
         elif program == "faceattr":
-            ended = quick(arguments[0], *arguments[1:], *smaller[arguments[0]], cwd=tmp_path)
+            ended = inside(arguments[0], *arguments[1:], *smaller[arguments[0]], cwd=tmp_path)
             assert ended.code == 0, f"{arguments}: {ended.err}"
             ran.append(arguments[0])
     assert ran == ["preview", "train", "predict", "evaluate"]

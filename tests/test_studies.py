@@ -1,9 +1,11 @@
 """The published studies: parameter counts, quirks, a run of every preset on its study's true layout, the reproduction."""
 
+import copy
 import json
 import os
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +53,15 @@ def composed(tmp_path):
     """A function: a preset and overrides → the validated config of train.py."""
 
     def function(preset: str, *overrides: str) -> DictConfig:
-        return validate(compose_with_hydra(f"experiment={preset}", "data.root=/nowhere", *overrides))
+        return copy.deepcopy(_checked(preset, overrides))
 
     yield function
     HydraConfig.instance().cfg = None
+
+
+@cache
+def _checked(preset: str, overrides: tuple[str, ...]) -> DictConfig:
+    return validate(compose_with_hydra(f"experiment={preset}", "data.root=/nowhere", *overrides))
 
 
 def build(cfg: DictConfig, classes: int = 2) -> Network:
@@ -264,7 +271,7 @@ def test_every_preset_trains_on_its_studys_layout(composed, tmp_path, layouts, v
     given = [*SMALL.get(study, []), *(SMALL_VGG16 if vgg16 and study != "s2" else [])]
     given += [f"model.weights={vgg16_weights}"] if vgg16 else []
     fixed = ["trainer=cpu", "trainer.max_epochs=1", "hydra.run.dir=run", f"data.root={layouts[study]}", FIGURES]
-    ended = quick("train", f"experiment={preset}", *given, *fixed, cwd=tmp_path)
+    ended = inside("train", f"experiment={preset}", *given, *fixed, cwd=tmp_path)
     assert ended.code == 0, ended.err
     about = json.loads((tmp_path / "run" / "run.json").read_text())
     cfg = composed(preset)
@@ -293,9 +300,9 @@ def test_a_study_never_starts_from_random_weights_where_it_had_imagenets(tmp_pat
 
 def test_going_on_keeps_what_was_published(tmp_path, layouts):
     given = ["experiment=s4b", f"data.root={layouts['s4']}", *SMALL["s4"], "trainer=cpu", "hydra.run.dir=run", FIGURES]
-    assert quick("train", *given, "trainer.max_epochs=1", cwd=tmp_path).code == 0
+    assert inside("train", *given, "trainer.max_epochs=1", cwd=tmp_path).code == 0
     before = json.loads((tmp_path / "run" / "run.json").read_text())
-    ended = quick("train", "ckpt=run/checkpoints/last.ckpt", "trainer.max_epochs=2", cwd=tmp_path)
+    ended = inside("train", "ckpt=run/checkpoints/last.ckpt", "trainer.max_epochs=2", cwd=tmp_path)
     assert ended.code == 0, ended.err
     after = json.loads((tmp_path / "run" / "run.json").read_text())
     assert after["last_epoch"] == 1

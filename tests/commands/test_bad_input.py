@@ -167,7 +167,7 @@ CASES = [
 @pytest.mark.parametrize(("program", "arguments", "said"), CASES, ids=[f"{p} {a}".strip() for p, a, _ in CASES])
 def test_one_message_and_nothing_left(files, tmp_path, program, arguments, said):
     tiny = (
-        [o for o in TINY if o.split("=")[0] not in arguments] if program == "train" and "ckpt" not in arguments else []
+        [o for o in TINY if o.split("=")[0] not in arguments] if program == "train" and "ckpt=" not in arguments else []
     )
     if "data=" in arguments or "data.n" in arguments:
         tiny = [override for override in tiny if not override.startswith("data.")]
@@ -176,17 +176,10 @@ def test_one_message_and_nothing_left(files, tmp_path, program, arguments, said)
     assert not list(tmp_path.iterdir()), "something was left behind"
 
 
-SHELL = [
-    ("train", "model=vgg61"),
-    ("train", "data=csv data.root=/none/such"),
-    ("evaluate", ""),
-]
-
-
-@pytest.mark.parametrize(("program", "arguments"), SHELL, ids=[" ".join(case).strip() for case in SHELL])
-def test_the_same_from_the_shell(files, tmp_path, program, arguments):
-    said = {"train": TRAIN, "evaluate": EVALUATE}[program][arguments]
-    check(shell(program, *filled(arguments, files), cwd=tmp_path), said)
+def test_the_same_from_the_shell(tmp_path):
+    """An error before torch is imported is in test_platforms.py."""
+    arguments = "data=csv data.root=/none/such"
+    check(shell("train", *arguments.split(), cwd=tmp_path), TRAIN[arguments])
     assert not list(tmp_path.iterdir()), "something was left behind"
 
 

@@ -56,7 +56,7 @@ def run(tmp_path_factory) -> Path:
     """One finished run, read by many tests and changed by none."""
     folder = tmp_path_factory.mktemp("end_to_end") / "run"
     more = ["trainer.max_epochs=3", "optim.lr=3e-3", "evaluate.report=full", f"hydra.run.dir={folder}"]
-    ended = quick("train", *TINY, *more, cwd=folder.parent)
+    ended = inside("train", *TINY, *more, cwd=folder.parent)
     assert ended.code == 0 and ended.err == "", ended.err
     return folder
 
@@ -160,7 +160,7 @@ def test_train_evaluate_predict_from_the_shell(tmp_path):
     ("given", "split"), [([], "test"), (["split=val", FIGURES], "val"), (["split=train", FIGURES], "train")]
 )
 def test_evaluate_repeats_the_runs_own_figures(run, best, given, split):
-    ended = quick("evaluate", f"ckpt={best}", *given, "hydra.run.dir=out", cwd=best.parent)
+    ended = inside("evaluate", f"ckpt={best}", *given, "hydra.run.dir=out", cwd=best.parent)
     assert ended.code == 0, ended.err
     out = best.parent / "out"
     pictures = set() if given else {f"confusion_{split}.png", f"gallery_{split}.png", "report.html"}
@@ -173,7 +173,7 @@ def test_evaluate_repeats_the_runs_own_figures(run, best, given, split):
 
 def test_an_evaluation_is_sliced_by_the_columns_that_are_asked_for(run, best, tmp_path):
     wanted = "evaluate.slices=[glasses,brightness]"
-    ended = quick("evaluate", f"ckpt={best}", FIGURES, wanted, "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={best}", FIGURES, wanted, "split=all", "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0, ended.err
     found = pd.read_csv(tmp_path / "out" / "slices_all.csv")
     assert set(found["column"]) == {"glasses", "brightness"} and (found.groupby("column")["n"].sum() == 60).all()
@@ -184,21 +184,21 @@ def test_an_evaluation_is_sliced_by_the_columns_that_are_asked_for(run, best, tm
         assert len(own) == row["n"] and (own["true"] == own["predicted"]).mean() == pytest.approx(row["accuracy"])
     wrong = inside("evaluate", f"ckpt={best}", "evaluate.slices=[hat]", cwd=tmp_path)
     assert wrong.code == 1 and wrong.err.startswith("Error: evaluate.slices: no column hat. There are: ")
-    none = quick("evaluate", f"ckpt={best}", "evaluate.slices=[]", FIGURES, "hydra.run.dir=none", cwd=tmp_path)
+    none = inside("evaluate", f"ckpt={best}", "evaluate.slices=[]", FIGURES, "hydra.run.dir=none", cwd=tmp_path)
     assert none.code == 0 and not (tmp_path / "none" / "slices_test.csv").exists()
 
 
 def test_a_temperature_is_fitted_kept_and_used(run, best, album, tmp_path):
     plain = read(run / "test_metrics.json")
     copy = shutil.copy(best, tmp_path / "best.ckpt")
-    ended = quick("evaluate", f"ckpt={copy}", "evaluate.calibrate=true", FIGURES, "hydra.run.dir=out", cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={copy}", "evaluate.calibrate=true", FIGURES, "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0 and "Temperature " in ended.out, ended.err
     found = read(tmp_path / "out" / "test_metrics.json")
     temperature = found["temperature"]
     for name in ("ece", "brier", "log_loss"):
         assert found[f"{name}_uncalibrated"] == pytest.approx(plain[name], abs=1e-5)
     assert found["accuracy"] == plain["accuracy"] and temperature != 1
-    again = quick("evaluate", f"ckpt={copy}", FIGURES, "hydra.run.dir=again", cwd=tmp_path)
+    again = inside("evaluate", f"ckpt={copy}", FIGURES, "hydra.run.dir=again", cwd=tmp_path)
     assert again.code == 0 and read(tmp_path / "again" / "test_metrics.json") == found
     before, after = (pd.read_csv(f / "predictions_test.csv")["probability_male"] for f in (run, tmp_path / "out"))
     assert after.to_numpy() == pytest.approx(1 / (1 + (1 / before - 1) ** (1 / temperature)), abs=1e-4)
@@ -209,7 +209,7 @@ def test_a_temperature_is_fitted_kept_and_used(run, best, album, tmp_path):
 
 def test_a_threshold_that_cannot_be_reached_loses_nothing(best, tmp_path):
     wanted = "evaluate.precision=1.0"
-    ended = quick("evaluate", f"ckpt={best}", FIGURES, wanted, "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={best}", FIGURES, wanted, "split=all", "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0, ended.err
     found = read(tmp_path / "out" / "all_metrics.json")
     reached = "threshold" in found
@@ -242,7 +242,7 @@ def test_wishes_that_cannot_be_are_refused_before_training(tmp_path, wish, said)
 
 def test_two_checkpoints_are_compared_on_the_same_images(run, best, tmp_path):
     compared = f"compare={untrained(tmp_path / 'other.ckpt', 'model.image_size=[48,40]')}"
-    ended = quick("evaluate", f"ckpt={best}", FIGURES, compared, "split=all", "hydra.run.dir=out", cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={best}", FIGURES, compared, "split=all", "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0, ended.err
     out = tmp_path / "out"
     first, second = (pd.read_csv(folder / "predictions_all.csv") for folder in (out, out / "compared"))
@@ -264,10 +264,10 @@ def test_two_checkpoints_are_compared_on_the_same_images(run, best, tmp_path):
 def test_other_data_are_matched_by_class_name(best, tmp_path):
     """The same pictures in S0's layout, where male is 0 and female 1, give the same figures per class."""
     sample.write("csv", tmp_path / "csv", n=60, image_size=32)
-    other = quick(
+    other = inside(
         "evaluate", f"ckpt={best}", "data=csv", S0_MAP, "data.root=csv", FIGURES, "hydra.run.dir=csv_out", cwd=tmp_path
     )
-    own = quick("evaluate", f"ckpt={best}", FIGURES, "split=all", "hydra.run.dir=own_out", cwd=tmp_path)
+    own = inside("evaluate", f"ckpt={best}", FIGURES, "split=all", "hydra.run.dir=own_out", cwd=tmp_path)
     assert other.code == own.code == 0, other.err + own.err
     other, own = (read(tmp_path / f"{name}_out" / "all_metrics.json") for name in ("csv", "own"))
     assert (other.pop("interval_unit"), own.pop("interval_unit")) == ("image", "group")  # S0 names nobody
@@ -340,8 +340,8 @@ def test_predict_goes_on_past_unreadable_files(best, album, tmp_path):
 # Going on
 
 
-LONG = ("trainer.max_epochs=12", "trainer.patience=null")
-GRADUAL = "finetune.train_from=[[0,head],[2,block4],[6,block2],[10,block1]]"
+LONG = ("trainer.max_epochs=7", "trainer.patience=null")
+GRADUAL = "finetune.train_from=[[0,head],[2,block4],[4,block2],[6,block1]]"
 
 
 @pytest.fixture(scope="session")
@@ -349,19 +349,17 @@ def uninterrupted(tmp_path_factory) -> Path:
     return tiny_run(tmp_path_factory.mktemp("uninterrupted") / "run", *LONG, GRADUAL)
 
 
-@pytest.mark.parametrize(
-    ("by", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["kill", "term", "int"]
-)
+@pytest.mark.parametrize(("by", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["kill", "term"])
 def test_interrupted_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, by, code):
-    given, four_epochs = (*TINY, *LONG, GRADUAL, "hydra.run.dir=run"), SignalAt(by, "run/metrics.csv", lines=4)
-    assert quick("train", *given, cwd=tmp_path, signal_at=four_epochs).code == code
+    given, three_epochs = (*TINY, *LONG, GRADUAL, "hydra.run.dir=run"), SignalAt(by, "run/metrics.csv", lines=3)
+    assert quick("train", *given, cwd=tmp_path, signal_at=three_epochs).code == code
     about = read(tmp_path / "run" / "run.json")
     assert about["status"] == ("running" if by == signal.SIGKILL else "interrupted")
     run = (tmp_path / "run").rename(tmp_path / "moved")
     last = run / "checkpoints" / "last.ckpt"
     reached = torch.load(last, weights_only=True)["epoch"]
-    assert 2 <= reached < 11 and not (run / "test_metrics.json").exists(), "it was not interrupted on the way"
-    ended = quick("train", f"ckpt={last}", cwd=tmp_path)
+    assert 1 <= reached <= 3 and not (run / "test_metrics.json").exists(), "it was not interrupted on the way"
+    ended = inside("train", f"ckpt={last}", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert names(run) == NUMBERS and read(run / "run.json")["status"] == "finished"
     assert_equal_runs(run, uninterrupted)
@@ -417,7 +415,7 @@ def test_the_seed_decides_everything(run, tmp_path):
 
 def test_a_sweep_with_a_failing_job(tmp_path):
     over = ["finetune.train_from=head,nowhere", "seed=0,1"]
-    ended = quick("train", "-m", *TINY, "trainer.max_epochs=1", *over, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    ended = inside("train", "-m", *TINY, "trainer.max_epochs=1", *over, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert ended.code == 1 and "2 of 4 jobs failed" in ended.err and "nowhere" in ended.err, ended.err
     assert "Traceback" not in ended.out + ended.err
     board = pd.read_csv(tmp_path / "sweep" / "leaderboard.csv").set_index("finetune.train_from")
@@ -457,7 +455,7 @@ def test_a_search(tmp_path):
 def test_every_finetune_option_trains(tmp_path):
     """Found by globbing: a new YAML is tested with no new test."""
     over = f"finetune={','.join(options('finetune'))}"
-    ended = quick("train", "-m", *TINY, "trainer.max_epochs=2", over, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    ended = inside("train", "-m", *TINY, "trainer.max_epochs=2", over, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert len(options("finetune")) == len(list((tmp_path / "sweep").glob("*/test_metrics.json"))) > 3
 
@@ -472,7 +470,7 @@ def test_every_option_trains(group):
 
 
 def test_the_debug_trainer(tmp_path):
-    ended = quick("train", "trainer=debug", *TINY[:3], FIGURES, "data.batch_size=4", "hydra.run.dir=run", cwd=tmp_path)
+    ended = inside("train", "trainer=debug", *TINY[:3], FIGURES, "data.batch_size=4", "hydra.run.dir=run", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert len(pd.read_csv(tmp_path / "run" / "metrics.csv")) == 1
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
@@ -525,7 +523,7 @@ def test_unreadable_images_are_left_out_on_request(tmp_path):
     for number in (3, 7, 30):
         (root / "images" / f"{number:06d}.jpg").write_bytes(b"no image")
     arguments = ["data=csv", S0_MAP, "data.root=csv", *TINY[2:], "trainer.max_epochs=1", "hydra.run.dir=run"]
-    ended = quick("train", *arguments, "data.on_bad_image=skip", cwd=tmp_path)
+    ended = inside("train", *arguments, "data.on_bad_image=skip", cwd=tmp_path)
     assert ended.code == 0 and "3 unreadable images" in ended.out, ended.err
     bad = pd.read_csv(tmp_path / "run" / "bad_images.csv")
     assert [Path(path).stem for path in bad["path"]] == ["000003", "000007", "000030"] and bad["reason"].notna().all()
@@ -536,7 +534,7 @@ def test_unreadable_images_are_left_out_on_request(tmp_path):
 def test_random_weights_are_said_loudly(tmp_path):
     """`model.pretrained=auto` goes on without a network, and says so at the start, at the end and in run.json."""
     arguments = ["model=timm", "model.name=test_resnet", *TINY]
-    ended = quick(
+    ended = inside(
         "train",
         *arguments,
         "trainer.max_epochs=1",
@@ -554,7 +552,7 @@ def test_random_weights_are_said_loudly(tmp_path):
 
 
 def _real(tmp_path: Path, *arguments: object) -> dict:
-    ended = quick("train", *arguments, *TINY[2:], "trainer.max_epochs=1", "hydra.run.dir=run", cwd=tmp_path)
+    ended = inside("train", *arguments, *TINY[2:], "trainer.max_epochs=1", "hydra.run.dir=run", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert names(tmp_path / "run") == NUMBERS
     return read(tmp_path / "run" / "run.json")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from programs import FIGURES, S0_MAP, TINY, Ended, quick
+from programs import FIGURES, S0_MAP, TINY, Ended, inside
 
 from faceattr.data.array_cache import folder
 from faceattr.data.sources import sample
@@ -12,7 +12,7 @@ CKPT = "ckpt=run/checkpoints/best.ckpt"
 
 
 def evaluate(*arguments: str, cwd: Path) -> Ended:
-    ended = quick("evaluate", *arguments, cwd=cwd)
+    ended = inside("evaluate", *arguments, cwd=cwd)
     assert ended.code == 0, ended.err
     return ended
 
@@ -23,7 +23,7 @@ def trained(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("evaluate")
     root = sample.write("csv", place / "data", n=60, image_size=32)
     given = ("data=csv", S0_MAP, f"data.root={root}", *(key for key in TINY if not key.startswith("data.")))
-    ended = quick("train", *given, "trainer.max_epochs=1", "hydra.run.dir=run", cwd=place)
+    ended = inside("train", *given, "trainer.max_epochs=1", "hydra.run.dir=run", cwd=place)
     assert ended.code == 0, ended.err
     return place
 

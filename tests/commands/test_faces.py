@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from composing import compose_config
 from PIL import Image
-from programs import FIGURES, S0_MAP, TINY, quick
+from programs import FIGURES, S0_MAP, TINY, inside
 
 from faceattr.commands.settings import plain
 from faceattr.commands.start_weights import check_resume
@@ -45,7 +45,9 @@ def run(root, weights):
         f"faces.weights={weights}",
         *KEYS,
     )
-    ended = quick("train", *given, "trainer.max_epochs=1", "evaluate.report=full", "hydra.run.dir=run", cwd=root.parent)
+    ended = inside(
+        "train", *given, "trainer.max_epochs=1", "evaluate.report=full", "hydra.run.dir=run", cwd=root.parent
+    )
     assert ended.code == 0, ended.err
     assert "Faces (align): 60 images, 1 without a face (left out, faces.on_none=skip)" in ended.out
     return root.parent / "run"
@@ -63,7 +65,7 @@ def test_train_records_what_was_cropped(run):
 
 @pytest.mark.parametrize("given", [(), ("faces=none",)], ids=["as in training", "faces=none"])
 def test_evaluate_crops_as_in_training_unless_the_command_line_says_otherwise(run, given):
-    ended = quick(
+    ended = inside(
         "evaluate", "ckpt=run/checkpoints/best.ckpt", *given, FIGURES, f"hydra.run.dir=out{len(given)}", cwd=run.parent
     )
     assert ended.code == 0, ended.err
@@ -76,7 +78,7 @@ def test_evaluate_crops_as_in_training_unless_the_command_line_says_otherwise(ru
 
 def test_compare_models_of_different_crops_on_the_same_images(run, root):
     given = ("data=csv", S0_MAP, f"data.root={root}", *KEYS, "trainer.max_epochs=1", "hydra.run.dir=whole")
-    assert quick("train", *given, cwd=run.parent).code == 0
+    assert inside("train", *given, cwd=run.parent).code == 0
     compared = (
         "ckpt=whole/checkpoints/best.ckpt",
         "compare=run/checkpoints/best.ckpt",
@@ -84,7 +86,7 @@ def test_compare_models_of_different_crops_on_the_same_images(run, root):
         "split=all",
         "hydra.run.dir=pair",
     )
-    ended = quick("evaluate", *compared, cwd=run.parent)
+    ended = inside("evaluate", *compared, cwd=run.parent)
     assert ended.code == 0, ended.err
     assert "Left out 1 image: the model in compare" in ended.out
     predictions = [pd.read_csv(run.parent / "pair" / folder / "predictions_all.csv") for folder in (".", "compared")]
@@ -101,7 +103,7 @@ def test_preview_shows_faces_beside_their_crops(root, weights, tmp_path):
         f"faces.weights={weights}",
         *KEYS,
     )
-    ended = quick("preview", *given, "hydra.run.dir=seen", cwd=tmp_path)
+    ended = inside("preview", *given, "hydra.run.dir=seen", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert (tmp_path / "seen" / "faces.png").exists() and (tmp_path / "seen" / "samples.png").exists()
 
@@ -116,7 +118,7 @@ def test_train_with_images_without_a_face_stops_and_says_what_to_do(root, weight
         *KEYS,
         "hydra.run.dir=run",
     )
-    ended = quick("train", *given, cwd=tmp_path)
+    ended = inside("train", *given, cwd=tmp_path)
     assert ended.code == 1 and "1 of 60 images have no face" in ended.err and "faces.on_none=skip" in ended.err
     assert not (tmp_path / "run" / "checkpoints").exists()
 

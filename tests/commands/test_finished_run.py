@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from programs import FIGURES, TINY, quick
+from programs import FIGURES, TINY, inside
 
 import faceattr
 from faceattr.errors import FaceattrError
@@ -32,7 +32,7 @@ def test_train_of_a_finished_run_changes_nothing_and_says_so(stopped_early):
     run = faceattr.train(f"ckpt={last}")
     assert run.metrics["test"] == json.loads((stopped_early / "test_metrics.json").read_text())
     assert run.checkpoint.name == "best.ckpt"
-    ended = quick("train", f"ckpt={last}", cwd=stopped_early.parent)
+    ended = inside("train", f"ckpt={last}", cwd=stopped_early.parent)
     assert ended.code == 0 and "This run is finished; nothing is changed" in ended.out, f"{ended}"
     assert content(stopped_early) == before
 

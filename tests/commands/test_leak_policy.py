@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from programs import FIGURES, TINY, quick
+from programs import FIGURES, TINY, inside
 
 from faceattr.data.sources import sample
 
@@ -27,7 +27,7 @@ def faces(tmp_path_factory) -> Path:
 
 def train(faces: Path, folder: Path, *keys: str):
     where = ("data=folders", f"data.root={faces}", "trainer.max_epochs=1", f"hydra.run.dir={folder}")
-    return quick("train", *TINY[3:], "model.image_size=[48,48]", *where, *keys, cwd=folder.parent)
+    return inside("train", *TINY[3:], "model.image_size=[48,48]", *where, *keys, cwd=folder.parent)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_on_request_images_with_a_copy_in_train_are_set_against_the_clean_ones(r
         encoding="utf-8"
     )
     keys = ("split=val", "evaluate.leakage=true", "evaluate.slices=[]", FIGURES, f"hydra.run.dir={tmp_path / 'again'}")
-    ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", *keys, cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", *keys, cwd=tmp_path)
     assert ended.code == 0, ended.err
     again = in_train(tmp_path / "again")
     assert again["n"].to_dict() == found["n"].to_dict()
@@ -84,12 +84,12 @@ def test_what_was_dropped_stays_out_of_evaluations_and_resumes(faces, tmp_path):
     assert train(faces, tmp_path / "run", "data.on_leak=drop", "evaluate.leakage=true").code == 0
     last, best = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     given = (f"ckpt={best}", "split=train", "evaluate.leakage=true", FIGURES, f"hydra.run.dir={tmp_path / 'again'}")
-    assert quick("evaluate", *given, cwd=tmp_path).code == 0
+    assert inside("evaluate", *given, cwd=tmp_path).code == 0
     assert COPIED not in pd.read_csv(tmp_path / "again" / "predictions_train.csv")["path"].tolist()
-    refused = quick("train", f"ckpt={last}", "data.on_leak=warn", "trainer.max_epochs=2", cwd=tmp_path)
+    refused = inside("train", f"ckpt={last}", "data.on_leak=warn", "trainer.max_epochs=2", cwd=tmp_path)
     assert refused.code == 1 and "not the same run: data.on_leak differ" in refused.err
     (tmp_path / "run" / "slices_val.csv").unlink()
-    resumed = quick("train", f"ckpt={last}", "trainer.max_epochs=2", cwd=tmp_path)
+    resumed = inside("train", f"ckpt={last}", "trainer.max_epochs=2", cwd=tmp_path)
     assert resumed.code == 0, resumed.err
     assert set(in_train(tmp_path / "run").index) <= {"clean"}, "evaluate.leakage was forgotten"
     assert json.loads((tmp_path / "run" / "run.json").read_text())["leakage"]["left_out"] == 1
@@ -113,12 +113,12 @@ def test_evaluating_other_data_counts_copies_of_training_images(faces, run, tmp_
     best.parent.mkdir()
     shutil.copy(run / "checkpoints" / "best.ckpt", best)
     keys = (f"ckpt={best}", "data=folders", f"data.root={other}", "split=val", "evaluate.slices=[]", FIGURES)
-    alone = quick("evaluate", *keys, "evaluate.leakage=true", cwd=tmp_path)
+    alone = inside("evaluate", *keys, "evaluate.leakage=true", cwd=tmp_path)
     assert alone.code == 1 and "training_hashes.npy does not exist" in alone.err, alone.err
     shutil.copy(run / "checkpoints" / "training_hashes.npy", best.parent)
-    ended = quick("evaluate", *keys, "evaluate.leakage=true", "hydra.run.dir=out", cwd=tmp_path)
+    ended = inside("evaluate", *keys, "evaluate.leakage=true", "hydra.run.dir=out", cwd=tmp_path)
     assert ended.code == 0 and "4 of " in ended.out + ended.err, ended.err
     assert pd.read_csv(tmp_path / "out" / "slices_val.csv").set_index("value")["n"]["copy in train"] == 4
     (best.parent / "training_hashes.npy").write_bytes(b"no array")
-    ended = quick("evaluate", *keys, cwd=tmp_path)
+    ended = inside("evaluate", *keys, cwd=tmp_path)
     assert ended.code == 1 and "training_hashes.npy cannot be read" in ended.err and "Traceback" not in ended.err

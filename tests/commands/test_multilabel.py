@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from programs import TINY, inside, quick
+from programs import TINY, inside
 
 from faceattr.data import table
 from faceattr.data.sources import celeba, csv, sample
@@ -116,7 +116,7 @@ def run(tmp_path_factory) -> Path:
     sample.write("celeba", folder / "celeba", n=90, image_size=32)
     keys = [f"data.root={folder / 'celeba'}", "data.attributes=all", "data.balance=loss", "trainer.max_epochs=1"]
     keys += ["data.attribute_weights={Young: 2}", "evaluate.calibrate=true", *TINY[2:], "evaluate.report=full"]
-    ended = quick("train", "data=celeba", *keys, f"hydra.run.dir={folder / 'run'}", cwd=folder)
+    ended = inside("train", "data=celeba", *keys, f"hydra.run.dir={folder / 'run'}", cwd=folder)
     assert ended.code == 0, ended.err
     return folder / "run"
 
@@ -137,7 +137,7 @@ def test_a_run_on_attributes_leaves_its_files(run):
 
 def test_evaluation_and_comparison_give_the_same_again(run, tmp_path):
     best = run / "checkpoints" / "best.ckpt"
-    ended = quick("evaluate", f"ckpt={best}", f"compare={best}", f"hydra.run.dir={tmp_path / 'again'}", cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={best}", f"compare={best}", f"hydra.run.dir={tmp_path / 'again'}", cwd=tmp_path)
     assert ended.code == 0, ended.err
     again, before = (json.loads((folder / "test_metrics.json").read_text()) for folder in (tmp_path / "again", run))
     assert set(again) == set(before)
@@ -150,7 +150,7 @@ def test_evaluation_and_comparison_give_the_same_again(run, tmp_path):
 def test_prediction_names_the_attributes_that_are_there(run, tmp_path):
     root = run.parent / "celeba" / "img_align_celeba"
     arguments = (f"ckpt={run / 'checkpoints' / 'best.ckpt'}", f"input={root}", f"hydra.run.dir={tmp_path / 'told'}")
-    assert quick("predict", *arguments, cwd=tmp_path).code == 0
+    assert inside("predict", *arguments, cwd=tmp_path).code == 0
     frame = pd.read_csv(tmp_path / "told" / "predictions.csv", keep_default_na=False)
     names = ("Eyeglasses", "Male", "No_Beard", "Smiling", "Young")
     said = [", ".join(n for n in names if row[f"probability_{n}"] > 0.5) for _, row in frame.iterrows()]

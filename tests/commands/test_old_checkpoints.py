@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from programs import FIGURES, ROOT, quick
+from programs import FIGURES, ROOT, inside
 
 from faceattr.data.sources import sample
 
@@ -24,7 +24,7 @@ def old(request: pytest.FixtureRequest) -> Path:
 
 
 def run(command: str, *arguments: object, cwd: Path) -> None:
-    ended = quick(command, *arguments, cwd=cwd)
+    ended = inside(command, *arguments, cwd=cwd)
     assert ended.code == 0, ended.err
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 from pictures import places
-from programs import ROOT, TINY, Ended, inside, quick, tiny_run
+from programs import ROOT, TINY, Ended, inside, tiny_run
 
 from faceattr.commands import preview
 from faceattr.config import schema
@@ -24,7 +24,7 @@ SPEC = InputSpec(32, 32, "bilinear", "unit")
 
 def previewed(cwd: Path, *arguments: object) -> Ended:
     """What `faceattr preview` does, in a process that has imported torch already."""
-    return quick("preview", *arguments, cwd=cwd)
+    return inside("preview", *arguments, cwd=cwd)
 
 
 def pixels(root: Path, paths: pd.Series) -> list[np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from programs import quick, tiny_run
+from programs import inside, tiny_run
 
 from faceattr.config.stored_config import with_own_paths
 from faceattr.errors import FaceattrError
@@ -141,7 +141,7 @@ def test_commands_refuse_a_strangers_checkpoint_before_anything_is_written(conte
         "serve": ckpt,
         "compare": [f"ckpt={good}", f"compare={folder / 'last.ckpt'}"],
     }[program]
-    ended = quick("evaluate" if program == "compare" else program, *more, cwd=tmp_path)
+    ended = inside("evaluate" if program == "compare" else program, *more, cwd=tmp_path)
     assert ended.code == 1 and ended.err.startswith("Error: ") and "Traceback" not in ended.err, ended.err
     written = set(tmp_path.rglob("*")) - before
     assert not mark.exists() and all("outputs" in path.parts for path in written)
@@ -165,6 +165,6 @@ def test_a_checkpoint_decides_no_path_that_is_written_to(content, tmp_path):
     moved = copy.deepcopy(content)
     moved["faceattr"]["config"]["data"]["root"] = str(tmp_path / "elsewhere")
     torch.save(moved, tmp_path / "x.ckpt")
-    ended = quick("evaluate", f"ckpt={tmp_path / 'x.ckpt'}", "split=val", cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={tmp_path / 'x.ckpt'}", "split=val", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert not (tmp_path / "elsewhere").exists() and Path(os.environ["FACEATTR_CACHE"], "sample").exists()

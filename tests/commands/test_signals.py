@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from programs import TINY, quick
+from programs import PATIENCE, TINY, quick
 from signal_at import SignalAt, runs
 
 from faceattr.commands import signals
@@ -95,7 +95,7 @@ def test_end_with_parent_ends_a_process_whose_parent_is_killed():
     child = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
-    until = time.monotonic() + 30
+    until = time.monotonic() + PATIENCE
     while runs(child):
         assert time.monotonic() < until, "it outlives its parent"
         time.sleep(0.05)

@@ -1,10 +1,11 @@
 """conf/: every option composes and is valid, groups and options are those that people type, a user's own are checked."""
 
+import itertools
 import subprocess
 import sys
 
 import pytest
-from programs import ROOT, TINY, inside
+from programs import PATIENCE, ROOT, TINY, inside
 
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.key import REQUIRED, parameters
@@ -15,31 +16,38 @@ CONF = ROOT / "conf"
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/[!_]*.yaml"))
 
 
-NEEDED = {"data/filenames": ["data.pattern='(?P<label>[01])_'"]}
+NEEDED = {"data=filenames": "data.pattern='(?P<label>[01])_'"}
 """Keys of an option that have no default."""
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_every_option_composes_and_is_valid(composed, option):
-    group, name = option.split("/")
-    if group == "hparams_search":
+def several_at_once() -> list[list[str]]:
+    """Every option once, those of different groups together: composing takes most of the time. Presets are composed alone."""
+    groups: dict[str, list[str]] = {}
+    for option in OPTIONS:
+        group, name = option.split("/")
+        groups.setdefault(group, []).append(f"{group}={name}")
+    alone = [[choice] for group in ("experiment", "hparams_search") for choice in groups.pop(group)]
+    return [*([choice for choice in row if choice] for row in itertools.zip_longest(*groups.values())), *alone]
+
+
+@pytest.mark.parametrize("choices", several_at_once(), ids=" ".join)
+def test_every_option_composes_and_is_valid(composed, choices):
+    if "hparams_search=optuna" in choices:
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
-    cfg = validate(composed(f"{group}={name}", *NEEDED.get(option, ())))
-    assert group not in SHARED or set(parameters(SHARED[group])) <= set(cfg[group])
+    cfg = validate(composed(*choices, *(NEEDED[choice] for choice in choices if choice in NEEDED)))
+    for group in (choice.partition("=")[0] for choice in choices):
+        assert group not in SHARED or set(parameters(SHARED[group])) <= set(cfg[group])
 
 
-@pytest.mark.parametrize("option", [name for name in OPTIONS if name.startswith(("data/", "model/"))])
-def test_every_option_lists_the_keys_of_its_function(composed, option):
+@pytest.mark.parametrize("choices", [row for row in several_at_once() if len(row) > 1], ids=" ".join)
+def test_every_option_lists_the_keys_of_its_function(composed, choices):
     """Hydra overrides only what is there, so a key that a YAML lacks could not be given as `key=value`."""
-    group, name = option.split("/")
-    node = composed(f"{group}={name}", *NEEDED.get(option, ()))[group]
-    own = parameters(target_function(node, group))
-    optional = {key for key, declared in own.items() if declared.default is not REQUIRED}
-    assert {key for key in own if key not in GIVEN_BY_CODE.get(group, ())} - set(node) <= optional & {
-        "norm_over",
-        "pretrained_weights",
-        "init",
-    }
+    cfg = composed(*choices, *(NEEDED[choice] for choice in choices if choice in NEEDED))
+    for group in ("data", "model"):
+        own = parameters(target_function(cfg[group], group))
+        optional = {key for key, declared in own.items() if declared.default is not REQUIRED}
+        lacking = {key for key in own if key not in GIVEN_BY_CODE.get(group, ())} - set(cfg[group])
+        assert lacking <= optional & {"norm_over", "pretrained_weights", "init"}
 
 
 def test_groups_and_options_are_those_of_the_design():
@@ -84,7 +92,7 @@ def test_a_yaml_of_the_users_own_is_checked_too(tmp_path, group, text, parts):
 
 def test_composing_does_not_import_torch(tmp_path):
     command = [sys.executable, "-X", "importtime", str(ROOT / "train.py"), "--cfg", "job"]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     imported = {line.rpartition("|")[2].strip() for line in ended.stderr.splitlines() if line.startswith("import time")}
     assert ended.returncode == 0 and "max_epochs" in ended.stdout
     assert "hydra" in imported and not {"torch", "pytorch_lightning", "pandas"} & imported

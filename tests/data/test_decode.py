@@ -2,16 +2,14 @@
 
 import ast
 import os
-import resource
 import struct
-import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 import faceattr
@@ -326,16 +324,14 @@ def test_decode_refuses_a_pipe(tmp_path):
         decode(tmp_path / "x.jpg")
 
 
-def test_decode_refuses_a_decompression_bomb_before_decoding(tmp_path):
+def test_decode_refuses_a_decompression_bomb_before_decoding(tmp_path, monkeypatch):
     """A whole file of 50 kB that unpacks to 1.2 GB of RGB."""
     side = 20_000
     path = write_png(tmp_path / "bomb.png", (side, side, 1, 0), bytes((side // 8 + 1) * side))
     assert path.stat().st_size < 100_000
-    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("it is decoded"))
     with pytest.raises(UnreadableImage, match=r"20000x20000 pixels; the limit is 64,000,000"):
         decode(path)
-    assert time.perf_counter() - began < 2
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 20_000  # kB
 
 
 def test_read_gives_height_by_width(tmp_path):

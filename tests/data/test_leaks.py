@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from pictures import places
 from PIL import Image, ImageEnhance
-from programs import Ended, quick
+from programs import Ended, inside
 
 from faceattr.config import schema
 from faceattr.data import array_cache, duplicates, leaks, perceptual_hash, table
@@ -273,7 +273,7 @@ ARGUMENTS = [
 
 
 def run_audit(cwd: Path, *arguments: object) -> Ended:
-    return quick("leaks", *ARGUMENTS, "model.image_size=[64,64]", *arguments, cwd=cwd)
+    return inside("leaks", *ARGUMENTS, "model.image_size=[64,64]", *arguments, cwd=cwd)
 
 
 def test_command_writes_its_files(root, leakage, tmp_path):

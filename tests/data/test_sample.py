@@ -1,6 +1,7 @@
 """The sample source: what is drawn depends on its numbers alone, is used only when whole, and fits every layout."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -51,12 +52,12 @@ def test_load_keeps_the_order_of_classes(tmp_path: Path) -> None:
 
 
 def test_load_gives_several_pictures_per_identity(tmp_path: Path) -> None:
-    table = sample.load(str(tmp_path), n=200, image_size=16)
+    table = sample.load(str(tmp_path), n=100, image_size=16)
     whole = table.groupby("group").size().drop(table["group"].iloc[-1])  # the last may be cut off by n
     assert whole.between(3, 6).all()
-    assert len(whole) > 30
+    assert len(whole) > 15
     assert (table.groupby("group")[["gender", "age", "beard", "skin_tone"]].nunique() == 1).all().all()
-    assert len(set(contents(tmp_path, table))) == 200
+    assert len(set(contents(tmp_path, table))) == 100
 
 
 def test_load_pictures_do_not_depend_on_n(tmp_path: Path) -> None:
@@ -75,10 +76,10 @@ def test_load_pictures_depend_on_sample_seed(tmp_path: Path) -> None:
 
 
 def test_draw_faces_gives_the_same_in_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = sample.load(str(tmp_path / "alone"), n=70, image_size=16)
+    alone = sample.load(str(tmp_path / "alone"), n=34, image_size=16)
     monkeypatch.setattr(sample, "POOL_FROM", 0)
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    pooled = sample.load(str(tmp_path / "pooled"), n=70, image_size=16)
+    pooled = sample.load(str(tmp_path / "pooled"), n=34, image_size=16)  # two portions
     assert contents(tmp_path / "alone", alone) == contents(tmp_path / "pooled", pooled)
 
 
@@ -222,14 +223,15 @@ def test_write_accepts_an_empty_folder(tmp_path: Path) -> None:
     assert (sample.write("csv", tmp_path / "out", n=3, image_size=SIZE) / "results.csv").is_file()
 
 
-def test_main_writes_a_layout(tmp_path: Path) -> None:
-    arguments = ["layout=imfdb", "n=12", "image_size=32", f"out={tmp_path / 'out'}"]
-    line = [sys.executable, "-m", "faceattr.data.sources.sample", *arguments]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+def test_main_writes_a_layout_without_torch(tmp_path: Path) -> None:
+    line = [sys.executable, "-X", "importtime", "-m", "faceattr.data.sources.sample"]
+    done = subprocess.run(
+        [*line, "layout=imfdb", "n=12", "image_size=32", "out=out"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert "12 generated faces" in done.stdout
-    assert str(tmp_path / "out") in done.stdout
+    assert "12 generated faces" in done.stdout and "out" in done.stdout
     assert len(list((tmp_path / "out" / "Train").iterdir())) == 12
+    assert not re.search(r"\| +torch$", done.stderr, re.M)
 
 
 @pytest.mark.parametrize(
@@ -251,11 +253,6 @@ def test_main_errors_are_one_line(
     assert message in written.err and written.out == ""
     assert len(written.err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
-
-
-def test_sample_does_not_import_torch() -> None:
-    script = "import sys, faceattr.data.sources.sample; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
 
 
 def test_write_removes_what_a_killed_process_left(tmp_path):

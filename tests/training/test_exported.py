@@ -40,6 +40,8 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "timm vit": (("model.image_size=[32,48]", "model.name=test_vit", "model.scaling=[0.5,0.5]"), {}),
 }
 """Each model of conf/, as small as it may be, with one of the kinds of tasks and losses."""
+QUICK = ("cnn", "cnn_age", "timm vit")
+"""A convolution stack, ordered classes, and attention: an export takes seconds."""
 
 
 def write(folder: Path, *overrides: str, **given: Any) -> tuple[Path, Path]:
@@ -67,7 +69,9 @@ def test_every_model_has_a_case():
     assert {file.stem for file in (ROOT / "conf" / "model").glob("[!_]*.yaml")} <= set(CASES)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
+)
 def test_write_onnx_answers_as_the_checkpoint_at_every_batch_size(tmp_path, case):
     overrides, task = CASES[case]
     ckpt, out = write(tmp_path, f"model={case.partition(' ')[0]}", *overrides, base=ON_CPU, **task)

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from composing import compose_config
 from omegaconf import DictConfig
-from programs import FIGURES, ROOT, TINY, quick
+from programs import FIGURES, ROOT, TINY, inside
 
 from faceattr.commands.settings import (
     create_classifier,
@@ -35,7 +35,6 @@ BN = ("model.norm=before_relu", "model.head.hidden=[16]", "model.head.dropout=0.
 POLICIES = {
     "frozen": "finetune=frozen",
     "last_block": "finetune=last_block",
-    "block 2": "finetune.train_from=block2",
     "gradual": "finetune.train_from=[[0,head],[1,-2],[2,1]]",
 }
 
@@ -243,7 +242,8 @@ MODELS = sorted({file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_can_be_cut_below_each_stage(model):
-    cfg = compose_config(f"model={model}", "model.pretrained=false")
+    small = ["model.image_size=[64,64]"] if model.startswith("vgg") else []
+    cfg = compose_config(f"model={model}", "model.pretrained=false", *small)
     task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
     network = create_network(cfg, task).eval()
     images = torch.rand(1, 3, *cfg.model.image_size)
@@ -271,7 +271,7 @@ KEEPING = (*TINY, "augment=none", "finetune.train_from=[[0,head],[1,-2]]", "trai
 
 
 def run(folder: Path, *arguments: str) -> str:
-    ended = quick("train", *arguments, *KEEPING, cwd=folder)
+    ended = inside("train", *arguments, *KEEPING, cwd=folder)
     assert ended.code == 0, ended.err
     return ended.out + ended.err
 
@@ -286,7 +286,7 @@ def test_a_run_stores_what_was_kept_and_judges_as_evaluate_does(tmp_path):
     for name in ("test_metrics.json", "val_metrics.json"):
         found, expected = (json.loads((tmp_path / folder / name).read_text()) for folder in ("kept", "whole"))
         assert found["accuracy"] == expected["accuracy"]
-    ended = quick(
+    ended = inside(
         "evaluate",
         "ckpt=kept/checkpoints/best.ckpt",
         "trainer.precision=32",
@@ -301,7 +301,7 @@ def test_a_run_stores_what_was_kept_and_judges_as_evaluate_does(tmp_path):
 
 def test_views_are_of_training_images_only(tmp_path):
     given = ("finetune=frozen", "augment=light", "finetune.views=2", "trainer.max_epochs=1", "hydra.run.dir=run")
-    ended = quick("train", *TINY, *given, cwd=tmp_path)
+    ended = inside("train", *TINY, *given, cwd=tmp_path)
     assert ended.code == 0, ended.err
     counts = json.loads((tmp_path / "run" / "run.json").read_text())["images"]
     said, rest = ended.out + ended.err, counts["val"] + counts["test"]
@@ -313,12 +313,12 @@ def test_views_are_of_training_images_only(tmp_path):
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     run(tmp_path, "trainer.max_epochs=3", "hydra.run.dir=whole", "optim.schedule=constant")
     run(tmp_path, "trainer.max_epochs=2", "hydra.run.dir=halves", "optim.schedule=constant")
-    ended = quick("train", "ckpt=halves/checkpoints/last.ckpt", "trainer.max_epochs=3", cwd=tmp_path)
+    ended = inside("train", "ckpt=halves/checkpoints/last.ckpt", "trainer.max_epochs=3", cwd=tmp_path)
     assert ended.code == 0, ended.err
     assert "frozen stages for 60 images: found" in ended.out + ended.err
     whole, halves = (torch.load(tmp_path / f / "checkpoints" / "last.ckpt")["state_dict"] for f in ("whole", "halves"))
     assert all(torch.equal(whole[name], halves[name]) for name in whole)
-    ended = quick(
+    ended = inside(
         "train", "ckpt=halves/checkpoints/last.ckpt", "trainer.max_epochs=4", "finetune.cache=off", cwd=tmp_path
     )
     assert ended.code == 0 and "not stored: finetune.cache=off" in ended.out + ended.err

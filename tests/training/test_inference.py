@@ -43,7 +43,7 @@ with initialize_config_dir(sys.argv[1], version_base="1.3"):
 task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
 model = create_classifier(cfg, task)
 settings = trainer_settings(cfg)
-for count in (10, 1000):
+for count in (10, 500):
     before = anonymous()
     scores, rows = probabilities(model, torch.utils.data.DataLoader(Batches(count), batch_size=None), settings)
     assert len(scores) == 32 * count and rows.tolist() == list(range(32 * count))
@@ -53,10 +53,10 @@ print(anonymous() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path):
-    """Of 32,000 images no more than their scores and rows is kept: about half a megabyte."""
+    """Of 16,000 images, 49 MB, no more than their scores and rows is kept: a quarter of a megabyte."""
     (tmp_path / "growth.py").write_text(GROWTH)
     grown = subprocess.run(
         [sys.executable, "growth.py", str(ROOT / "conf")], cwd=tmp_path, capture_output=True, text=True
     )
     assert grown.returncode == 0, grown.stderr
-    assert float(grown.stdout.splitlines()[-1]) < 30
+    assert float(grown.stdout.splitlines()[-1]) < 20

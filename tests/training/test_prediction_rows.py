@@ -1,8 +1,5 @@
 """Batches and rows of answers: every subject once, in order, whatever the batch, and the columns that rows have."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -98,9 +95,3 @@ def test_row_format_lists_the_attributes_that_are_there():
     rows = RowFormat(["Male", "Smiling"], True)
     assert [rows.predicted(np.float32(p)) for p in ([0.6, 0.9], [0.1, 0.2])] == ["Male, Smiling", ""]
     assert rows.caption(np.float32([0.1, 0.2])) == "none"
-
-
-def test_faces_and_rows_need_no_torch():
-    """An exported folder is used without it."""
-    code = "import sys, faceattr.data.photos, faceattr.training.prediction_rows; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -89,17 +89,10 @@ def to_classes(
         raise _bare_numbers(path, str(values.name), unexplained, list(map(str, classes or ())), key)
     if not names:
         spelling_of = _join_spellings(unexplained)
-        _check_classes(
-            path,
-            str(values.name),
-            Counter(
-                {
-                    name: sum(unexplained[v] for v in unexplained if spelling_of[v] == name)
-                    for name in spelling_of.values()
-                }
-            ),
-            key,
-        )
+        images_of = Counter(dict.fromkeys(spelling_of.values(), 0))
+        for value, images in unexplained.items():
+            images_of[spelling_of[value]] += images
+        _check_classes(path, str(values.name), images_of, key)
     else:
         spelling_of = dict(zip(unexplained, unexplained, strict=True))
     missing = {
