@@ -10,6 +10,7 @@ READS_CONFIG = {
     "api.py": "names the type of a composed config",
     "data/sources/sample.py": "is a program too, with arguments like Hydra's",
     "report/leaderboard.py": "reads the overrides that Hydra wrote beside the jobs of a sweep",
+    "report/unfinished.py": "reads them too, to say how a killed sweep goes on",
 }
 """Files below commands, but for config/, that import omegaconf, and why."""
 
