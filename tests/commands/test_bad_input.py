@@ -90,6 +90,7 @@ TRAIN = {
     "data.batch_size=few": ["data.batch_size=few: must be a whole number."],
     "seed=-1": ["seed=-1", "from 0 to"],
     "seed=[": ["seed=[: cannot be read", "A list is [a,b]"],
+    "model.weights=FILES/text.ckpt data=csv data.root=/none/such": ["model.weights=", "text.ckpt cannot be read", "Give a file of"],
     "seed='a": ["seed='a: cannot be read", "As text, in a shell: "],
     "vgg16": ["vgg16: give key=value"],
     "model.image_size=[64]": ["model.image_size=[64]", "[height, width]"],
@@ -150,6 +151,7 @@ EVALUATE = {
 PREDICT = {
     "input=photo.jpg": ["ckpt", "python predict.py ckpt="],
     "ckpt=FILES/run/checkpoints/best.ckpt": ["input", "folder", "glob"],
+    "ckpt=FILES/run/checkpoints/best.ckpt input=${x}.png": ["In input=${x}.png, ${…} is a reference", "'input='"],
     "ckpt=FILES/run/checkpoints/best.ckpt input=/none/such.jpg": ["input=/none/such.jpg", "no such file"],
     "ckpt=FILES/run/checkpoints/best.ckpt input=FILES/empty": ["input=", "empty", ".jpg"],
     "ckpt=FILES/run/checkpoints/best.ckpt input=FILES/csv/*.png": ["input=", "*.png"],

@@ -54,6 +54,18 @@ def test_to_classes_joins_spellings_and_says_so(caplog):
     assert classes_of("homme âgé".encode().decode(), "homme a\u0302ge\u0301", "x") == ["homme âgé"] * 2 + ["x"]
 
 
+def test_to_classes_joins_what_differs_in_blanks_or_a_sign_at_the_end():
+    assert classes_of("(25, 32)", "(25,32)", "(25, 32)", "old", "old.", "o ld", "old") == ["(25, 32)"] * 3 + ["old"] * 4
+    assert classes_of("more than 70", "morethan70", classes=["0-2", "more than 70"]) == ["more than 70"] * 2
+
+
+@pytest.mark.parametrize("values", [("male", "0"), ("0", "1", "female"), ("(25, 32)", "35")])
+def test_to_classes_refuses_numbers_beside_words(values):
+    with pytest.raises(FaceattrError, match=r"numbers beside words: .*Say what they mean with data\.label_map"):
+        classes_of(*values)
+    assert classes_of(*values, classes=list(values)) == list(values)
+
+
 def test_to_classes_refuses_an_abbreviation_beside_the_word():
     with pytest.raises(FaceattrError, match=r"Does 'F' mean 'Female'\? .*label_map=\{F: Female\}"):
         classes_of("male", "F", "Female")

@@ -161,6 +161,7 @@ BROKEN = {
     "y.json": ("[" * 100_000, "no JSON"),
     "x.parquet": ("PAR1....", "a Parquet table, but damaged"),
     "x.xlsx": ("PK\x03\x04....", "it is a damaged ZIP archive"),
+    "y.xlsx": ("PK damaged\nan Excel workbook", "an Excel workbook, but damaged"),
     "x.xls": ("\xd0\xcf\x11\xe0", "it is an old Office document. Tables are text, .xlsx, .parquet or .jsonl."),
 }
 

@@ -11,7 +11,7 @@ import torch
 from faceattr.errors import FaceattrError
 from faceattr.models.conv_stacks import alexnet_imagenet, cnn
 from faceattr.models.network import Network
-from faceattr.models.pretrained import WeightsReport, _scaling, load_weights, resolve_scaling
+from faceattr.models.pretrained import WeightsReport, _scaling, check_weights, load_weights, resolve_scaling
 from faceattr.models.timm_backbone import from_timm
 
 VGG16 = [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]]
@@ -123,6 +123,8 @@ def test_load_weights_refuses_a_file_without_weights(tmp_path, name, content, me
         torch.save(content, path)
     with pytest.raises(FaceattrError, match=f"model.weights=.*{name}.*({message})") as caught:
         from_file(small(), path)
+    with pytest.raises(FaceattrError, match=f"model.weights=.*{name}.*({message})"):
+        check_weights(str(path))
     assert "\n" not in str(caught.value)
 
 

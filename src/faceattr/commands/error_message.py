@@ -54,7 +54,7 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
     if type(error).__module__.split(".")[0] in ("hydra", "omegaconf") or isinstance(error, OmegaConfBaseException):
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
-        return "\n".join(dict.fromkeys(lines[:3]))
+        return "\n".join([*dict.fromkeys(lines[:3]), *_references(arguments)][:4])
     return None
 
 
@@ -77,6 +77,16 @@ def _keys_beside(key: str, program: str, arguments: Sequence[str]) -> list[str]:
         node = None
     top = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
     return [str(name) for name in (node if OmegaConf.is_dict(node) else top) if name != "_target_"]
+
+
+def _references(arguments: Sequence[str]) -> list[str]:
+    """How the first argument with `${` is typed if that is part of a text; for an error that names no argument."""
+    given = next((text.partition("=") for text in arguments if "${" in text and "=" in text), None)
+    if given is None:
+        return []
+    return [
+        f"In {''.join(given)[:200]}, ${{…}} is a reference. As text, in a shell: {shlex.quote(f'{given[0]}={quoted(given[2])}')}"
+    ]
 
 
 def _grammar_message(argument: str, problem: str) -> str:

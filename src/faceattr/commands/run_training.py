@@ -40,6 +40,7 @@ from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv
 from faceattr.metrics import registry, slices
 from faceattr.models import freezing
+from faceattr.models.pretrained import check_weights
 from faceattr.models.task import Task
 from faceattr.training import checkpoint, tracking
 from faceattr.training.callbacks import Checkpoints, History, Patience
@@ -141,6 +142,7 @@ def _first_process() -> bool:
 def _table_and_task(cfg: DictConfig) -> tuple[pd.DataFrame, Task]:
     """The table and its task, when all keys that depend on them are checked."""
     registry.check_monitor(cfg.trainer.monitor)
+    check_weights(cfg.model.weights)
     prepared = read_table(cfg)
     slices.check(prepared, cfg.evaluate.slices)
     task = create_task(cfg, prepared)

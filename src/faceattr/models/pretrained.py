@@ -8,6 +8,7 @@ import hashlib
 import logging
 import re
 import socket
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from faceattr.data.image_checks import kind_of_file
 from faceattr.data.scaling import SCALINGS, Scaling, mean_and_std, scaling_of
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part
@@ -183,22 +185,54 @@ def _same(one: Any, other: Any) -> bool:
     return bool(np.allclose(mean_and_std(scaling_of(one)), mean_and_std(scaling_of(other)), atol=1))
 
 
-def _load_file(network: Network, path: Path) -> WeightsReport:
-    """Loads the tensors of a .safetensors file or a PyTorch file. Executes no code from the file."""
+def check_weights(weights: str | None) -> None:
+    """Raises FaceattrError where the file of `model.weights` holds no weights; cheap: its tensors are not read."""
+    if weights:
+        path = Path(weights).expanduser()
+        _tensors(_content(path, mmap=True), path)
+
+
+def _content(path: Path, *, mmap: bool = False) -> Any:
+    """What a .safetensors file or a PyTorch file holds. Executes no code from the file."""
     if not path.is_file():
-        raise FaceattrError(f"model.weights={path}: no such file.{instead_of(path)}")
+        what = "this is a folder" if path.is_dir() else "no such file"
+        raise FaceattrError(f"model.weights={path}: {what}.{'' if path.is_dir() else instead_of(path)}")
     if (part := damaged_part(path)) is not None:
         raise FaceattrError(f"model.weights={path} cannot be read: damaged: {part} is not as it was written")
     try:
-        safe = path.suffix == ".safetensors"
-        content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-        expects = _stored_scaling(content)
-        content = content.get("state_dict", content)  # a checkpoint
-        state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        first = next(iter(state.values())).half().contiguous()
-    except Exception as error:  # damaged files raise many kinds of errors; without tensors `next` raises one
-        reasons = "damaged, not a state dict, or more than tensors (not opened)"
-        raise FaceattrError(f"model.weights={path} cannot be read: {reasons}") from error
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        mapped = mmap and zipfile.is_zipfile(path)  # torch maps no file of its older format
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # damaged files raise many kinds of errors
+        raise _unreadable(path) from error
+
+
+def _tensors(content: Any, path: Path) -> State:
+    """The tensors of a state dict, or of the one in a checkpoint. Raises FaceattrError: there are none."""
+    held = content.get("state_dict", content) if isinstance(content, dict) else None  # a checkpoint holds one
+    state = (
+        {str(key): value for key, value in held.items() if isinstance(value, Tensor)} if isinstance(held, dict) else {}
+    )
+    if not state:
+        raise _unreadable(path)
+    return state
+
+
+def _unreadable(path: Path) -> FaceattrError:
+    kind = kind_of_file(path)
+    what = f"it is {kind}, or " if kind and "ZIP" not in kind else ""
+    reasons = f"{what}damaged, not a state dict, or more than tensors (not opened)"
+    return FaceattrError(
+        f"model.weights={path} cannot be read: {reasons}. Give a file of tensors: .safetensors, .pth or a checkpoint"
+    )
+
+
+def _load_file(network: Network, path: Path) -> WeightsReport:
+    """Loads the tensors of a .safetensors file or a PyTorch file."""
+    content = _content(path)
+    expects, state = _stored_scaling(content), _tensors(content, path)
+    first = next(iter(state.values())).half().contiguous()
     digest = hashlib.sha256(first.numpy().tobytes()).hexdigest()[:16]
     expects = expects or KNOWN_FIRST_CONV.get(digest)
     if expects is None and network.published.startswith("timm/"):  # timm's weights for a name agree on it

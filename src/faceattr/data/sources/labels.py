@@ -48,10 +48,14 @@ def plain(value: object) -> str:
 
 
 def fold(text: str) -> str:
-    """The text in lower case with single blanks: the same for texts that differ only in case, blanks and what cannot be seen
-    (characters without width, full-width letters)."""
+    """The text in lower case without blanks: the same for texts that differ only in case, blanks, a sign at their ends and what
+    cannot be seen (characters without width, full-width letters)."""
     visible = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    return " ".join(visible.casefold().split())
+    return "".join(visible.casefold().split()).strip(".,;:'\"")
+
+
+FOLDED_MISSING = frozenset(map(fold, MISSING))
+NUMBER = re.compile(r"-?\d+([.,]\d+)?")
 
 
 def to_classes(
@@ -70,24 +74,31 @@ def to_classes(
     one class, under their commonest spelling, with a warning. `key` is the config key that gives a value another class;
     `numbers_are_names`: a number is the name of a class, as of a folder.
 
-    Raises FaceattrError: numbers that neither `label_map` nor `classes` explains; a class whose name abbreviates another's;
-    more than `MOST_CLASSES` classes.
+    Raises FaceattrError: numbers that neither `label_map` nor `classes` explains, alone or beside words; a class whose name
+    abbreviates another's; more than `MOST_CLASSES` classes.
     """
     mapped = {plain(value): str(name) for value, name in (label_map or {}).items()}
     names = list(dict.fromkeys([*map(str, classes or ()), *mapped.values()]))
     by_fold = _unambiguous(list(mapped.items())) | _unambiguous([(name, name) for name in names])
     counts = Counter(values.map(plain))
     class_of = {value: mapped.get(value, by_fold.get(fold(value))) for value in counts}
-    unexplained = {value: n for value, n in counts.items() if class_of[value] is None and fold(value) not in MISSING}
+    unexplained = {
+        value: n for value, n in counts.items() if class_of[value] is None and fold(value) not in FOLDED_MISSING
+    }
     if (
         unexplained
         and not numbers_are_names
         and not label_map
         and not any(class_of.values())
-        and all(re.fullmatch(r"-?\d+([.,]\d+)?", value) for value in unexplained)
+        and all(map(NUMBER.fullmatch, unexplained))
     ):
         raise _bare_numbers(path, str(values.name), unexplained, list(map(str, classes or ())), key)
     if not names:
+        if not numbers_are_names and any(map(NUMBER.fullmatch, unexplained)):
+            raise FaceattrError(
+                f"{path}: column {str(values.name)!r} has numbers beside words: {_with_counts(unexplained)}. "
+                f"Are the numbers codes? Say what they mean with {key}, or name all classes in data.classes."
+            )
         spelling_of = _join_spellings(unexplained)
         images_of = Counter(dict.fromkeys(spelling_of.values(), 0))
         for value, images in unexplained.items():

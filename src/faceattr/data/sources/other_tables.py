@@ -14,11 +14,12 @@ from faceattr.data.sources.text_table import Record, decoded
 from faceattr.errors import FaceattrError
 from faceattr.wording import listed
 
-__all__ = ["EXCEL", "JSON_SUFFIXES", "PARQUET", "excel_records", "json_records", "parquet_records"]
+__all__ = ["EXCEL", "EXCEL_SUFFIXES", "JSON_SUFFIXES", "PARQUET", "excel_records", "json_records", "parquet_records"]
 
 log = logging.getLogger(__name__)
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+EXCEL_SUFFIXES = (".xlsx", ".xlsm")
 MOST_CELLS, MOST_BYTES = 200_000_000, 2_000_000_000
 """Of a compressed table when unpacked: a few kilobytes can hold gigabytes."""
 

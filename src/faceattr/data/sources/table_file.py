@@ -71,6 +71,10 @@ def _records(path: Path, *, header: bool) -> tuple[str, str, Iterator[Record]]:
     kind = kind_of_file(path)
     if kind == other_tables.EXCEL:
         return "row", "", other_tables.excel_records(path)
+    if not kind and path.suffix.lower() in other_tables.EXCEL_SUFFIXES and path.read_bytes()[:2] == b"PK":
+        raise FaceattrError(
+            f"{path} is not a readable table: {other_tables.EXCEL}, but damaged."
+        )  # else it passes for text
     if kind != other_tables.PARQUET and path.suffix.lower() not in other_tables.JSON_SUFFIXES:
         return ("line", *text_records(path))
     if not header:
