@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from programs import PATIENCE
 
 
 @contextmanager
@@ -18,6 +19,6 @@ def chromium(*arguments: str) -> Iterator[Any]:
     quiet = ["background-networking", "component-update", "sync"]
     given = ["--no-sandbox", "--disable-gpu", "--no-first-run", *(f"--disable-{what}" for what in quiet), *arguments]
     with playwright.sync_playwright() as player:
-        started = player.chromium.launch(executable_path=program, args=given)
+        started = player.chromium.launch(executable_path=program, args=given, timeout=1000 * PATIENCE)
         yield started
         started.close()

@@ -100,6 +100,7 @@ def test_export_of_half_is_half_as_large(run, folder, tmp_path):
     assert validation["precision"] == "float16" and set(validation["onnx_bytes"]) == {"float32", "float16"}
 
 
+@pytest.mark.slow
 def test_export_of_int8_is_accepted_by_its_accuracy(run, tmp_path):
     ckpt = run / "checkpoints" / "best.ckpt"
     small = exported(ckpt, tmp_path / "output", "export.quantize=int8", "export.max_drop=1")

@@ -22,12 +22,18 @@ from faceattr.errors import FaceattrError
 SIZE = 32  # pixels: the smallest that still shows a face
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where 60 faces of `SIZE` are drawn once."""
+    return tmp_path_factory.mktemp("drawn")
+
+
 def contents(root: Path, table: pd.DataFrame) -> list[bytes]:
     return [(root / path).read_bytes() for path in table["path"]]
 
 
-def test_load_gives_the_columns_of_the_contract(tmp_path: Path) -> None:
-    table = sample.load(str(tmp_path), n=60, image_size=SIZE)
+def test_load_gives_the_columns_of_the_contract(drawn: Path) -> None:
+    table = sample.load(str(drawn), n=60, image_size=SIZE)
     assert list(table.columns[:3]) == ["path", "label", "group"]
     assert table["path"].str.startswith(f"v{sample.VERSION}_n60_size{SIZE}_seed0/images/").all()
     assert len(table) == table["path"].nunique() == 60
@@ -35,12 +41,12 @@ def test_load_gives_the_columns_of_the_contract(tmp_path: Path) -> None:
     assert set(table["label"]) == {"female", "male"}
     assert all(isinstance(group, str) for group in table["group"])
     assert not table.isna().any().any()
-    with Image.open(tmp_path / table["path"][0]) as picture:
+    with Image.open(drawn / table["path"][0]) as picture:
         assert (picture.format, picture.mode, picture.size) == ("JPEG", "RGB", (SIZE, SIZE))
 
 
-def test_load_age_classes_are_ordered_and_fit_the_age(tmp_path: Path) -> None:
-    table = sample.load(str(tmp_path), n=60, image_size=SIZE, attribute="age")
+def test_load_age_classes_are_ordered_and_fit_the_age(drawn: Path) -> None:
+    table = sample.load(str(drawn), n=60, image_size=SIZE, attribute="age")
     assert table.attrs == {"classes": ["young", "middle", "old"], "ordinal": True}
     years = pd.cut(table["age"], [0, 30, 50, 200], right=False, labels=["young", "middle", "old"])
     assert (table["label"] == years).all()
@@ -170,19 +176,19 @@ def test_write_csv_layout(tmp_path: Path) -> None:
     assert sorted(p.name for p in out.iterdir()) == ["images", "results.csv"]
 
 
-def test_write_folders_layout(tmp_path: Path) -> None:
+def test_write_folders_layout(tmp_path: Path, drawn: Path) -> None:
     out = sample.write("folders", tmp_path / "out", n=60, image_size=SIZE)
     files = sorted(out.rglob("*.jpg"), key=lambda file: file.name)
     assert len(files) == 60
     assert {file.relative_to(out).parts[0] for file in files} == {"Train", "Validation", "Test"}
-    faces = sample.load(str(tmp_path / "cache"), n=60, image_size=SIZE)
+    faces = sample.load(str(drawn), n=60, image_size=SIZE)
     assert [file.parent.name.lower() for file in files] == faces["gender"].tolist()
     split = pd.Series([file.parent.parent.name for file in files])
     assert (split.groupby(faces["group"]).nunique() == 1).all()
     assert (faces["gender"].groupby(split).nunique() == 2).all()
 
 
-def test_write_celeba_layout(tmp_path: Path) -> None:
+def test_write_celeba_layout(tmp_path: Path, drawn: Path) -> None:
     out = sample.write("celeba", tmp_path / "out", n=60)
     names = [f"{i:06d}.jpg" for i in range(1, 61)]
     assert sorted(file.name for file in (out / "img_align_celeba").iterdir()) == names
@@ -193,7 +199,7 @@ def test_write_celeba_layout(tmp_path: Path) -> None:
     attributes = pd.DataFrame([row.split()[1:] for row in rows], columns=header.split()).astype(int)
     assert [row.split()[0] for row in rows] == names
     assert set(attributes.to_numpy().ravel()) == {-1, 1}
-    faces = sample.load(str(tmp_path / "cache"), n=60, image_size=16)
+    faces = sample.load(str(drawn), n=60, image_size=SIZE)
     assert ((attributes["Male"] == 1) == (faces["gender"] == "male")).all()
     assert ((attributes["Eyeglasses"] == 1) == (faces["glasses"] != "none")).all()
     part = pd.Series([int(line.split()[1]) for line in (out / "list_eval_partition.txt").read_text().splitlines()])

@@ -12,6 +12,7 @@ import pytest
 from browser import chromium
 from checkpoints import untrained
 from PIL import Image
+from programs import PATIENCE
 
 pytest.importorskip("uvicorn", reason="serve is an extra")
 import uvicorn
@@ -19,7 +20,6 @@ from serving import create, encoded, noise, scene
 
 PAIR = encoded(scene(3, 8), "JPEG", quality=95)
 EMPTY = encoded(Image.new("RGB", (80, 60), "teal"))
-WIDTHS = (375, 1280)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,7 @@ def faces(serve, tmp_path_factory, shared) -> str:
 def page(browser) -> Iterator[Callable[..., Any]]:
     """Opens an address; at the end nothing was said on the console and nothing was asked of another server."""
     context, noticed, expected = browser.new_context(), list[str](), list[str]()
+    context.set_default_timeout(1000 * PATIENCE)
 
     def start(address: str, width: int = 1280, *expecting: str) -> Any:
         shown = context.new_page()
@@ -118,8 +119,9 @@ def photograph(shown: Any) -> None:
     shown.get_by_role("button", name="Take the picture").click()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("how", [choose, drop, paste, photograph])
+@pytest.mark.parametrize(
+    ("how", "width"), [(choose, 375), (choose, 1280), (drop, 1280), (paste, 1280), (photograph, 375)]
+)
 def test_page_draws_the_answers_over_a_picture_however_it_is_given(faces, page, how, width):
     shown = page(faces, width)
     how(shown)
@@ -175,17 +177,15 @@ def test_page_shows_grad_cam_on_request(faces, page):
     assert picture.evaluate("one => one.decode().then(() => one.naturalWidth)") == 32
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_page_says_that_there_is_no_face(faces, page, width):
-    shown = page(faces, width)
+def test_page_says_that_there_is_no_face(faces, page):
+    shown = page(faces, 375)
     give(shown, EMPTY, kind="image/png")
     shown.locator("#status", has_text="No face was found in this picture.").wait_for()
     assert shown.locator(".box").count() == 0 and shown.locator("#picture").is_visible()
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_page_says_what_is_wrong_and_goes_on(faces, page, width):
-    shown = page(faces, width, "415")
+def test_page_says_what_is_wrong_and_goes_on(faces, page):
+    shown = page(faces, 375, "415")
     give(shown, b"hello")
     shown.get_by_role("alert").filter(has_text="Not an image file").wait_for()
     give(shown, encoded(noise(500, 200)), "big.png")
