@@ -114,6 +114,7 @@ def test_output_that_cannot_show_a_character_replaces_it(tmp_path):
     assert ended.code == 1 and "Did you mean model?" in ended.err
     ended = shell("evaluate", cwd=tmp_path, PYTHONIOENCODING="ascii")  # the message holds an ellipsis
     assert ended.code == 1 and "ckpt is not given" in ended.err and "Traceback" not in ended.err
+    assert not list(tmp_path.iterdir()), "something was left behind"
 
 
 def test_names_of_files_are_fit_for_every_system():

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from programs import OFFLINE, S0_MAP, TINY, inside, quick, shell, tiny_run
+from programs import OFFLINE, S0_MAP, TINY, inside, quick, tiny_run
 
 from faceattr.data.sources import sample
 from faceattr.errors import FaceattrError
@@ -175,13 +175,6 @@ def test_one_message_and_nothing_left(files, tmp_path, program, arguments, said)
         tiny = [override for override in tiny if not override.startswith("data.")]
     ended = inside(program, *tiny, *filled(arguments, files), cwd=tmp_path, TORCH_HOME=str(files / "torch"), **OFFLINE)
     check(ended, said)
-    assert not list(tmp_path.iterdir()), "something was left behind"
-
-
-def test_the_same_from_the_shell(tmp_path):
-    """An error before torch is imported is in test_platforms.py."""
-    arguments = "data=csv data.root=/none/such"
-    check(shell("train", *arguments.split(), cwd=tmp_path), TRAIN[arguments])
     assert not list(tmp_path.iterdir()), "something was left behind"
 
 
