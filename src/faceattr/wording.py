@@ -65,3 +65,8 @@ def instead_of(path: Path) -> str:
         names = []
     near = did_you_mean(missing.name, names, f"{missing.parent}/".replace("//", "/"))
     return start + (near or f" {missing.parent} holds {listed(names) or 'nothing'}.")
+
+
+def is_class_name(name: str) -> bool:
+    """Whether a text can be shown as the name of a class: a line that can be printed, of at most 200 characters."""
+    return 0 < len(name) <= 200 and name.isprintable()

@@ -77,6 +77,10 @@ ATTACKS: dict[str, Change] = {
     "no classes": field(classes=[]),
     "classes that are numbers": field(classes=[0, 1]),
     "a class twice": field(classes=["a", "a"]),
+    "a class of two lines": field(classes=["a\nb", "c"]),
+    "a class that clears the screen": field(classes=["\x1b[2J", "c"]),
+    "a class of 100,000 characters": field(classes=["x" * 100_000, "c"]),
+    "a temperature near 0": field(temperature=1e-300),
     "a temperature that is none": field(temperature=math.nan),
     "a temperature below 0": field(temperature=-1.0),
     "a temperature that is text": field(temperature="1"),
@@ -109,6 +113,17 @@ def test_load_refuses_weights_that_are_not_finite(content, tmp_path, value):
     torch.save(broken, tmp_path / "x.ckpt")
     with pytest.raises(FaceattrError, match="not finite"):
         load(str(tmp_path / "x.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda t: t.to(torch.int8), lambda t: t.to(torch.complex64), lambda t: t.to_sparse(), lambda t: t.to("meta")],
+)
+def test_load_refuses_weights_of_another_kind(content, tmp_path, change):
+    state = {name: change(tensor) for name, tensor in content["state_dict"].items()}
+    torch.save(content | {"state_dict": state}, tmp_path / "x.ckpt")
+    with pytest.raises(FaceattrError, match=r"ckpt=.*its weights do not fit its own config"):
+        checkpoint.load(tmp_path / "x.ckpt")
 
 
 def test_load_refuses_a_network_that_is_larger_than_its_weights(content, tmp_path):

@@ -162,3 +162,27 @@ def test_readable_leaves_the_rest(text):
 def test_readable_leaves_a_sweep_over_paths():
     assert readable(["-m", "data.root=a,b"]) == ["-m", "data.root=a,b"]
     assert readable(["data.root=a,b"]) == ["data.root='a,b'"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.file", "labels(1).csv"),
+        ("data.file", "1e5"),
+        ("data.label_column", "age(years)"),
+        ("data.pattern", r"_(?P<label>[01])_1"),
+        ("data.pattern", r"(\d+)_(?P<a>x|y),z{2}"),
+        ("data.image_dir", "[1]"),
+    ],
+)
+def test_readable_takes_text_that_looks_like_a_call_or_a_list_as_text(key, value):
+    (given,) = readable([f"{key}={value}"])
+    assert OmegaConf.create({"x": OverridesParser.create().parse_override(given).value()}).x == value
+
+
+def test_readable_leaves_calls_of_hydras_functions():
+    assert readable(["-m", "seed=range(0,3)", "optim.lr=choice(1,2)"])[1:] == [
+        "seed=range(0,3)",
+        "optim.lr=choice(1,2)",
+    ]
+    assert readable(["seed=range(0"]) == ["seed=range(0"], "Hydra says what is wrong"

@@ -432,3 +432,10 @@ def test_shortened_keeps_the_ten_commonest_classes_and_counts_the_others():
     assert short.index.tolist() == [f"c{n}" for n in range(4, 14)] + ["4 others"]
     assert short.loc["4 others"].tolist() == [10, 4] and short.to_numpy().sum() == counts.to_numpy().sum()
     assert len(shortened(counts[:10])) == 10
+
+
+def test_prepare_refuses_class_names_that_cannot_be_shown(tmp_path):
+    table = faces(tmp_path, ["a\nb", "c"] * 20)
+    table.attrs["classes"] = ["a\nb", "c"]
+    with pytest.raises(FaceattrError, match=r"class name of several lines, or over 200 characters \(1\)"):
+        prepare(table, tmp_path)

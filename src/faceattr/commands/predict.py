@@ -102,7 +102,7 @@ class Predictions:
 
     def log_and_check(self) -> None:
         """Logs the rows, or how many there are. Raises FaceattrError where files could not be read."""
-        if len(self._first_rows) <= SHOWN:
+        if 0 < len(self._first_rows) <= SHOWN:
             table = pd.DataFrame(self._first_rows, columns=self._row_format.columns)
             probabilities = self._row_format.probabilities
             if len(probabilities) > MOST_LISTED and not self._row_format.multilabel:

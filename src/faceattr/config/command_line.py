@@ -25,7 +25,9 @@ PLAIN = re.compile(r"[A-Za-z0-9_.:@%+-]*/[A-Za-z0-9_./:@%+-]*")
 """A path in which neither Hydra nor a shell finds anything to interpret."""
 KEY_VALUE = re.compile(r"(\+{0,2}[A-Za-z_][\w./@-]*)=(.*)", re.DOTALL)
 """An argument `key=value`."""
-TEXT_KEYS = ("input", "hydra.run.dir", "hydra.sweep.dir")
+FUNCTION = re.compile(r"(choice|range|interval|glob|shuffle|sort|tag|int|float|str|bool|json_str|extend_list)\(")
+"""How a call of one of Hydra's functions begins; `labels(1).csv` is a text."""
+TEXT_KEYS = ("input", "hydra.run.dir", "hydra.sweep.dir", "data.pattern", "data.file", "data.image_dir")
 """Keys whose value is text, besides those whose `Key` has `is_path`."""
 
 
@@ -49,7 +51,7 @@ def _readable(given: re.Match[str], sweeps: bool) -> str:
             return text
         if key.lstrip("+") in path_keys() or re.fullmatch(r"\[.*\].*[^\]\s]\s*|\{.*\}.*[^}\s]\s*", value, re.DOTALL):
             return f"{key}={quoted(value)}"  # `[x].csv` begins like a list, and is none
-        if value[:1] in ("'", '"') or re.match(r"\w+\(", value):
+        if value[:1] in ("'", '"') or FUNCTION.match(value):
             return text
         return f"{key}={_quoted_items(value) if value[:1] in ('[', '{') else quoted(value)}"
     if key.lstrip("+") not in path_keys() or (sweeps and override.is_sweep_override()):

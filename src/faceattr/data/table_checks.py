@@ -12,7 +12,7 @@ import pandas as pd
 
 from faceattr.data.sources.layout import SPLITS, file_names
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, listed
+from faceattr.wording import counted, is_class_name, listed
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,9 @@ def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
     choices, labels = f"[{listed(map(_short, names))}]", table["label"]
     valid = len(names) >= 2 and len(set(names)) == len(names)
     problems = [] if valid else [f"data.classes={choices}: at least two classes are needed, each named once"]
+    problems += _problem(
+        "class name of several lines, or over 200 characters", [n for n in names if not is_class_name(n)]
+    )
     problems += _problem("no label (data.on_bad_label=skip leaves these out)", table["path"][labels.isna()])
     unknown = table[labels.notna() & ~labels.isin(names)]
     values = listed(value[:40] for value in sorted(unknown["label"].unique()))
@@ -137,6 +140,7 @@ def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
 def _attribute_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
     valid = len(names) >= 1 and len(set(names)) == len(names)
     problems = [] if valid else [f"data.attributes=[{listed(names)}]: each must be named once"]
+    problems += _problem("name of several lines, or over 200 characters", [n for n in names if not is_class_name(n)])
     invalid = ~(table[names].isin([0, 1]) | table[names].isna()).all(axis=1)
     problems += _problem("attribute that is neither 1, 0 nor missing", table["path"][invalid])
     return problems + _problem("no attribute known", table["path"][table[names].isna().all(axis=1)])

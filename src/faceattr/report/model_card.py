@@ -175,18 +175,18 @@ def _purpose(config: Mapping[str, Any]) -> str:
 
 
 def _data(config: Mapping[str, Any], figures: RunFigures) -> str:
-    record, config = figures.record, figures.config
+    record, run_config = figures.record, figures.config
     images = ", ".join(f"{count:,} {split}" for split, count in (record.get("images") or {}).items())
     parameters = (record.get("parameters") or {}).get("total")
     start = str(figures.weights)
     rows = [
-        ("Data", _text(_data_name(config)) + (f": {images} images" if images else "")),
+        ("Data", _text(_data_name(run_config)) + (f": {images} images" if images else "")),
         ("Fingerprint of the data and its split", f"`{_text(config['fingerprint'])}`"),
-        ("Network", f"{_network(config)}" + (f", {parameters:,} parameters" if parameters else "")),
+        ("Network", f"{_network(run_config)}" + (f", {parameters:,} parameters" if parameters else "")),
         ("It started from", _text(PurePath(start).name if "/" in start and " " not in start else start)),
         ("Input", f"{config['input']['height']}×{config['input']['width']} pixels, RGB"),
         ("Faces", _faces(config["faces"])),
-        ("Seed", _text(config.get("seed"))),
+        ("Seed", _text(run_config.get("seed"))),
         ("Written by", f"faceattr {config['version']}"),
     ]
     rows += [("Quirk of a published study, kept", _text(quirk)) for quirk in record.get("quirks") or ()]

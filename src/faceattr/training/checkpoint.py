@@ -7,7 +7,6 @@ from), `pretrained_stages` (those that did not start from random weights), `dete
 without one), `inputs` (what training images look like, see `usual_inputs`) and, once fitted, `temperature`.
 """
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from faceattr.models.freezing import Policy
 from faceattr.models.network import build_network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
-from faceattr.wording import instead_of
+from faceattr.wording import instead_of, is_class_name
 
 FORMAT = 4
 """Rises when the description changes so that older code would read it wrong. `upgrade` reads the formats before it."""
@@ -115,15 +114,18 @@ def _check_fields(description: dict[str, Any], content: dict[str, Any], source: 
         if not isinstance(description["config"].get(name), types):
             raise FaceattrError(f"{source}: the {name} of its config is missing or damaged.")
     classes = description["classes"]
-    if not classes or not all(isinstance(name, str) and name for name in classes) or len(set(classes)) < len(classes):
-        raise FaceattrError(f"{source}: its classes are damaged: {str(classes)[:80]}")
+    named = classes and all(isinstance(name, str) and is_class_name(name) for name in classes)
+    if not named or len(set(classes)) < len(classes):
+        raise FaceattrError(f"{source}: its classes are damaged: {ascii(classes)[:80]}")
     temperature = description.get("temperature", 1.0)
-    if not isinstance(temperature, int | float) or not (math.isfinite(temperature) and temperature > 0):
-        raise FaceattrError(f"{source}: its temperature is {str(temperature)[:40]}; it must be a number above 0.")
+    if not isinstance(temperature, int | float) or not 1e-3 <= temperature <= 1e3:
+        raise FaceattrError(
+            f"{source}: its temperature is {str(temperature)[:40]}; it must be a number from 0.001 to 1000."
+        )
     if (
         not isinstance(content.get("state_dict"), dict)
         or not isinstance(content.get("epoch"), int)
-        or content["epoch"] < 0
+        or not 0 <= content["epoch"] < 10**9
     ):
         raise FaceattrError(f"{source}: its weights or its epoch are missing.")
     return description
@@ -205,6 +207,9 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     policy = Policy.parse(finetune.train_from, finetune.lr_decay, network.stage_names)
     spec = InputSpec.from_config(group_settings(config["model"], Model), input_faces(description, f"ckpt={path}"))
     classifier = Classifier(network, task, spec, policy, seed=config["seed"])
+    own = classifier.state_dict()
+    if any(not _fits(tensor, own[name]) for name, tensor in content["state_dict"].items() if name in own):
+        raise FaceattrError(misfit)
     try:
         classifier.load_state_dict(content["state_dict"])
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
@@ -218,6 +223,12 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     classifier.usual_inputs = UsualInputs.from_stored(description.get("inputs"), f"ckpt={path}")
     classifier.first_trainable_stage = policy.first_trainable_stage(description["epoch"])
     return classifier.eval(), description
+
+
+def _fits(tensor: Any, own: Tensor) -> bool:
+    """Whether a stored tensor has values of the kind that the network has: PyTorch turns complex and whole numbers into others."""
+    plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type != "meta"
+    return plain and not tensor.is_complex() and tensor.is_floating_point() == own.is_floating_point()
 
 
 def input_faces(description: dict[str, Any], source: str) -> Faces:

@@ -25,6 +25,7 @@ from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.usual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.training.prediction_rows import SubjectBatches
+from faceattr.wording import is_class_name
 
 FORMAT = 1
 """Rises when config.json changes so that older code would read it wrong."""
@@ -128,7 +129,7 @@ class _Values:
 
     def classes(self) -> tuple[str, ...]:
         names = self._node.get("classes")
-        if not isinstance(names, list) or not names or not all(isinstance(name, str) and name for name in names):
+        if not isinstance(names, list) or not names or not all(isinstance(n, str) and is_class_name(n) for n in names):
             raise self._refuse("classes")
         if len(set(names)) < len(names):
             raise self._refuse("classes")

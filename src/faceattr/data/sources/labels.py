@@ -19,8 +19,26 @@ from faceattr.wording import listed
 log = logging.getLogger(__name__)
 
 MISSING = frozenset(
-    {"", "nan", "na", "n/a", "#n/a", "<na>", "none", "null", "nil", "?", "-", "--", ".", "u", "unknown", "undefined"}
-    | {"missing", "not available", "not known", "unk"}
+    {
+        "",
+        "nan",
+        "na",
+        "n/a",
+        "n.a.",
+        "#n/a",
+        "<na>",
+        "none",
+        "null",
+        "nil",
+        "?",
+        "-",
+        "--",
+        ".",
+        "u",
+        "unknown",
+        "undefined",
+    }
+    | {"missing", "not available", "not applicable", "not known", "unk"}
 )
 """Texts, in lower case, that mean that a label is not known (`u`: Adience)."""
 WORDS = {"true": 1, "yes": 1, "y": 1, "false": 0, "no": 0, "n": 0}
