@@ -27,7 +27,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from faceattr.commands.settings import create_data, input_spec
-from faceattr.data import duplicates, perceptual_hash, seen_images
+from faceattr.data import duplicates, perceptual_hash, training_hashes
 from faceattr.data.batches import Batch
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import read
@@ -155,7 +155,7 @@ def hashes(folder: Path, n: int) -> None:
         originals = data_of(root, names, pack="ram")
         (pairs, stored), half = duplicates.find(originals), n // 2
         with_pair = set(pairs[["row", "other"]].to_numpy().ravel().tolist())
-        flagged = np.flatnonzero(seen_images.copies(originals, stored[:half])[half:]) + half
+        flagged = np.flatnonzero(training_hashes.copies(originals, stored[:half])[half:]) + half
         false = [row for row in flagged if row not in with_pair]
         print(f"{len(false)} of {n - half} images are taken for a copy of {half} other photographs\n")
         print("| copy | found |\n|---|---|")
@@ -163,7 +163,7 @@ def hashes(folder: Path, n: int) -> None:
             for i, file in enumerate(files):
                 change(Image.open(file).convert("RGB")).save(root / f"{i}c.png")
             copies = data_of(root, [f"{i}c.png" for i in range(n)], pack="ram")
-            print(f"| {name} | {seen_images.copies(copies, stored).mean():.3f} |", flush=True)
+            print(f"| {name} | {training_hashes.copies(copies, stored).mean():.3f} |", flush=True)
 
 
 def recall_row(name: str, pairs: pd.DataFrame, known: set[frozenset[str]], n: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from faceattr.commands.in_process import call
+from faceattr.commands.from_python import call
 from faceattr.commands.serve import application
 from faceattr.config.validate import validate
 from faceattr.data.sources.sample_people import imagine

@@ -10,7 +10,7 @@ READS_CONFIG = {
     "api.py": "names the type of a composed config",
     "data/sources/sample.py": "is a program too, with arguments like Hydra's",
     "report/leaderboard.py": "reads the overrides that Hydra wrote beside the jobs of a sweep",
-    "report/unfinished.py": "reads them too, to say how a killed sweep goes on",
+    "report/unfinished_jobs.py": "reads them too, to say how a killed sweep goes on",
 }
 """Files below commands, but for config/, that import omegaconf, and why."""
 
@@ -31,7 +31,7 @@ def test_files_are_written_atomically_in_one_place():
         for file in SOURCE.rglob("*.py")
         if re.search(r"\.part\b", file.read_text(encoding="utf-8"))
     }
-    assert writing == {"files.py", "data/array_cache.py"}  # whose lock guards the part
+    assert writing == {"files.py", "data/cache.py"}  # whose lock guards the part
 
 
 def test_names_of_metrics_and_charts_need_no_torch():

@@ -15,7 +15,7 @@ from programs import ROOT, TINY, shell
 
 from faceattr.commands.hydra_app import hydra_parser
 from faceattr.commands.settings import create_data, read_table
-from faceattr.data.array_cache import get_or_create
+from faceattr.data.cache import get_or_create
 from faceattr.data.decode import InputSpec, cores
 from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError

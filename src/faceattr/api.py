@@ -79,7 +79,7 @@ def train(*overrides: str) -> Run:
     >>> 0 <= run.metrics["val"]["accuracy"] <= 1
     True
     """
-    from faceattr.commands.in_process import call
+    from faceattr.commands.from_python import call
     from faceattr.commands.train import start
 
     def function(cfg: "DictConfig") -> Run:
@@ -105,7 +105,7 @@ def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     10
     """
     from faceattr.commands.evaluate import evaluate as run_evaluation
-    from faceattr.commands.in_process import call
+    from faceattr.commands.from_python import call
     from faceattr.config.command_line import argument
 
     def function(cfg: "DictConfig") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from programs import ROOT, tiny_run
 
 import faceattr
 from faceattr.commands.export import export
-from faceattr.commands.in_process import call
+from faceattr.commands.from_python import call
 from faceattr.commands.predict import predict
 from faceattr.errors import FaceattrError
 

@@ -16,7 +16,7 @@ from videos import write_video
 
 import faceattr
 from faceattr import FaceattrError
-from faceattr.commands.in_process import call
+from faceattr.commands.from_python import call
 from faceattr.commands.predict import predict
 
 WHOLE = ["path", "predicted", "probability_female", "probability_male"]

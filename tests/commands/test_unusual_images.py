@@ -9,9 +9,9 @@ from checkpoints import untrained
 from PIL import Image
 
 import faceattr
-from faceattr.commands.in_process import call
+from faceattr.commands.from_python import call
 from faceattr.commands.predict import predict
-from faceattr.data.usual_inputs import UsualInputs, describe_all
+from faceattr.data.unusual_inputs import UsualInputs, describe_all
 
 
 @pytest.fixture(scope="module")

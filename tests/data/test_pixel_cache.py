@@ -14,7 +14,7 @@ from PIL import Image
 from programs import inside
 from signal_at import kill_at
 
-from faceattr.data.array_cache import folder
+from faceattr.data.cache import folder
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.pixel_cache import pack
 from faceattr.data.row_array import RowArray

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from faceattr.data.sources import other_tables
+from faceattr.data.sources import excel_parquet_json
 from faceattr.data.sources.table_file import read
 from faceattr.errors import FaceattrError
 
@@ -185,6 +185,6 @@ def test_read_says_which_package_a_workbook_needs(tmp_path, monkeypatch):
 
 def test_read_refuses_a_workbook_that_unpacks_to_too_much(tmp_path, monkeypatch):
     write_excel(tmp_path / "x.xlsx", [["a", "b"], ["1", "2"]])
-    monkeypatch.setattr(other_tables, "MOST_CELLS", 3)
+    monkeypatch.setattr(excel_parquet_json, "MOST_CELLS", 3)
     with pytest.raises(FaceattrError, match="at most 2 GB and 3 cells are read"):
         read(tmp_path / "x.xlsx")

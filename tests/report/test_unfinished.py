@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from sweeps import job
 
 from faceattr.report.leaderboard import Leaderboard
-from faceattr.report.unfinished import describe, unfinished
+from faceattr.report.unfinished_jobs import describe, unfinished
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor
 from faceattr.commands.settings import create_classifier, plain
 from faceattr.data.batches import Batch
 from faceattr.data.decode import InputSpec
-from faceattr.data.scaling import SCALINGS
+from faceattr.data.pixel_scaling import SCALINGS
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
 from faceattr.training import checkpoint

@@ -24,8 +24,8 @@ from faceattr.errors import FaceattrError
 from faceattr.files import folder_atomically, write_json
 from faceattr.report.model_card import model_card
 from faceattr.training import checkpoint
+from faceattr.training.export_format import INPUT, ONNX, OUTPUT, WEIGHTS, OnnxBackend, create_session
 from faceattr.training.export_weights import describe_export, write_config, write_weights
-from faceattr.training.exported import INPUT, ONNX, OUTPUT, WEIGHTS, OnnxBackend, create_session
 from faceattr.training.module import Classifier
 from faceattr.training.onnx_model import halve, quantize, write_onnx
 

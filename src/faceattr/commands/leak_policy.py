@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faceattr.data import leaks, seen_images
+from faceattr.data import leaks, training_hashes
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.wording import counted
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 def audit_training(data: FaceData, *, slice_leaks: bool) -> tuple[dict[str, Any], np.ndarray | None]:
     """Looks for leaks and does what `data.on_leak` says. Returns the audit's counts, with the same in words as `text`; and the
-    hashes of the remaining training images (`seen_images`), None where the audit failed.
+    hashes of the remaining training images (`training_hashes`), None where the audit failed.
 
     `slice_leaks` adds the column `in_train` to the table, which slices the results.
     """
@@ -59,16 +59,16 @@ def audit_evaluation(data: FaceData, *, slice_leaks: bool) -> dict[str, Any]:
 
 def audit_other_data(data: FaceData, ckpt: Path, *, slice_leaks: bool) -> dict[str, Any]:
     """How many of other data's images the model was trained on, as the hashes beside its checkpoint tell."""
-    hashes = seen_images.read(ckpt)
+    hashes = training_hashes.read(ckpt)
     if hashes is None:
-        text = f"Leakage: not known, since {seen_images.FILE} does not lie beside the checkpoint"
+        text = f"Leakage: not known, since {training_hashes.FILE} does not lie beside the checkpoint"
         if slice_leaks:
-            raise FaceattrError(f"evaluate.leakage=true: {ckpt.with_name(seen_images.FILE)} does not exist.")
+            raise FaceattrError(f"evaluate.leakage=true: {ckpt.with_name(training_hashes.FILE)} does not exist.")
         log.info("%s", text)
         return {"text": text}
     seen = None
     with optional("The search for copies of training images"):
-        seen = seen_images.copies(data, hashes)
+        seen = training_hashes.copies(data, hashes)
     if seen is None:
         return {"text": "Leakage: the search for copies of training images failed, see the log"}
     text = f"Leakage: {seen.sum():,} of {counted(len(seen), 'image')} are copies of the {counted(len(hashes), 'training image')}"

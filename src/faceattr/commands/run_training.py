@@ -34,7 +34,7 @@ from faceattr.commands.settings import (
 )
 from faceattr.commands.start_weights import first_weights, resumed_weights
 from faceattr.config.instantiate import instantiate
-from faceattr.data import seen_images, table, usual_inputs
+from faceattr.data import table, training_hashes, unusual_inputs
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv
@@ -85,7 +85,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     else:
         record.fields["weights_warning"] = weights.warning
     data = create_data(cfg, prepared)
-    leakage, training_hashes = audit_training(data, slice_leaks=cfg.evaluate.leakage)
+    leakage, hashes = audit_training(data, slice_leaks=cfg.evaluate.leakage)
     record.fields["leakage"] = {key: value for key, value in leakage.items() if key != "text"}
     table.check_splits(data.table)
     truth = table.targets(data.table)[data.rows("train")]
@@ -94,7 +94,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     caches = _feature_caches(cfg, model, data, record)
     inputs = None
     with optional("What training images look like"):
-        inputs = usual_inputs.fit_to(data)
+        inputs = unusual_inputs.fit_to(data)
     description = checkpoint.describe(
         plain(cfg),
         task,
@@ -114,8 +114,8 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     record.begin(fields, write=trainer.is_global_zero)
     if trainer.is_global_zero:
         _write_table(data, folder)
-        if training_hashes is not None:
-            seen_images.write(training_hashes, folder / "checkpoints")
+        if hashes is not None:
+            training_hashes.write(hashes, folder / "checkpoints")
     tracking.log_config(trainer.loggers, plain(cfg))
     with workers_end_with(record):
         _fit(cfg, model, data, trainer)

@@ -225,9 +225,9 @@ class Leaderboard(Callback):
         """Refuses a folder with the jobs of another sweep, whose job numbers are the same."""
         folder = Path(config.hydra.sweep.dir)
         if any(_job_folders(folder)):
-            from faceattr.report import unfinished
+            from faceattr.report import unfinished_jobs
 
-            sys.exit(f"Error: {unfinished.describe(folder)}")
+            sys.exit(f"Error: {unfinished_jobs.describe(folder)}")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Exits with code 1 where jobs failed. Hydra swallows the exceptions of a callback, but not SystemExit."""
@@ -240,7 +240,7 @@ class Leaderboard(Callback):
 
 
 if __name__ == "__main__":
-    from faceattr.report.unfinished import unfinished
+    from faceattr.report.unfinished_jobs import unfinished
 
     try:
         sweep = sys.argv[1] if len(sys.argv) > 1 else ""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from faceattr.data.decode import InputSpec
-from faceattr.data.usual_inputs import UsualInputs
+from faceattr.data.unusual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
-from faceattr.training.exported import OnnxBackend, is_exported
+from faceattr.training.export_format import OnnxBackend, is_exported
 from faceattr.training.prediction_rows import SubjectBatches
 
 if TYPE_CHECKING:

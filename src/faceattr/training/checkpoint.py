@@ -4,7 +4,7 @@ A checkpoint is Lightning's, with a description under `KEY`: plain containers on
 (`weights_only=True`). The description has `format` (see `FORMAT`), `version` (of faceattr), `config` (the run's, its
 interpolations resolved), `classes`, `ordinal`, `multilabel`, `fingerprint` (of the data), `weights` (where training started
 from), `pretrained_stages` (those that did not start from random weights), `detector` (the SHA-256 of the face detector, empty
-without one), `inputs` (what training images look like, see `usual_inputs`) and, once fitted, `temperature`.
+without one), `inputs` (what training images look like, see `unusual_inputs`) and, once fitted, `temperature`.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from faceattr.config.validate import validate_settings
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.image_checks import kind_of_file
-from faceattr.data.usual_inputs import UsualInputs
+from faceattr.data.unusual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically
 from faceattr.models.freezing import Policy

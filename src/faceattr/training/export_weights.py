@@ -11,10 +11,10 @@ from torch import Tensor
 
 from faceattr import __version__
 from faceattr.data.decode import InputSpec
-from faceattr.data.scaling import mean_and_std
+from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.files import sha256_of, write_json
 from faceattr.models.timm_backbone import timm_backbone
-from faceattr.training.exported import CONFIG, FORMAT, KEY
+from faceattr.training.export_format import CONFIG, FORMAT, KEY
 from faceattr.training.module import Classifier
 
 CROP_MODES = {"stretch": "squash", "crop": "center", "letterbox": "border"}

@@ -17,7 +17,7 @@ from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.detect import Detector
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.photos import SubjectReader, create_detector
-from faceattr.data.usual_inputs import InputCheck
+from faceattr.data.unusual_inputs import InputCheck
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.training.backend import Backend

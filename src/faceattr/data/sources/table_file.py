@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from faceattr.data.image_checks import kind_of_file
-from faceattr.data.sources import other_tables
+from faceattr.data.sources import excel_parquet_json
 from faceattr.data.sources.text_table import BLANK, SEPARATORS, Record, text_records
 from faceattr.errors import FaceattrError
 from faceattr.wording import counted, did_you_mean, listed
@@ -69,19 +69,19 @@ def read(path: Path, *, header: bool = True) -> pd.DataFrame:
 def _records(path: Path, *, header: bool) -> tuple[str, str, Iterator[Record]]:
     """What a row is called, the separator ("" where cells are not separated by text), and the rows, that of the header first."""
     kind = kind_of_file(path)
-    if kind == other_tables.EXCEL:
-        return "row", "", other_tables.excel_records(path)
-    if not kind and path.suffix.lower() in other_tables.EXCEL_SUFFIXES and path.read_bytes()[:2] == b"PK":
+    if kind == excel_parquet_json.EXCEL:
+        return "row", "", excel_parquet_json.excel_records(path)
+    if not kind and path.suffix.lower() in excel_parquet_json.EXCEL_SUFFIXES and path.read_bytes()[:2] == b"PK":
         raise FaceattrError(
-            f"{path} is not a readable table: {other_tables.EXCEL}, but damaged."
+            f"{path} is not a readable table: {excel_parquet_json.EXCEL}, but damaged."
         )  # else it passes for text
-    if kind != other_tables.PARQUET and path.suffix.lower() not in other_tables.JSON_SUFFIXES:
+    if kind != excel_parquet_json.PARQUET and path.suffix.lower() not in excel_parquet_json.JSON_SUFFIXES:
         return ("line", *text_records(path))
     if not header:
         raise FaceattrError(f"data.header=false: {path} names its columns. Leave it out.")
-    if kind == other_tables.PARQUET:
-        return "row", "", other_tables.parquet_records(path)
-    return "line", "", other_tables.json_records(path)
+    if kind == excel_parquet_json.PARQUET:
+        return "row", "", excel_parquet_json.parquet_records(path)
+    return "line", "", excel_parquet_json.json_records(path)
 
 
 def _without_headers(path: Path, rows: list[Record], names: list[str]) -> list[Record]:

@@ -20,8 +20,8 @@ from programs import ROOT
 import faceattr
 from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint
+from faceattr.training.export_format import CONFIG, ONNX, WEIGHTS, OnnxBackend, create_session
 from faceattr.training.export_weights import describe_export, write_config, write_weights
-from faceattr.training.exported import CONFIG, ONNX, WEIGHTS, OnnxBackend, create_session
 from faceattr.training.onnx_model import write_onnx
 
 THREE: dict[str, Any] = {"classes": ("young", "middle", "old")}

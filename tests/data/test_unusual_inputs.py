@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from faceattr.data.photos import Subject
-from faceattr.data.usual_inputs import LENGTH, InputCheck, UsualInputs, _least_unusual, describe, describe_all
+from faceattr.data.unusual_inputs import LENGTH, InputCheck, UsualInputs, _least_unusual, describe, describe_all
 from faceattr.errors import FaceattrError
 
 

@@ -22,7 +22,7 @@ from faceattr.config.key import Key, parameters
 from faceattr.config.schema import Faces, Model
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
-from faceattr.data.usual_inputs import UsualInputs
+from faceattr.data.unusual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.training.prediction_rows import SubjectBatches
 from faceattr.wording import is_class_name
