@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from faceattr.wording import counted, did_you_mean, instead_of, listed
+from faceattr.wording import counted, did_you_mean, instead_of, listed, shortened
 
 
 def test_listed_ends_with_dots_where_there_is_more():
@@ -30,3 +30,8 @@ def test_instead_of_names_what_is_near_or_beside(tmp_path):
     (tmp_path / "list").touch()
     assert instead_of(tmp_path / "list" / "1.jpg").endswith("/list holds nothing.")
     assert instead_of(Path("/")) and instead_of(Path("\0"))
+
+
+def test_shortened_gives_the_beginning_and_length_of_a_long_text():
+    assert shortened("x" * 200) == "x" * 200
+    assert shortened("x" * 3_000_000) == "x" * 100 + "… (3,000,000 characters)"

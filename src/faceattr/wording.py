@@ -70,3 +70,8 @@ def instead_of(path: Path) -> str:
 def is_class_name(name: str) -> bool:
     """Whether a text can be shown as the name of a class: a line that can be printed, of at most 200 characters."""
     return 0 < len(name) <= 200 and name.isprintable()
+
+
+def shortened(text: str) -> str:
+    """A text for a message: of a long one, its beginning and its length."""
+    return text if len(text) <= 200 else f"{text[:100]}… ({len(text):,} characters)"

@@ -152,6 +152,7 @@ PREDICT = {
     "input=photo.jpg": ["ckpt", "python predict.py ckpt="],
     "ckpt=FILES/run/checkpoints/best.ckpt": ["input", "folder", "glob"],
     "ckpt=FILES/run/checkpoints/best.ckpt input=${x}.png": ["In input=${x}.png, ${…} is a reference", "'input='"],
+    "ckpt=FILES/run/checkpoints/best.ckpt input=a.jpg crops=maybe": ["crops=maybe: must be true or false."],
     "ckpt=FILES/run/checkpoints/best.ckpt input=/none/such.jpg": ["input=/none/such.jpg", "no such file"],
     "ckpt=FILES/run/checkpoints/best.ckpt input=FILES/empty": ["input=", "empty", ".jpg"],
     "ckpt=FILES/run/checkpoints/best.ckpt input=FILES/csv/*.png": ["input=", "*.png"],

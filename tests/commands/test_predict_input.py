@@ -131,3 +131,10 @@ def test_names_are_found_in_another_form_of_unicode(tmp_path):
     make(tmp_path, "Jose\u0301.jpg")  # e and an accent, as some systems store it
     (tmp_path / "list.txt").write_text("Jos\u00e9.jpg\n", encoding="utf-8")
     assert input_files(str(tmp_path / "list.txt")) == [str(tmp_path / "Jose\u0301.jpg")]
+
+
+def test_a_long_entry_is_not_repeated_whole(tmp_path):
+    (tmp_path / "list.txt").write_text("x" * 3_000_000)
+    with pytest.raises(FaceattrError) as told:
+        input_files(str(tmp_path / "list.txt"))
+    assert "… (3,000,000 characters)" in str(told.value) and len(str(told.value)) < 1000

@@ -91,6 +91,11 @@ def test_serve_refuses_values_that_are_out_of_bounds(tmp_path, override, message
         create(untrained(tmp_path / "best.ckpt"), tmp_path / "run", override)
 
 
+def test_serve_does_not_take_no_host_for_every_address():
+    with pytest.raises(FaceattrError, match=r"host=: give an address"), _listening("", 0):
+        pass
+
+
 def test_serve_needs_a_checkpoint(tmp_path):
     with pytest.raises(FaceattrError, match="there is no such file"):
         create(tmp_path / "absent.ckpt", tmp_path / "run")

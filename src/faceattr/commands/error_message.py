@@ -41,6 +41,11 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])
     if wrong := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)[\s\S]*full_key: (\S+)", text):
         return f"{wrong[3]}={wrong[1]}: {type_message(text)}"
+    if refused := re.search(r"Error merging override (.+)\n(.*)", text):
+        wrong = re.search(r"is not a valid (\w+)", refused[2])
+        kinds = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+        reason = f"must be {kinds[wrong[1]]}" if wrong and wrong[1] in kinds else refused[2].removesuffix(".")
+        return f"{refused[1]}: {reason}."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'writing'}: {error.strerror}"
     if isinstance(error, YAMLError):

@@ -98,6 +98,8 @@ def _check_classifies(classifier: PhotoClassifier) -> None:
 @contextmanager
 def _listening(host: str, port: int) -> Iterator[socket.socket]:
     """A socket that takes connections; logs its address."""
+    if not host.strip():  # to the system this means every address
+        raise FaceattrError("host=: give an address, such as 127.0.0.1 (this machine only) or 0.0.0.0 (every address).")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)

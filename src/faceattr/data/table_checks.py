@@ -12,7 +12,7 @@ import pandas as pd
 
 from faceattr.data.sources.layout import SPLITS, file_names
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, is_class_name, listed
+from faceattr.wording import counted, is_class_name, listed, shortened
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def split_problems(table: pd.DataFrame, names: list[str], required: Collection[s
 
 
 def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
-    choices, labels = f"[{listed(map(_short, names))}]", table["label"]
+    choices, labels = f"[{listed(map(shortened, names))}]", table["label"]
     valid = len(names) >= 2 and len(set(names)) == len(names)
     problems = [] if valid else [f"data.classes={choices}: at least two classes are needed, each named once"]
     problems += _problem(
@@ -171,12 +171,8 @@ def _where_else(root: Path, missing: list[str]) -> str:
 
 def _problem(problem: str, examples: pd.Series | list[str]) -> list[str]:
     """One line with the number of examples and the first of them; no line without examples."""
-    shown = listed((_short(str(example)) for example in examples), EXAMPLES)
+    shown = listed((shortened(str(example)) for example in examples), EXAMPLES)
     return [f"{problem} ({len(examples):,}): {shown}"] if len(examples) else []
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 200 else f"{text[:100]}… ({len(text):,} characters)"
 
 
 def _path_and_value(rows: pd.DataFrame, column: str) -> pd.Series:
