@@ -1,11 +1,13 @@
 """The command line: which commands there are, and folders of the user's own YAMLs."""
 
+import gc
 import sys
+from types import ModuleType
 
 import pytest
 from programs import FIGURES, TINY, quick
 
-from faceattr.commands.launch import COMMANDS, main, overview
+from faceattr.commands.launch import COMMANDS, main, overview, quick_imports
 
 PACKAGE = '''
 import numpy as np
@@ -87,3 +89,16 @@ def test_main_without_a_command(monkeypatch, capsys, arguments, code, message):
         main()
     assert message in capsys.readouterr().out + str(stop.value.code)
     assert code is None or stop.value.code == code
+
+
+def test_quick_imports_pauses_the_garbage_collector_while_torch_is_imported(monkeypatch, request):
+    request.addfinalizer(gc.unfreeze)
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    with quick_imports():
+        assert gc.isenabled(), "torch is here already"
+    torch = sys.modules.pop("torch")
+    with pytest.raises(ZeroDivisionError), quick_imports():
+        sys.modules["torch"] = torch
+        assert not gc.isenabled()
+        raise ZeroDivisionError
+    assert gc.isenabled() and gc.get_freeze_count()

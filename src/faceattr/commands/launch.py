@@ -3,6 +3,7 @@
 Every command but `cache` is a Hydra app over conf/. Errors that the user can mend are shown as one message, exit code 1.
 """
 
+import gc
 import io
 import logging
 import os
@@ -119,11 +120,14 @@ def run(command: str, arguments: Sequence[str]) -> None:
     def task(cfg: DictConfig) -> Any:
         end_with_parent()
         with stop_on_signals(), one_clear_error(program, arguments, show_traceback):
-            return pkgutil.resolve_name(function)(cfg)  # torch is imported only once the config is composed
+            with quick_imports():
+                called = pkgutil.resolve_name(function)  # torch is imported only once the config is composed
+            return called(cfg)
 
     with stop_on_signals(), released(), one_clear_error(program, arguments, show_traceback):
         arguments = readable(arguments)
-        hydra_arguments = add_own_options(command, arguments)
+        with quick_imports():
+            hydra_arguments = add_own_options(command, arguments)
         hydra_version.setbase("1.3")
         parser = hydra_parser()
         parsed = parser.parse_args(hydra_arguments)
@@ -131,6 +135,22 @@ def run(command: str, arguments: Sequence[str]) -> None:
             with own_hydra_state():
                 return print(help_text(typed(command), program, parsed.overrides, parsed.config_dir))
         run_hydra(parsed, parser, task, program)
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Where this block imports torch, Python does not look for unused objects meanwhile, nor later among those of the modules:
+    there are half a million, and it would look through them a thousand times."""
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        if "torch" in sys.modules:
+            gc.freeze()
+        gc.enable()
 
 
 def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:
