@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from PIL import Image
 from programs import FIGURES, quick, ranks
@@ -42,6 +43,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_validation_counts_every_image_once_for_any_number_of_processes(tmp_path):
     """To the last digit, in every process; also where some get fewer images than others, or none."""
     for row in range(8 + 301):

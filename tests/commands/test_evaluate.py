@@ -37,8 +37,8 @@ def pixel_arrays() -> set[str]:
     [
         ("split=val",),
         ("split=train", FIGURES),
-        ("split=all", "evaluate.leakage=true"),
-        ("split=test", "compare=run/checkpoints/last.ckpt"),
+        ("split=all", "evaluate.leakage=true", FIGURES),
+        ("split=test", "compare=run/checkpoints/last.ckpt", FIGURES),
         ("split=test", "evaluate.calibrate=true", FIGURES),
     ],
     ids=["val", "train", "all", "compare", "calibrate"],

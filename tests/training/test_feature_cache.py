@@ -242,7 +242,7 @@ MODELS = sorted({file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")}
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_can_be_cut_below_each_stage(model):
-    small = ["model.image_size=[64,64]"] if model.startswith("vgg") else []
+    small = ["model.image_size=[64,64]"] if model.startswith(("vgg", "alexnet_")) else []
     cfg = compose_config(f"model={model}", "model.pretrained=false", *small)
     task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
     network = create_network(cfg, task).eval()

@@ -51,6 +51,7 @@ print(anonymous() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path):
     """Of 16,000 images, 49 MB, no more than their scores and rows is kept: a quarter of a megabyte."""

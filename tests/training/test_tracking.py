@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from programs import TINY, quick, shell
+from programs import TINY, inside, quick
 
 
 @pytest.fixture
@@ -34,6 +34,6 @@ def test_mlflow_holds_config_metrics_report_and_checkpoint(mlflow, tmp_path, mon
 @pytest.mark.usefixtures("mlflow")
 def test_mlflow_store_that_cannot_be_opened_is_one_line(tmp_path):
     given = (*TINY, "logger=mlflow", "logger.tracking_uri=sqlite:////dev/null/mlflow.db", "hydra.run.dir=run")
-    ended = shell("train", *given, cwd=tmp_path)
+    ended = inside("train", *given, cwd=tmp_path)
     assert ended.code == 1 and ended.err.startswith("Error: logger (pytorch_lightning.loggers.MLFlowLogger): ")
     assert "Traceback" not in ended.err and not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
