@@ -170,6 +170,8 @@ def _state_kept() -> Iterator[None]:
         root.handlers[:] = handlers
         logging._handlerList[:] = all_handlers
         root.setLevel(level)
+        if hub := sys.modules.get("huggingface_hub"):
+            hub.close_session()  # its connections keep the proxy of `OFFLINE`
 
 
 def tiny_run(folder: Path, *arguments: object) -> Path:
