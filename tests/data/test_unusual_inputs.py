@@ -119,6 +119,13 @@ def test_input_check_passes_subjects_on(usual):
     assert list(silent.passing(subjects)) == subjects and silent.difference == ""
 
 
+def test_input_check_without_any_pixels_is_empty(usual):
+    """A picture without a face: what `serve.py` looks at first."""
+    check = InputCheck(usual)
+    assert len(list(check.passing([Subject(0, reason="no face found")]))) == 1
+    assert check.unusual == [] and check.difference == ""
+
+
 def test_least_unusual_keeps_false_alarms_below_one_in_a_hundred():
     assert [_least_unusual(n) for n in (1, 10, 100, 2000)] == [1, 2, 5, 32]
     assert describe(np.zeros((8, 8, 3), np.uint8)).shape == (LENGTH,)

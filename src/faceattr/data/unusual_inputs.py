@@ -183,7 +183,7 @@ def otherwise(described: np.ndarray) -> list[np.ndarray]:
         (-squares, negative),
         (squares, swapped),
     ]
-    return [np.concatenate([square.reshape(len(described), -1), row], axis=1) for square, row in ways]
+    return [np.concatenate([square.reshape(-1, SIDE**2), row], axis=1) for square, row in ways]
 
 
 def _rarely_exceeded(values: np.ndarray, *, quantile: float = 0.9975, deviations: float = 2.8) -> float:
