@@ -298,6 +298,7 @@ def test_a_study_never_starts_from_random_weights_where_it_had_imagenets(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_going_on_keeps_what_was_published(tmp_path, layouts):
     given = ["experiment=s4b", f"data.root={layouts['s4']}", *SMALL["s4"], "trainer=cpu", "hydra.run.dir=run", FIGURES]
     assert inside("train", *given, "trainer.max_epochs=1", cwd=tmp_path).code == 0

@@ -136,6 +136,7 @@ def test_pictures_can_be_looked_at(run):
 # Judging and predicting
 
 
+@pytest.mark.slow
 def test_train_evaluate_predict_from_the_shell(tmp_path):
     ended = shell("train", *TINY, "trainer.max_epochs=1", cwd=tmp_path)
     assert ended.code == 0 and ended.err == "", ended.err
@@ -413,6 +414,7 @@ def test_the_seed_decides_everything(run, tmp_path):
 # Sweeps
 
 
+@pytest.mark.slow
 def test_a_sweep_with_a_failing_job(tmp_path):
     over = ["finetune.train_from=head,nowhere", "seed=0,1"]
     ended = inside("train", "-m", *TINY, "trainer.max_epochs=1", *over, "hydra.sweep.dir=sweep", cwd=tmp_path)
@@ -476,6 +478,7 @@ def test_the_debug_trainer(tmp_path):
     assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
+@pytest.mark.slow
 def test_tensorboard(tmp_path):
     pytest.importorskip("tensorboard")
     run = tiny_run(tmp_path / "run", "trainer.max_epochs=1", "logger=tensorboard")

@@ -86,6 +86,7 @@ def test_export_writes_a_card_with_the_figures_of_the_run(run, folder):
         assert not [path for path in (run.parent, Path.home(), ROOT) if str(path).encode() in content], "no user's name"
 
 
+@pytest.mark.slow
 def test_export_of_half_is_half_as_large(run, folder, tmp_path):
     half = exported(
         run / "checkpoints" / "best.ckpt", tmp_path / "output", "export.half=true", f"out={tmp_path / 'half'}"
@@ -137,6 +138,7 @@ def test_export_beyond_the_tolerance_leaves_nothing(run, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_export_without_the_runs_files_has_the_figures_of_the_proof(tmp_path, caplog):
     ckpt = untrained(tmp_path / "best.ckpt", "data.n=60", "data.image_size=32")
     text = (exported(ckpt, tmp_path / "output") / "README.md").read_text()
@@ -181,6 +183,7 @@ def test_push_without_network_keeps_the_export(folder, monkeypatch):
     assert "\n" not in str(error.value) and sorted(file.name for file in folder.iterdir()) == FILES
 
 
+@pytest.mark.slow
 def test_push_uploads_every_file_into_a_private_repository(run, tmp_path, monkeypatch, caplog):
     """Through huggingface_hub, to a server on this machine that speaks the Hub's protocol."""
     from faceattr.commands.export_push import push

@@ -46,6 +46,7 @@ def test_stop_on_signals_leaves_an_ignored_signal_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
 def test_sigterm_while_packing_leaves_nothing(tmp_path):
     root = sample.write("folders", tmp_path / "faces", n=60, image_size=32)
     given = ("data=folders", f"data.root={root}", *TINY[2:], "trainer.max_epochs=1", "hydra.run.dir=run")

@@ -40,7 +40,7 @@ CASES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "timm vit": (("model.image_size=[32,48]", "model.name=test_vit", "model.scaling=[0.5,0.5]"), {}),
 }
 """Each model of conf/, as small as it may be, with one of the kinds of tasks and losses."""
-QUICK = ("cnn_age", "timm vit")
+QUICK = ("cnn_age",)
 """Convolutions with ordered classes, and attention with two: an export takes seconds."""
 
 

@@ -324,6 +324,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     assert ended.code == 0 and "not stored: finetune.cache=off" in ended.out + ended.err
 
 
+@pytest.mark.slow
 def test_the_second_job_of_a_sweep_finds_what_the_first_one_kept(tmp_path):
     said = run(
         tmp_path,
