@@ -108,3 +108,13 @@ def test_losses_auto_equals_cross_entropy():
     task = Task.from_config(["a", "b", "c"], ordinal=False, loss="auto")
     logits, truth = logits_of(task), torch.arange(40) % 3
     assert torch.equal(task.losses(logits, truth), cross_entropy(logits, truth, reduction="none"))
+
+
+@pytest.mark.parametrize(
+    ("classes", "multilabel", "clash"),
+    [(["high", "smiling"], True, "attribute high"), (["old_low", "old", "young"], False, "class old_low")],
+)
+def test_from_config_refuses_names_of_interval_bounds(classes, multilabel, clash):
+    with pytest.raises(FaceattrError, match=f"The {clash} has the name of a bound"):
+        Task.from_config(classes, ordinal=False, loss="auto", multilabel=multilabel)
+    assert Task.from_config(["low", "high"], ordinal=False, loss="auto").kind == "binary"

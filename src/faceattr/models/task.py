@@ -5,7 +5,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from faceattr.errors import FaceattrError
 from faceattr.models import losses
+
+
+def _check_names(classes: list[str], multilabel: bool) -> None:
+    """Of `accuracy` the bounds are `accuracy_low` and `accuracy_high`: the latter must not be a metric of an attribute `high`."""
+    bounds = {f"{name}_{side}" for name in classes for side in ("low", "high")} | (
+        {"low", "high"} if multilabel else set()
+    )
+    if clash := next((name for name in classes if name in bounds), None):
+        kind = "attribute" if multilabel else "class"
+        raise FaceattrError(
+            f"The {kind} {clash} has the name of a bound of an interval: give it another name, such as {clash}_{kind}."
+        )
 
 
 @dataclass(frozen=True)
@@ -23,7 +36,11 @@ class Task:
 
     @classmethod
     def from_config(cls, classes: list[str], *, ordinal: bool, loss: str, multilabel: bool = False) -> "Task":
-        """The task for the config key `loss`; `auto` is chosen by the kind of task."""
+        """The task for the config key `loss`; `auto` is chosen by the kind of task.
+
+        Raises FaceattrError: a name whose metrics would be taken for the bounds of another's interval.
+        """
+        _check_names(classes, multilabel)
         class_kind = "binary" if len(classes) == 2 else "ordinal" if ordinal else "multiclass"
         kind = "multilabel" if multilabel else class_kind
         return cls(kind, tuple(classes), losses.choose_loss(loss, kind, classes))
