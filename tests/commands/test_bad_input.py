@@ -139,6 +139,8 @@ TRAIN = {
 EVALUATE = {
     "": ["ckpt", "python evaluate.py ckpt="],
     "ckpt=": ["ckpt", "python evaluate.py ckpt="],
+    "--ckpt=run/a.ckpt": ["key=value", "python evaluate.py ckpt=run/a.ckpt"],
+    "run/best.ckpt": ["key=value", "python evaluate.py ckpt=run/best.ckpt"],
     "ckpt=FILES/text.ckpt": ["text.ckpt", "not a PyTorch checkpoint"],
     "ckpt=FILES/old.ckpt": ["old.ckpt", "format 0", "train again"],
     "ckpt=FILES/run/checkpoints/best.ckpt splt=val": ["splt", "Did you mean split?"],

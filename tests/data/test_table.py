@@ -121,7 +121,8 @@ def test_prepare_lists_all_problems_with_counts_and_examples(tmp_path):
         "- missing file (7): 0/00000.jpg, 0/00003.jpg, 0/00006.jpg, 1/00001.jpg, 1/00004.jpg, …",
         "- duplicate path (1): 2/00008.jpg",
         "- split other than train, val, test (2): 0/00015.jpg: none, 2/00014.jpg: holdout",
-        "- no label (data.on_bad_label=skip leaves these out) (1): 1/00013.jpg",
+        "- no label, or a marker such as none (data.on_bad_label=skip leaves these out; data.classes=[none,…] makes none a "
+        "class) (1): 1/00013.jpg",
         "- label outside data.classes [female, male, other], namely Male (1): 0/00012.jpg: Male",
         "- class absent from train (1): other",
         "- group in two splits (data.split=identity makes a split that divides no group) (1): a (train and val)",

@@ -12,6 +12,7 @@ from faceattr.config import schema
 from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
+from faceattr.training.callbacks import Patience
 from faceattr.training.module import Classifier
 from faceattr.training.trainer import build_trainer, describe_device, resolve_precision
 
@@ -22,6 +23,17 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def settings(**keys: object) -> schema.Trainer:
     return schema.Trainer(**keys)
+
+
+def test_patience_of_a_resumed_run_counts_on_and_forgets_that_it_stopped():
+    patience, trainer = Patience("val_loss", patience=5), pl.Trainer(**QUIET)
+    stopped = patience.state_dict() | {"wait_count": 3, "stopped_epoch": 4, "patience": 3}
+    patience.load_state_dict(stopped)
+    patience.on_train_start(trainer, None)
+    assert (patience.stopped_epoch, patience.wait_count, trainer.should_stop) == (0, 3, False)
+    patience.load_state_dict(stopped | {"wait_count": 5})
+    patience.on_train_start(trainer, None)
+    assert patience.stopped_epoch and trainer.should_stop
 
 
 def cpu_flags() -> set[str]:

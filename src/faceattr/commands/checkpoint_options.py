@@ -7,7 +7,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from faceattr.config.command_line import quoted, value_of
+from faceattr.config.command_line import argument, quoted, value_of
 from faceattr.config.stored_config import GROUPS, with_own_paths
 from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
@@ -25,7 +25,13 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     trains = command not in ("evaluate", "predict", "serve", "export")
     if not ckpt:
         if not trains and not {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments):
-            raise FaceattrError(f"ckpt is not given: {typed(command)} ckpt=…/checkpoints/best.ckpt")
+            meant = [
+                text.removeprefix("--ckpt=") for text in arguments if text[:1] != "-" or text.startswith("--ckpt=")
+            ]
+            path = next(
+                (argument("ckpt", text) for text in meant if text and "=" not in text), "ckpt=…/checkpoints/best.ckpt"
+            )
+            raise FaceattrError(f"ckpt is not given. Arguments have the form key=value: {typed(command)} {path}")
         stored: dict[str, Any] = {}
     elif command == "train" and {"-m", "--multirun"} & set(arguments):
         raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")

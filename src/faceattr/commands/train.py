@@ -19,6 +19,7 @@ from faceattr.commands.run_training import run_training
 from faceattr.commands.signals import Stopped
 from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
+from faceattr.files import read_json
 from faceattr.training.run_record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,9 @@ def train(cfg: DictConfig) -> float:
         log.error("%s", error if isinstance(error, FaceattrError) else traceback.format_exc())
         return -math.inf  # Optuna's sweeper cannot take nan
     if run and run.resumed_finished:  # not logged: its train.log stays as it is
-        print(f"This run is finished; nothing is changed. To train on: trainer.max_epochs=…\nResults: {run.folder}")
+        early = read_json(run.folder / RunRecord.FILE).get("epochs", 0) < cfg.trainer.max_epochs
+        more = "trainer.patience=… (it stopped early)" if early else "trainer.max_epochs=…"
+        print(f"This run is finished; nothing is changed. To train on: {more}\nResults: {run.folder}")
     return float(run.metrics["val"]["accuracy"]) if run else math.nan
 
 

@@ -130,7 +130,8 @@ def _class_problems(table: pd.DataFrame, names: list[str]) -> list[str]:
     problems += _problem(
         "class name of several lines, or over 200 characters", [n for n in names if not is_class_name(n)]
     )
-    problems += _problem("no label (data.on_bad_label=skip leaves these out)", table["path"][labels.isna()])
+    hint = "data.on_bad_label=skip leaves these out; data.classes=[none,…] makes none a class"
+    problems += _problem(f"no label, or a marker such as none ({hint})", table["path"][labels.isna()])
     unknown = table[labels.notna() & ~labels.isin(names)]
     values = listed(value[:40] for value in sorted(unknown["label"].unique()))
     problem = f"label outside data.classes {choices}, namely {values}"

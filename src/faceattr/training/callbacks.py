@@ -129,12 +129,19 @@ class Patience(EarlyStopping):
     """Early stopping that says so, and whose patience a resumed run may change."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A run that had stopped, and was interrupted while it was evaluated, does not train one more epoch."""
-        trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience
+        """A run that had stopped, and was interrupted while it was evaluated, does not train one more epoch; with more patience
+        it trains on."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+        else:
+            self.stopped_epoch = 0
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.stopped_epoch:
-            log.info("Stopped early: %s has not improved for %s", self.monitor, counted(self.wait_count, "epoch"))
+        if self.stopped_epoch and self.stopped_epoch + 1 != trainer.max_epochs:
+            epochs = counted(self.wait_count, "epoch")
+            log.info(
+                "Stopped early: %s has not improved for %s (trainer.patience=%d)", self.monitor, epochs, self.patience
+            )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})

@@ -219,4 +219,11 @@ class Predictor:
 def _as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     if isinstance(images, np.ndarray) and images.ndim < 4 and images.dtype != object:
         return [images]
-    return [images] if isinstance(images, str | PathLike | bytes | Image.Image) else list(images)
+    if isinstance(images, str | PathLike | bytes | Image.Image):
+        return [images]
+    try:
+        return list(images)
+    except TypeError:
+        raise FaceattrError(
+            f"{images!r:.80} is no image: give a path, a PIL image, a uint8 array, or several."
+        ) from None
