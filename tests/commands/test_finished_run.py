@@ -48,6 +48,15 @@ def test_train_of_a_run_that_was_evaluated_only_in_part_repeats_the_evaluation(s
     assert [path.name for path in before if path != record and after[path] != before[path]] == []
 
 
+def test_train_goes_on_without_the_file_that_a_run_started_from(stopped_early, tmp_path):
+    weights = tmp_path / "weights.ckpt"
+    weights.write_bytes((stopped_early / "checkpoints" / "best.ckpt").read_bytes())
+    given = (*SMALL, f"model.weights={weights}", "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}")
+    last = faceattr.train(*given).folder / "checkpoints" / "last.ckpt"
+    weights.unlink()
+    assert len(pd.read_csv(faceattr.train(f"ckpt={last}", "trainer.max_epochs=2").folder / "metrics.csv")) == 2
+
+
 def test_train_goes_on_only_with_the_best_checkpoint_beside_the_last(stopped_early, tmp_path):
     alone = tmp_path / "last.ckpt"
     alone.write_bytes((stopped_early / "checkpoints" / "last.ckpt").read_bytes())

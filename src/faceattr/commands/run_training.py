@@ -142,7 +142,8 @@ def _first_process() -> bool:
 def _table_and_task(cfg: DictConfig) -> tuple[pd.DataFrame, Task]:
     """The table and its task, when all keys that depend on them are checked."""
     registry.check_monitor(cfg.trainer.monitor)
-    check_weights(cfg.model.weights)
+    if not cfg.ckpt:  # a resumed run has its weights in its checkpoint
+        check_weights(cfg.model.weights)
     prepared = read_table(cfg)
     slices.check(prepared, cfg.evaluate.slices)
     task = create_task(cfg, prepared)
