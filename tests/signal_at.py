@@ -42,12 +42,12 @@ class SignalAt:
 
 def children(process: int) -> list[int]:
     """The processes that it has started."""
-    found = []
+    identifiers = []
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             if int(_stat(file)[1]) == process:
-                found.append(int(file.parent.name))
-    return found
+                identifiers.append(int(file.parent.name))
+    return identifiers
 
 
 def runs(process: int) -> bool:

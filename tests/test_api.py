@@ -247,10 +247,10 @@ def test_examples_in_docstrings_run(tmp_path, monkeypatch):
     for modules in ((faceattr,), (api, predictor)):
         tests = []
         for module in modules:
-            found = [test for test in doctest.DocTestFinder().find(module) if test.examples]
-            assert found
+            examples = [test for test in doctest.DocTestFinder().find(module) if test.examples]
+            assert examples
             tests += sorted(
-                found, key=lambda test: test.lineno or 0
+                examples, key=lambda test: test.lineno or 0
             )  # the module's own makes the run that the others use
         runner = doctest.DocTestRunner()
         for test in tests:

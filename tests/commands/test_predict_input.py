@@ -135,6 +135,6 @@ def test_names_are_found_in_another_form_of_unicode(tmp_path):
 
 def test_a_long_entry_is_not_repeated_whole(tmp_path):
     (tmp_path / "list.txt").write_text("x" * 3_000_000)
-    with pytest.raises(FaceattrError) as told:
+    with pytest.raises(FaceattrError) as error:
         input_files(str(tmp_path / "list.txt"))
-    assert "… (3,000,000 characters)" in str(told.value) and len(str(told.value)) < 1000
+    assert "… (3,000,000 characters)" in str(error.value) and len(str(error.value)) < 1000

@@ -31,10 +31,14 @@ def test_claim_gives_a_folder_to_one_of_several_processes(tmp_path):
     processes = [context.Process(target=try_to_claim, args=(tmp_path / "run", start, answers)) for _ in range(3)]
     for process in processes:
         process.start()
-    told = sorted(answers.get(timeout=PATIENCE) for _ in processes)
+    messages = sorted(answers.get(timeout=PATIENCE) for _ in processes)
     for process in processes:
         process.join()
-    assert "another process runs in this folder" in told[0] and "another process" in told[1] and told[2] == "claimed"
+    assert (
+        "another process runs in this folder" in messages[0]
+        and "another process" in messages[1]
+        and messages[2] == "claimed"
+    )
 
 
 def test_claim_ends_with_its_block_and_can_be_made_again(tmp_path):

@@ -175,9 +175,9 @@ def test_an_interrupted_pack_is_never_used(photos, tmp_path):
 
 def test_processes_that_pack_together_do_not_clash(big):
     together = [python("-c", PACK_BIG, str(big), "8") for _ in range(2)]
-    said = [process.communicate()[0] for process in together]
+    outputs = [process.communicate()[0] for process in together]
     assert [process.returncode for process in together] == [0, 0]
-    assert said[0] == said[1]
+    assert outputs[0] == outputs[1]
     assert len(packs()) == 1
     assert sorted(path.suffix for path in folder().iterdir()) == [".json", ".lock", ".npy"]
 
@@ -225,13 +225,13 @@ def test_the_command_lists_and_clears(photos, tmp_path):
     pack(photos, SPEC, mode="disk", workers=1)
     (folder() / "pixels-0123.part").write_bytes(bytes(1000))  # of a process that was killed
     name = packs()[0]
-    said, code = run()
+    output, code = run()
     assert code == 0
-    assert name in said and "5 rows" in said and f"1 array in {folder()}" in said
+    assert name in output and "5 rows" in output and f"1 array in {folder()}" in output
     assert packs() == [name]
     assert "usage" in run("everything")[0]
-    said, code = run("clear")
-    assert code == 0 and "1 array removed" in said
+    output, code = run("clear")
+    assert code == 0 and "1 array removed" in output
     assert not folder().exists()
 
 

@@ -54,11 +54,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Comparison:
-    """`result` of the second model on the same images; `about` is comparison.json."""
+    """`result` of the second model on the same images; `metrics` is comparison.json."""
 
     result: SplitResult
     data: FaceData
-    about: dict[str, Any]
+    metrics: dict[str, Any]
     disagreements: pd.DataFrame
 
 
@@ -145,9 +145,8 @@ def _read_table(
     """
     loaded, settings = instantiate(cfg.data, "data"), data_settings(cfg)
     shared = set(parameters(Data)) - {"root"}
-    given = (
-        ", ".join(_data_keys_given(shared)) if own_data and cfg.split == "auto" else ""
-    )  # only own data have its splits
+    splits_asked = cfg.split != "auto"  # only the run's own data have its splits
+    given = ", ".join(_data_keys_given(shared)) if own_data and not splits_asked else ""
     if not given:
         return load_table(loaded, settings, model_classes=classes, splits=own_data), own_data
     with suppress(FaceattrError):  # no data that could be trained on: not the run's own
@@ -187,7 +186,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     if comparison:
         (folder / "compared").mkdir(exist_ok=True)
         write_split(comparison.result, folder / "compared")
-        write_json(folder / "comparison.json", comparison.about)
+        write_json(folder / "comparison.json", comparison.metrics)
         write_csv(folder / "disagreements.csv", comparison.disagreements)
 
 
@@ -200,27 +199,21 @@ def write_report(evaluation: Evaluation, cfg: DictConfig, folder: Path, command:
     if comparison:
         draw_split(comparison.result, comparison.data, folder / "compared", title=config["name"])
     known = {key: description.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
-    about = {
-        "name": config["name"],
-        "ckpt": cfg.ckpt,
-        **describe_machine(command),
-        **known,
-        "leakage": evaluation.audit,
-    }
-    about |= {"data": name}
-    about |= {"inputs": evaluation.inputs} if evaluation.inputs else {}
-    about |= {"faces": data.found_faces.counts} if data.found_faces else {}
+    metadata = {"name": config["name"], "ckpt": cfg.ckpt, **describe_machine(command), **known}
+    metadata |= {"leakage": evaluation.audit, "data": name}
+    metadata |= {"inputs": evaluation.inputs} if evaluation.inputs else {}
+    metadata |= {"faces": data.found_faces.counts} if data.found_faces else {}
     return page.write(
         folder,
         title=f"{config['name']} evaluated on {'its own data, ' * evaluation.own_data}{name}: {result.images}",
-        metadata=about,
+        metadata=metadata,
         config=OmegaConf.to_yaml(OmegaConf.create(config)),
         results=[result],
         table=data.table.iloc[data.rows(result.split)],
         audit=evaluation.audit or None,
         faces=data.found_faces,
         spec=data.spec,
-        comparison=comparison.about if comparison else None,
+        comparison=comparison.metrics if comparison else None,
         paths=cfg.report.paths,
     )
 
@@ -301,7 +294,7 @@ def _compare(
     )
     pair = intervals.paired(correct, other_correct, people(same.table.iloc[same.rows(first.split)]))
     log.info("%s", sentences.describe_pair(pair, multilabel=first.task.multilabel))
-    about = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split, "multilabel": first.task.multilabel}
+    metrics = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split, "multilabel": first.task.multilabel}
     shared = [name for name in first.predictions if name == "path" or str(name).startswith("true")]
     both = first.predictions.merge(second.predictions, on=shared, suffixes=("", "_compared"))
-    return Comparison(second, same, about | asdict(pair), both[both["predicted"] != both["predicted_compared"]])
+    return Comparison(second, same, metrics | asdict(pair), both[both["predicted"] != both["predicted_compared"]])

@@ -64,7 +64,7 @@ def write_report(
     data: FaceData,
     results: RunResults,
     history: pd.DataFrame,
-    about: dict[str, Any],
+    metadata: dict[str, Any],
     leakage: dict[str, Any],
     folder: Path,
 ) -> Path:
@@ -75,7 +75,7 @@ def write_report(
     return page.write(
         folder,
         title=cfg.name,
-        metadata=about | {"data": sentences.describe_data(cfg.data)},
+        metadata=metadata | {"data": sentences.describe_data(cfg.data)},
         config=OmegaConf.to_yaml(cfg),
         history=history,
         results=list(results.splits.values()),

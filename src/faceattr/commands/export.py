@@ -99,10 +99,8 @@ def _write(
     precision, file = metadata["precision"], folder / ONNX
     write_onnx(model, file, {"faceattr": {**metadata, "inputs": None}, "versions": _versions()})
     scores, proof = export_proof.prove(_run(file), reference, options.tolerance)
-    sizes, rates = (
-        {"float32": file.stat().st_size},
-        {"float32": export_proof.images_per_second(_run(file, 1), reference)},
-    )
+    sizes = {"float32": file.stat().st_size}
+    rates = {"float32": export_proof.images_per_second(_run(file, 1), reference)}
     reduced: dict[str, Any] = {}
     if precision != "float32":
         whole = file.rename(folder / "float32.onnx")
@@ -114,10 +112,8 @@ def _write(
         whole_scores, scores = scores, export_proof.answers(_run(file), reference)
         key = "export.half=true" if precision == "float16" else "export.quantize=int8"
         reduced = {"accuracy_change": export_proof.check_drop(reference, scores, whole_scores, options.max_drop, key)}
-        sizes[precision], rates[precision] = (
-            file.stat().st_size,
-            export_proof.images_per_second(_run(file, 1), reference),
-        )
+        sizes[precision] = file.stat().st_size
+        rates[precision] = export_proof.images_per_second(_run(file, 1), reference)
     timm_keys = write_weights(model, folder / WEIGHTS, half=options.half)
     write_config(folder, metadata, timm_keys, (ONNX, WEIGHTS))
     few = next(export_proof.pixels(reference.data, reference.rows))

@@ -29,7 +29,7 @@ class RunFigures:
 
 
 def model_card(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[str, Any]) -> str:
-    """The card's text. `about` is ours in config.json, `proof` is validation.json."""
+    """The card's text. `config` is ours in config.json, `proof` is validation.json."""
     from huggingface_hub import ModelCard
 
     parts = [

@@ -47,9 +47,9 @@ def test_unfinished_of_a_search_knows_the_started_jobs_only(sweep):
 
 def test_a_sweep_in_the_folder_of_another_is_told_how_to_go_on(sweep):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}})
-    with pytest.raises(SystemExit, match=r"holds the jobs of an earlier sweep\. To go on") as told:
+    with pytest.raises(SystemExit, match=r"holds the jobs of an earlier sweep\. To go on") as error:
         Leaderboard().on_multirun_start(config)
-    assert all(command in str(told.value) for command in unfinished(sweep))
+    assert all(command in str(error.value) for command in unfinished(sweep))
 
 
 def test_describe_of_a_finished_sweep_asks_for_another_folder(tmp_path):
