@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faceattr.errors import FaceattrError
-from faceattr.training.backend import open_backend
+from faceattr.training.inference_backend import open_backend
 from faceattr.training.predictor import Predictor
 
 if TYPE_CHECKING:

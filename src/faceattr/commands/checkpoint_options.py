@@ -51,7 +51,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
 
 def check_exported(command: str, ckpt: str) -> None:
     """Raises FaceattrError where `ckpt` is an exported folder, and the command needs a checkpoint."""
-    from faceattr.training.export_format import is_exported
+    from faceattr.training.exported_folder import is_exported
 
     if command not in ("predict", "serve") and is_exported(Path(ckpt).expanduser()):
         raise FaceattrError(
@@ -61,7 +61,7 @@ def check_exported(command: str, ckpt: str) -> None:
 
 def stored_config(ckpt: str) -> dict[str, Any]:
     """The config in a checkpoint; of an exported folder, its group `faces`."""
-    from faceattr.training.export_format import faces_keys, is_exported
+    from faceattr.training.exported_folder import faces_keys, is_exported
 
     if is_exported(folder := Path(ckpt).expanduser()):
         return {"faces": faces_keys(folder)}

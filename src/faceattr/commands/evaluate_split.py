@@ -22,7 +22,7 @@ from faceattr.models.task import Task
 from faceattr.report import charts, image_grid, sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
-from faceattr.training.inference import probabilities, to_frame
+from faceattr.training.inference_torch import probabilities, to_frame
 from faceattr.training.module import Classifier
 from faceattr.wording import listed
 

@@ -24,10 +24,11 @@ from faceattr.errors import FaceattrError
 from faceattr.files import folder_atomically, write_json
 from faceattr.report.model_card import model_card
 from faceattr.training import checkpoint
-from faceattr.training.export_format import INPUT, ONNX, OUTPUT, WEIGHTS, OnnxBackend, create_session
-from faceattr.training.export_weights import describe_export, write_config, write_weights
+from faceattr.training.exported_folder import INPUT, ONNX, OUTPUT, WEIGHTS, describe_export, write_config
+from faceattr.training.inference_onnx import OnnxBackend, create_session
 from faceattr.training.module import Classifier
-from faceattr.training.onnx_model import halve, quantize, write_onnx
+from faceattr.training.onnx_export import halve, quantize, write_onnx
+from faceattr.training.safetensors_model import write_weights
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from faceattr.data.unusual_inputs import InputCheck
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv
-from faceattr.training.backend import open_backend
+from faceattr.training.inference_backend import open_backend
 from faceattr.training.prediction_rows import RowFormat, ScoredSubject, SubjectBatches
 from faceattr.wording import MOST_LISTED, counted, listed
 

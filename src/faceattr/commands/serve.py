@@ -19,7 +19,7 @@ from faceattr.config.validate import validate
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError
-from faceattr.training.backend import open_backend
+from faceattr.training.inference_backend import open_backend
 from faceattr.training.predictor import Predictor
 from faceattr.wording import PERCEIVED
 

@@ -163,7 +163,9 @@ class Classifier(pl.LightningModule):
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
         values = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
         used = self._seen_rows + len(values)
-        if self._seen is None or used > len(self._seen):  # one tensor, not one per batch: see training/inference.py
+        if self._seen is None or used > len(
+            self._seen
+        ):  # one tensor, not one per batch: see training/inference_torch.py
             room = values.new_empty(max(1024, 2 * used), values.shape[1])
             self._seen = room if self._seen is None else torch.cat((self._seen[: self._seen_rows], room))
         self._seen[self._seen_rows : used] = values

@@ -20,7 +20,7 @@ from faceattr.data.photos import SubjectReader, create_detector
 from faceattr.data.unusual_inputs import InputCheck
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
-from faceattr.training.backend import Backend
+from faceattr.training.inference_backend import Backend
 from faceattr.training.prediction_rows import RowFormat, ScoredSubject, SubjectBatches
 from faceattr.wording import listed
 

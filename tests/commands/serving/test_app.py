@@ -29,9 +29,9 @@ from faceattr.commands.serving.uploads import upright_size
 from faceattr.config.schema import Serving
 from faceattr.data.faces.recipe import WHOLE_IMAGE
 from faceattr.training import checkpoint
-from faceattr.training.export_format import ONNX, WEIGHTS
-from faceattr.training.export_weights import describe_export, write_config, write_weights
-from faceattr.training.onnx_model import write_onnx
+from faceattr.training.exported_folder import ONNX, WEIGHTS, describe_export, write_config
+from faceattr.training.onnx_export import write_onnx
+from faceattr.training.safetensors_model import write_weights
 
 PROBLEM = "application/problem+json"
 

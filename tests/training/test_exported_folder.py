@@ -20,9 +20,10 @@ from programs import ROOT
 import faceattr
 from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint
-from faceattr.training.export_format import CONFIG, ONNX, WEIGHTS, OnnxBackend, create_session
-from faceattr.training.export_weights import describe_export, write_config, write_weights
-from faceattr.training.onnx_model import write_onnx
+from faceattr.training.exported_folder import CONFIG, ONNX, WEIGHTS, describe_export, write_config
+from faceattr.training.inference_onnx import OnnxBackend, create_session
+from faceattr.training.onnx_export import write_onnx
+from faceattr.training.safetensors_model import write_weights
 
 THREE: dict[str, Any] = {"classes": ("young", "middle", "old")}
 HEAD = ("model.head.hidden=[8]", "model.head.dropout=0")

@@ -12,7 +12,8 @@ import numpy as np
 from faceattr.data.decode import InputSpec
 from faceattr.data.unusual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
-from faceattr.training.export_format import OnnxBackend, is_exported
+from faceattr.training.exported_folder import is_exported
+from faceattr.training.inference_onnx import OnnxBackend
 from faceattr.training.prediction_rows import SubjectBatches
 
 if TYPE_CHECKING:
@@ -57,6 +58,6 @@ def open_backend(path: Path, trainer: "Trainer | None" = None, *, accelerator: s
                 "precision of its export."
             )
         return OnnxBackend(path)
-    from faceattr.training.inference import TorchBackend
+    from faceattr.training.inference_torch import TorchBackend
 
     return TorchBackend(path, trainer, accelerator=accelerator)

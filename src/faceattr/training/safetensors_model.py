@@ -1,7 +1,5 @@
-"""Writes model.safetensors and config.json of an exported folder, where timm can build the network itself in timm's names."""
+"""Writes model.safetensors of an exported folder: in timm's names where timm can build the network itself."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +7,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from faceattr import __version__
 from faceattr.data.decode import InputSpec
 from faceattr.data.pixel_scaling import mean_and_std
-from faceattr.files import sha256_of, write_json
 from faceattr.models.timm_backbone import timm_backbone
-from faceattr.training.export_format import CONFIG, FORMAT, KEY
 from faceattr.training.module import Classifier
 
 CROP_MODES = {"stretch": "squash", "crop": "center", "letterbox": "border"}
@@ -31,36 +26,6 @@ def write_weights(model: Classifier, file: Path, *, half: bool) -> dict[str, Any
     halved = {name: tensor.half() if half and tensor.is_floating_point() else tensor for name, tensor in state.items()}
     file.write_bytes(save({name: tensor.contiguous() for name, tensor in halved.items()}, {"format": "pt"}))
     return keys
-
-
-def describe_export(model: Classifier, description: Mapping[str, Any], precision: str) -> dict[str, Any]:
-    """What is ours in config.json, without `files`. `precision`: of model.onnx, `float32`, `float16` (its weights) or `int8`."""
-    config, spec, task = description["config"], model.spec, model.task
-    mean, std = (values.tolist() for values in mean_and_std(spec.scaling))
-    size = {"height": spec.height, "width": spec.width, "interpolation": spec.interpolation, "resize": spec.resize}
-    return {
-        "format": FORMAT,
-        "version": __version__,
-        "name": config["name"],
-        "classes": list(task.classes),
-        "kind": task.kind,
-        "loss": task.loss,
-        "temperature": model.temperature,
-        "input": size | {"mean": mean, "std": std},
-        "faces": asdict(spec.faces),
-        "model": {key: value for key, value in config["model"].items() if key != "weights"},
-        "precision": precision,
-        "fingerprint": description["fingerprint"],
-        "inputs": description.get("inputs"),
-    }
-
-
-def write_config(folder: Path, ours: Mapping[str, Any], timm_keys: Mapping[str, Any], files: tuple[str, ...]) -> None:
-    """config.json, with size and checksum of the other `files`."""
-    sums = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in files}
-    last = {"inputs": ours.get("inputs")}  # 1,700 numbers
-    rest = {key: value for key, value in ours.items() if key not in last}
-    write_json(folder / CONFIG, {**timm_keys, KEY: {**rest, "files": sums, **last}})
 
 
 def _timm_form(model: Classifier) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from faceattr.errors import FaceattrError
-from faceattr.training.export_format import INPUT, MOST_ONNX_BYTES, OUTPUT
+from faceattr.training.exported_folder import INPUT, MOST_ONNX_BYTES, OUTPUT
 from faceattr.training.module import Classifier
 
 LEAST_HALVED = 256

@@ -1,31 +1,30 @@
-"""The exported folder: what its config.json holds, how it is read and checked, and how ONNX Runtime answers from it.
+"""The exported folder: the names of its files, and config.json: how it is written, read and checked.
 
 The folder may come from a stranger, so what it says is data: fixed names, bounded sizes, checked values, and a model that refers
 to no other file. No torch and no Hydra here.
 """
 
-import hashlib
 import json
 import math
-import re
 import stat
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from faceattr import __version__
 from faceattr.config.key import Key, parameters
 from faceattr.config.schema import Faces, Model
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.data.unusual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
-from faceattr.training.prediction_rows import SubjectBatches
+from faceattr.files import sha256_of, write_json
 from faceattr.wording import is_class_name
+
+if TYPE_CHECKING:
+    from faceattr.training.module import Classifier
 
 FORMAT = 1
 """Rises when config.json changes so that older code would read it wrong."""
@@ -35,12 +34,6 @@ CONFIG, ONNX, WEIGHTS = "config.json", "model.onnx", "model.safetensors"
 INPUT, OUTPUT = "images", "probabilities"
 MOST_CONFIG_BYTES, MOST_ONNX_BYTES = 1_000_000, 2**31
 """The second is the limit of ONNX's file format."""
-LOCATION, BEFORE_IT = b"location", re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)\Z")
-"""A tensor whose values lie in another file, as protobuf writes that (with any length of its two integers): ONNX Runtime would
-read the file, whatever it is."""
-LARGE = 20_000_000
-"""Bytes. Convolutions of smaller models are laid out anew when they are loaded: a small CNN is a quarter faster then; VGG16 is not,
-and would take 0.2 s longer to load."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +58,7 @@ def is_exported(path: Path) -> bool:
 def read_exported(folder: Path) -> Exported:
     """The description of the folder. Raises FaceattrError: damaged, of a later format, or with values that cannot be."""
     source = f"ckpt={folder}: {CONFIG}"
-    content = _read(folder / CONFIG, MOST_CONFIG_BYTES, source)
+    content = read_bounded(folder / CONFIG, MOST_CONFIG_BYTES, source)
     try:
         ours = json.loads(content)[KEY]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -91,9 +84,9 @@ def read_exported(folder: Path) -> Exported:
 
 
 def _spec(values: "_Values") -> InputSpec:
-    given, keys = values.group("input"), parameters(Model)
-    height, width = (int(given.number(name, keys["image_size"].key)) for name in ("height", "width"))
-    interpolation, resize = (given.text(name, choices=keys[name].key.choices) for name in ("interpolation", "resize"))
+    node, keys = values.group("input"), parameters(Model)
+    height, width = (int(node.number(name, keys["image_size"].key)) for name in ("height", "width"))
+    interpolation, resize = (node.text(name, choices=keys[name].key.choices) for name in ("interpolation", "resize"))
     return InputSpec(height, width, interpolation, "unit", values.faces(), resize)
 
 
@@ -137,19 +130,19 @@ class _Values:
 
     def faces(self) -> FaceRecipe:
         """The recipe. Refused where its faces would be found by another detector than ours."""
-        given, keys = self.group("faces"), parameters(Faces)
+        node, keys = self.group("faces"), parameters(Faces)
         checked: dict[str, Any] = {
-            name: given.text(name, choices=key.choices) if key.choices else given.number(name, key)
+            name: node.text(name, choices=key.choices) if key.choices else node.number(name, key)
             for name, (_, _, key) in keys.items()
             if name != "weights"
         }
         recipe = FaceRecipe.from_config(Faces(**checked))
-        if given._node.get("detector") != recipe.detector:
-            raise given._refuse("detector")
+        if node._node.get("detector") != recipe.detector:
+            raise node._refuse("detector")
         return recipe
 
 
-def _read(file: Path, most: int, source: str) -> bytes:
+def read_bounded(file: Path, most: int, source: str) -> bytes:
     """The content of a regular file of at most `most` bytes."""
     try:
         status = file.stat()
@@ -166,76 +159,31 @@ def faces_keys(folder: Path) -> dict[str, Any]:
     return {name: value for name, value in recipe.items() if name != "detector"}
 
 
-class OnnxBackend:
-    """The model in an exported folder, as a `Backend`: ONNX Runtime on the CPU. `threads`: 0 is one for each core."""
-
-    explains = False
-    data: Mapping[str, Any] = MappingProxyType({})
-
-    def __init__(self, folder: Path, *, threads: int = 0) -> None:
-        config, source = read_exported(folder), f"ckpt={folder}: {ONNX}"
-        content = _read(folder / ONNX, MOST_ONNX_BYTES, source)
-        if len(content) != config.size or hashlib.sha256(content).hexdigest() != config.sha256:
-            raise FaceattrError(
-                f"{source} is not the file that {CONFIG} describes: damaged, or changed since the export."
-            )
-        self.name, self.classes, self.multilabel = config.name, config.classes, config.multilabel
-        self.temperature, self.spec, self.usual_inputs = config.temperature, config.spec, config.usual_inputs
-        self._session = create_session(folder / ONNX, content, source, threads=threads)
-        self._check(source)
-
-    def _check(self, source: str) -> None:
-        """The model takes the images and gives the probabilities that config.json says."""
-        sides = [
-            (side.name, side.type, side.shape[1:])
-            for side in (*self._session.get_inputs(), *self._session.get_outputs())
-        ]
-        size = [self.spec.height, self.spec.width, 3]
-        if sides != [(INPUT, "tensor(uint8)", size), (OUTPUT, "tensor(float)", [len(self.classes)])]:
-            raise FaceattrError(f"{source} does not fit {CONFIG}: it has {str(sides)[:200]}")
-
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Float32 [N, classes] of images, uint8 [N, height, width, 3]."""
-        scores: np.ndarray = self._session.run([OUTPUT], {INPUT: pixels})[0]
-        return scores
-
-    def predict(self, subjects: SubjectBatches) -> None:
-        with closing(subjects.batches()) as batches:
-            for pixels in batches:
-                subjects.add(self.probabilities(pixels))
-        subjects.finish()
-
-    def explain(self, pixels: np.ndarray, position: int) -> np.ndarray:
-        raise FaceattrError("An exported model has no gradients: Grad-CAM needs the run's checkpoint.")
+def describe_export(model: "Classifier", description: Mapping[str, Any], precision: str) -> dict[str, Any]:
+    """What is ours in config.json, without `files`. `precision`: of model.onnx, `float32`, `float16` (its weights) or `int8`."""
+    config, spec, task = description["config"], model.spec, model.task
+    mean, std = (values.tolist() for values in mean_and_std(spec.scaling))
+    size = {"height": spec.height, "width": spec.width, "interpolation": spec.interpolation, "resize": spec.resize}
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "name": config["name"],
+        "classes": list(task.classes),
+        "kind": task.kind,
+        "loss": task.loss,
+        "temperature": model.temperature,
+        "input": size | {"mean": mean, "std": std},
+        "faces": asdict(spec.faces),
+        "model": {key: value for key, value in config["model"].items() if key != "weights"},
+        "precision": precision,
+        "fingerprint": description["fingerprint"],
+        "inputs": description.get("inputs"),
+    }
 
 
-def create_session(file: Path, content: bytes, source: str, *, threads: int = 0) -> Any:
-    """ONNX Runtime's session of a model. Raises FaceattrError: no such model, or one that refers to other files.
-
-    `content` is that of `file`, which ONNX Runtime reads again: it takes a third of the time that it takes for the bytes.
-    """
-    if _names_other_file(content):
-        raise FaceattrError(f"{source} refers to other files.")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise FaceattrError("An exported model needs the package onnxruntime: pip install onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 4  # errors are raised, and so said once
-    if len(content) > LARGE:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    try:
-        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises many kinds
-        reason = str(error).strip().partition("\n")[0][:200]
-        raise FaceattrError(f"{source}: ONNX Runtime {onnxruntime.__version__} cannot run it: {reason}") from error
-
-
-def _names_other_file(content: bytes) -> bool:
-    """Whether a tensor's values lie in another file; see `LOCATION`. Text in names and metadata is allowed."""
-    place = content.find(LOCATION)
-    while place >= 0:
-        if BEFORE_IT.search(content[max(0, place - 24) : place]):
-            return True
-        place = content.find(LOCATION, place + 1)
-    return False
+def write_config(folder: Path, ours: Mapping[str, Any], timm_keys: Mapping[str, Any], files: tuple[str, ...]) -> None:
+    """config.json, with size and checksum of the other `files`."""
+    sums = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in files}
+    last = {"inputs": ours.get("inputs")}  # 1,700 numbers
+    rest = {key: value for key, value in ours.items() if key not in last}
+    write_json(folder / CONFIG, {**timm_keys, KEY: {**rest, "files": sums, **last}})
