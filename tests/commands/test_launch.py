@@ -1,6 +1,8 @@
 """The command line: which commands there are, and folders of the user's own YAMLs."""
 
 import gc
+import os
+import subprocess
 import sys
 from types import ModuleType
 
@@ -89,6 +91,18 @@ def test_main_without_a_command(monkeypatch, capsys, arguments, code, message):
         main()
     assert message in capsys.readouterr().out + str(stop.value.code)
     assert code is None or stop.value.code == code
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["cache"]])
+def test_main_ends_without_a_message_when_nobody_reads_its_output(tmp_path, arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    environment = os.environ | {"FACEATTR_CACHE": str(tmp_path)}
+    command = [sys.executable, "-m", "faceattr", *arguments]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, text=True)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
 
 
 def test_quick_imports_pauses_the_garbage_collector_while_torch_is_imported(monkeypatch, request):

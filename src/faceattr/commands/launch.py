@@ -21,7 +21,7 @@ from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run, run_hydra
 from faceattr.commands.run_folder import released
-from faceattr.commands.signals import Stopped, end_with_parent, is_worker, stop_on_signals
+from faceattr.commands.signals import Stopped, end_with_parent, end_with_reader, is_worker, stop_on_signals
 from faceattr.config.command_line import readable
 from faceattr.config.reference import help_text
 from faceattr.config.typed_command import typed
@@ -75,15 +75,18 @@ def main(command: str | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe on Windows is not UTF-8: messages hold … and ±
+    logging.raiseExceptions = False  # `train.py | head`: each line that nobody reads would be a traceback
     if command is None:
         if not arguments or arguments[0] in ("-h", "--help"):
-            print(overview())
+            with end_with_reader():
+                print(overview())
             raise SystemExit(0 if arguments else 1)
         command = arguments.pop(0)
     if command == "cache":
         from faceattr.commands.cache import cache
 
-        return cache(arguments)
+        with end_with_reader():
+            return cache(arguments)
     if command not in COMMANDS:
         sys.exit(
             f"Error: faceattr {command}: no such command.{did_you_mean(command, _names())}\nCommands: {', '.join(_names())}"
@@ -132,7 +135,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         parser = hydra_parser()
         parsed = parser.parse_args(hydra_arguments)
         if parsed.help:
-            with own_hydra_state():
+            with own_hydra_state(), end_with_reader():
                 return print(help_text(typed(command), program, parsed.overrides, parsed.config_dir))
         run_hydra(parsed, parser, task, program)
 

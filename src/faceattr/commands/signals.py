@@ -3,6 +3,7 @@
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -53,6 +54,18 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         for number in handled:
             signal.signal(number, previous_handlers[number])
+
+
+@contextmanager
+def end_with_reader() -> Iterator[None]:
+    """If the program that reads the output ends during this block (`--help | head`), this one ends without a message too, with
+    the exit code of SIGPIPE."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+        raise SystemExit(128 + 13) from None
 
 
 _watched_parent: int | None = None
