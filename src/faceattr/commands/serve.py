@@ -26,12 +26,12 @@ from faceattr.wording import PERCEIVED
 try:
     import uvicorn
 
+    from faceattr.commands.serving.accuracy_summary import accuracy_summary, read_model_card
     from faceattr.commands.serving.app import create_app
-    from faceattr.commands.serving.classify import PhotoClassifier
-    from faceattr.commands.serving.guard import Guard, is_loopback
-    from faceattr.commands.serving.http_protocol import TimedProtocol
-    from faceattr.commands.serving.problems import Problem
-    from faceattr.commands.serving.summary import model_card, summary
+    from faceattr.commands.serving.classify_upload import PhotoClassifier
+    from faceattr.commands.serving.http_errors import Problem
+    from faceattr.commands.serving.security import SecurityMiddleware, is_loopback
+    from faceattr.commands.serving.slow_clients import TimedProtocol
 except ImportError as error:
     raise FaceattrError(f"serve needs the package {error.name}: pip install {error.name}") from error
 
@@ -66,7 +66,7 @@ def serve(cfg: DictConfig) -> None:
         server.run(sockets=[listener])
 
 
-def application(cfg: DictConfig) -> Guard:
+def application(cfg: DictConfig) -> SecurityMiddleware:
     """The ASGI application of the model in `cfg.ckpt`, which has answered once."""
     limits = group_settings(cfg.serve, Serving)
     model = Predictor(open_backend(Path(cfg.ckpt), accelerator=cfg.accelerator))
@@ -79,9 +79,9 @@ def application(cfg: DictConfig) -> Guard:
     facts = metadata | {
         "faces": asdict(faces),
         "abstain": cfg.abstain,
-        "summary": summary(Path(cfg.ckpt)),
+        "summary": accuracy_summary(Path(cfg.ckpt)),
         "notice": PERCEIVED,
-        "card": model_card(Path(cfg.ckpt)),
+        "card": read_model_card(Path(cfg.ckpt)),
     }
     return create_app(classifier, limits, cfg.host, facts)
 

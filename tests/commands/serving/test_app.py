@@ -23,8 +23,8 @@ import httpx
 from serving import LOCAL, client, create, encoded, noise, scene
 
 from faceattr.commands.serving.app import create_app
-from faceattr.commands.serving.classify import PhotoClassifier
-from faceattr.commands.serving.problems import Problem
+from faceattr.commands.serving.classify_upload import PhotoClassifier
+from faceattr.commands.serving.http_errors import Problem
 from faceattr.commands.serving.uploads import upright_size
 from faceattr.config.schema import Serving
 from faceattr.data.faces.recipe import WHOLE_IMAGE

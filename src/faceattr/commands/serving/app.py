@@ -17,10 +17,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from faceattr.commands.serving.batch_queue import BatchQueue
-from faceattr.commands.serving.classify import PhotoClassifier, Prediction
-from faceattr.commands.serving.guard import Guard
+from faceattr.commands.serving.classify_upload import PhotoClassifier, Prediction
+from faceattr.commands.serving.http_errors import HANDLERS, Problem, busy
 from faceattr.commands.serving.openapi import description
-from faceattr.commands.serving.problems import HANDLERS, Problem, busy
+from faceattr.commands.serving.security import SecurityMiddleware
 from faceattr.commands.serving.uploads import read_upload
 from faceattr.config.schema import Serving
 
@@ -28,7 +28,7 @@ PAGE = Path(__file__).parent / "page"
 Result = TypeVar("Result")
 
 
-def create_app(classifier: PhotoClassifier, limits: Serving, host: str, facts: dict[str, Any]) -> Guard:
+def create_app(classifier: PhotoClassifier, limits: Serving, host: str, facts: dict[str, Any]) -> SecurityMiddleware:
     """The ASGI application. `host` is the address that it listens on; `facts` is what GET /model says besides the limits."""
     api = Api(classifier, limits, facts)
     cors = Middleware(CORSMiddleware, allow_origins=limits.origins, allow_methods=["GET", "POST"], allow_headers=["*"])
@@ -46,7 +46,7 @@ def create_app(classifier: PhotoClassifier, limits: Serving, host: str, facts: d
         exception_handlers=HANDLERS,
         lifespan=api.lifespan,
     )
-    return Guard(app, host, tuple(limits.origins))
+    return SecurityMiddleware(app, host, tuple(limits.origins))
 
 
 class Api:

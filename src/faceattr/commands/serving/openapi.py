@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from faceattr import __version__
-from faceattr.commands.serving.problems import MEDIA_TYPE
+from faceattr.commands.serving.http_errors import MEDIA_TYPE
 from faceattr.config.schema import Serving
 from faceattr.data.faces.detect import POINTS
 

@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from faceattr.commands.serving.problems import Problem, without_addresses
+from faceattr.commands.serving.http_errors import Problem, without_addresses
 from faceattr.data.decode import UnreadableImage, open_image, orientation
 
 FORM_BYTES = 65_536

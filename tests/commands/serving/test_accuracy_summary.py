@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from faceattr.commands.serving.summary import UNKNOWN, model_card, summary
+from faceattr.commands.serving.accuracy_summary import UNKNOWN, accuracy_summary, read_model_card
 from faceattr.files import write_json
 
 VAL = {
@@ -30,13 +30,13 @@ def run(folder: Path, metrics: dict, split: str = "val", slices: pd.DataFrame | 
     return folder / "checkpoints" / "best.ckpt"
 
 
-def test_summary_names_the_share_its_interval_and_the_worst_class(tmp_path):
+def test_accuracy_summary_names_the_share_its_interval_and_the_worst_class(tmp_path):
     start = "Right on 94.5% (93.5–95.3) of 2,396 validation images; worst for female: 92.1% (90.4–93.6) of 1,096."
-    assert summary(run(tmp_path, VAL)).startswith(start)
+    assert accuracy_summary(run(tmp_path, VAL)).startswith(start)
 
 
 @pytest.mark.parametrize(("p", "gap", "named"), [(0.001, -0.1, True), (0.2, -0.1, False), (0.001, 0.1, False)])
-def test_summary_names_the_slice_that_is_worse_beyond_chance(tmp_path, p, gap, named):
+def test_accuracy_summary_names_the_slice_that_is_worse_beyond_chance(tmp_path, p, gap, named):
     row = {
         "column": "age",
         "value": "over 60",
@@ -47,39 +47,41 @@ def test_summary_names_the_slice_that_is_worse_beyond_chance(tmp_path, p, gap, n
         "p": p,
     }
     row |= {"accuracy": 0.8, "accuracy_low": 0.73, "accuracy_high": 0.86}
-    text = summary(run(tmp_path, VAL, slices=pd.DataFrame([row])))
+    text = accuracy_summary(run(tmp_path, VAL, slices=pd.DataFrame([row])))
     assert ("worst for age over 60: 80.0% (73.0–86.0) of 150." in text) == named
 
 
-def test_summary_prefers_images_that_chose_nothing(tmp_path):
+def test_accuracy_summary_prefers_images_that_chose_nothing(tmp_path):
     run(tmp_path, VAL)
-    assert "of 500 test images" in summary(run(tmp_path, VAL | {"n": 500}, "test"))
+    assert "of 500 test images" in accuracy_summary(run(tmp_path, VAL | {"n": 500}, "test"))
 
 
-def test_summary_of_attributes_is_their_mean(tmp_path):
+def test_accuracy_summary_of_attributes_is_their_mean(tmp_path):
     more = {"labels": 4000, "n_Smiling": 2000, "n_Male": 2000, "accuracy_Smiling": 0.7, "accuracy_Male": 0.9}
-    text = summary(run(tmp_path, {**VAL, **more}))
+    text = accuracy_summary(run(tmp_path, {**VAL, **more}))
     assert "Right on 94.5% (93.5–95.3) of the attributes (their mean), on 2,396 validation images" in text
     assert "worst for Smiling: 70.0% of 2,000." in text
 
 
-def test_summary_of_an_exported_model_is_that_of_its_card(tmp_path):
-    assert summary(tmp_path) == UNKNOWN
+def test_accuracy_summary_of_an_exported_model_is_that_of_its_card(tmp_path):
+    assert accuracy_summary(tmp_path) == UNKNOWN
     card = "---\nx: y\n---\n\n# n\n\nA classifier. Right on 92.9% (88.7%–95.6%) of 224 test images; worst for a\\_b.\n\nMore."
     (tmp_path / "README.md").write_text(card, encoding="utf-8")
-    assert summary(tmp_path).startswith("Right on 92.9% (88.7%–95.6%) of 224 test images; worst for a_b. The range")
+    assert accuracy_summary(tmp_path).startswith(
+        "Right on 92.9% (88.7%–95.6%) of 224 test images; worst for a_b. The range"
+    )
 
 
-def test_summary_takes_no_figures_of_another_checkpoint(tmp_path):
+def test_accuracy_summary_takes_no_figures_of_another_checkpoint(tmp_path):
     best = run(tmp_path, VAL)
-    assert summary(best.with_name("last.ckpt")) == UNKNOWN
-    assert summary(tmp_path / "elsewhere" / "checkpoints" / "best.ckpt") == UNKNOWN
+    assert accuracy_summary(best.with_name("last.ckpt")) == UNKNOWN
+    assert accuracy_summary(tmp_path / "elsewhere" / "checkpoints" / "best.ckpt") == UNKNOWN
 
 
-def test_model_card_is_no_link_and_small(tmp_path):
+def test_read_model_card_is_no_link_and_small(tmp_path):
     (tmp_path / "secret").write_text("secret", encoding="utf-8")
     (tmp_path / "README.md").symlink_to(tmp_path / "secret")
-    assert model_card(tmp_path) is None
+    assert read_model_card(tmp_path) is None
     (tmp_path / "README.md").unlink()
     (tmp_path / "README.md").write_text("x" * 1_000_001, encoding="utf-8")
-    assert model_card(tmp_path) is None
+    assert read_model_card(tmp_path) is None

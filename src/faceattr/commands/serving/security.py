@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from faceattr.commands.serving.problems import Problem
+from faceattr.commands.serving.http_errors import Problem
 
 HEADERS = {
     "Content-Security-Policy": "; ".join(
@@ -31,7 +31,7 @@ HEADERS = {
 }
 
 
-class Guard:
+class SecurityMiddleware:
     """The application `app`, guarded.
 
     host: the address that the server listens on. On a loopback address, a request must be for such a host by name: another

@@ -15,7 +15,7 @@ UNKNOWN = "Its figures are not beside the checkpoint: nothing is known here abou
 RANGE = "The range in brackets holds the true share with 95% confidence."
 
 
-def model_card(ckpt: Path) -> str | None:
+def read_model_card(ckpt: Path) -> str | None:
     """README.md of an exported model; None of a checkpoint, and where it is a link or no small file: clients can read it."""
     file = ckpt / "README.md"
     if file.is_symlink() or not file.is_file() or file.stat().st_size > LARGEST_CARD:
@@ -23,10 +23,10 @@ def model_card(ckpt: Path) -> str | None:
     return file.read_text(encoding="utf-8", errors="replace")
 
 
-def summary(ckpt: Path) -> str:
+def accuracy_summary(ckpt: Path) -> str:
     """`Right on 94.5% (93.5–95.3) of 2,396 validation images; worst for …`, or that nothing is known."""
     if ckpt.is_dir():
-        sentence = re.search(r"Right on .*", model_card(ckpt) or "")
+        sentence = re.search(r"Right on .*", read_model_card(ckpt) or "")
         return f"{sentence[0].replace(chr(92), '')} {RANGE}" if sentence else UNKNOWN
     folder = ckpt.absolute().parent.parent
     record = read_json(folder / "run.json")

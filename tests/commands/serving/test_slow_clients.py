@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("uvicorn", reason="serve is an extra")
 import uvicorn
 
-from faceattr.commands.serving import http_protocol
+from faceattr.commands.serving import slow_clients
 
 
 async def app(scope, receive, send) -> None:
@@ -21,9 +21,9 @@ async def app(scope, receive, send) -> None:
 
 @pytest.fixture
 def port(monkeypatch) -> Iterator[int]:
-    monkeypatch.setattr(http_protocol, "SECONDS", 1.0)
+    monkeypatch.setattr(slow_clients, "SECONDS", 1.0)
     config = uvicorn.Config(
-        app, port=0, http=http_protocol.TimedProtocol, lifespan="off", timeout_keep_alive=600, log_config=None
+        app, port=0, http=slow_clients.TimedProtocol, lifespan="off", timeout_keep_alive=600, log_config=None
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from faceattr.commands.serving.app import create_app
-from faceattr.commands.serving.guard import Guard
+from faceattr.commands.serving.security import SecurityMiddleware
 from faceattr.config.schema import Serving
 
 
@@ -19,23 +19,23 @@ def answered(host: str, *, listening: str = "127.0.0.1", origin: str | None = No
     """The status of a request for `host` by a page of `origin`."""
     app = Starlette(routes=[Route("/", lambda request: PlainTextResponse("x"), methods=["GET", "POST"])])
     headers = {"host": host} | ({} if origin is None else {"origin": origin})
-    guard = Guard(app, listening, ("https://friend.example",))
-    return TestClient(guard).request(method, "http://127.0.0.1/", headers=headers).status_code
+    secured = SecurityMiddleware(app, listening, ("https://friend.example",))
+    return TestClient(secured).request(method, "http://127.0.0.1/", headers=headers).status_code
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8000", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000"])
-def test_guard_lets_this_machine_in(host):
+def test_security_middleware_lets_this_machine_in(host):
     assert answered(host) == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "[", "", "0x7f.1"]
 )
-def test_guard_refuses_other_names_for_this_machine(host):
+def test_security_middleware_refuses_other_names_for_this_machine(host):
     assert answered(host) == 421
 
 
-def test_guard_takes_any_name_where_it_listens_to_a_network():
+def test_security_middleware_takes_any_name_where_it_listens_to_a_network():
     assert answered("photos.example", listening="0.0.0.0") == 200
 
 
@@ -50,7 +50,7 @@ def test_guard_takes_any_name_where_it_listens_to_a_network():
         ("null", 403),
     ],
 )
-def test_guard_refuses_images_from_pages_of_other_origins(origin, status):
+def test_security_middleware_refuses_images_from_pages_of_other_origins(origin, status):
     assert answered("localhost:8000", origin=origin) == status
     assert answered("localhost:8000", origin=origin, method="GET") == 200
 

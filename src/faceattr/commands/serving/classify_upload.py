@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from PIL import Image
 
-from faceattr.commands.serving.problems import Problem, without_addresses
+from faceattr.commands.serving.http_errors import Problem, without_addresses
 from faceattr.commands.serving.uploads import unreadable, upright_size
 from faceattr.data.faces.detect import POINTS
 from faceattr.data.faces.recipe import FaceRecipe
