@@ -173,7 +173,7 @@ def test_export_refuses_before_any_work(run, tmp_path, monkeypatch, overrides, m
 
 
 def test_push_without_network_keeps_the_export(folder, monkeypatch):
-    from faceattr.commands.export_push import check_push, push
+    from faceattr.commands.export_to_hub import check_push, push
 
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -186,7 +186,7 @@ def test_push_without_network_keeps_the_export(folder, monkeypatch):
 @pytest.mark.slow
 def test_push_uploads_every_file_into_a_private_repository(run, tmp_path, monkeypatch, caplog):
     """Through huggingface_hub, to a server on this machine that speaks the Hub's protocol."""
-    from faceattr.commands.export_push import push
+    from faceattr.commands.export_to_hub import push
 
     with hub("hf_right") as server:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.url)

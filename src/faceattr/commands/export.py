@@ -12,8 +12,7 @@ from omegaconf import DictConfig
 
 from faceattr.commands import export_proof
 from faceattr.commands.evaluate import warn_of_changed_data
-from faceattr.commands.export_push import check_push, push
-from faceattr.commands.export_run import run_figures
+from faceattr.commands.export_to_hub import check_push, push
 from faceattr.commands.settings import create_data, faces_settings, read_table
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Exporting
@@ -21,13 +20,14 @@ from faceattr.config.validate import validate
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.load import ModelClasses
 from faceattr.errors import FaceattrError
-from faceattr.files import folder_atomically, write_json
-from faceattr.report.model_card import model_card
+from faceattr.files import folder_atomically, read_json, write_json
+from faceattr.report.model_card import RunFigures, model_card
 from faceattr.training import checkpoint
 from faceattr.training.exported_folder import INPUT, ONNX, OUTPUT, WEIGHTS, describe_export, write_config
 from faceattr.training.inference_onnx import OnnxBackend, create_session
 from faceattr.training.module import Classifier
 from faceattr.training.onnx_export import halve, quantize, write_onnx
+from faceattr.training.run_record import RunRecord, read_metrics, read_slices
 from faceattr.training.safetensors_model import write_weights
 
 log = logging.getLogger(__name__)
@@ -132,3 +132,28 @@ def _run(file: Path, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
 
 def _versions() -> dict[str, str]:
     return {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")}
+
+
+def run_figures(ckpt: Path, description: dict[str, Any]) -> RunFigures:
+    """The figures of the run that the checkpoint lies in.
+
+    Empty, with a warning, where the run evaluated another checkpoint.
+    """
+    folder, config = ckpt.parent.parent, description["config"]
+    record = read_json(folder / RunRecord.FILE) if ckpt.parent.name == "checkpoints" else {}
+    judged = record.get(f"{ckpt.stem}_epoch") == description["epoch"] and record.get("status") == "finished"
+    if record.get("fingerprint") != description["fingerprint"] or not judged:
+        log.warning(
+            "The run's files beside %s do not judge this checkpoint: the model card has only the proof's figures", ckpt
+        )
+        return RunFigures(config, description["weights"])
+    metrics = read_metrics(folder)
+    return RunFigures(
+        config,
+        description["weights"],
+        record=record,
+        metrics={split: values for split, values in metrics.items() if values.get("n")},
+        slices={
+            split: table for split in metrics if (table := read_slices(folder / f"slices_{split}.csv")) is not None
+        },
+    )
