@@ -31,7 +31,7 @@ def test_files_are_written_atomically_in_one_place():
         for file in SOURCE.rglob("*.py")
         if re.search(r"\.part\b", file.read_text(encoding="utf-8"))
     }
-    assert writing == {"files.py", "data/cache.py"}  # whose lock guards the part
+    assert writing == {"files.py", "data/disk_cache.py"}  # whose lock guards the part
 
 
 def test_names_of_metrics_and_charts_need_no_torch():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faceattr.commands.cache import cache
-from faceattr.data.cache import folder, get_or_create
+from faceattr.data.disk_cache import folder, get_or_create
 from faceattr.data.faces.detector_file import cached_file
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from programs import FIGURES, S0_MAP, TINY, Ended, inside
 
-from faceattr.data.cache import folder
+from faceattr.data.disk_cache import folder
 from faceattr.data.sources import sample
 
 CKPT = "ckpt=run/checkpoints/best.ckpt"

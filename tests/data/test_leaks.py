@@ -14,7 +14,7 @@ from PIL import Image, ImageEnhance
 from programs import Ended, inside
 
 from faceattr.config import schema
-from faceattr.data import cache, duplicates, leaks, perceptual_hash, table
+from faceattr.data import disk_cache, duplicates, leaks, perceptual_hash, table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.leaks import Leakage
@@ -90,7 +90,7 @@ def data_of(root: Path, rows: pd.DataFrame | None = None, **keys: object) -> Fac
 
 
 @pytest.fixture(scope="module")
-def data(root, cache) -> FaceData:
+def data(root, disk_cache) -> FaceData:
     return data_of(root)
 
 
@@ -246,7 +246,7 @@ def test_perceptual_hashes_equal_imagehash(data):
 def test_find_caches_pairs_until_a_file_changes(root, tmp_path, monkeypatch):
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path))
     first = leaks.find(data_of(root)).pairs
-    (file,) = cache.folder().glob("hashes-*.json")
+    (file,) = disk_cache.folder().glob("hashes-*.json")
     stored = json.loads(file.read_text())
     metadata = {"pairs": {name: values[:3] for name, values in stored["metadata"]["pairs"].items()}}
     file.write_text(json.dumps(stored | {"metadata": metadata, "crc": zlib.crc32(json.dumps(metadata).encode())}))

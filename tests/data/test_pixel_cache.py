@@ -14,8 +14,8 @@ from PIL import Image
 from programs import inside
 from signal_at import kill_at
 
-from faceattr.data.cache import folder
 from faceattr.data.decode import InputSpec, read
+from faceattr.data.disk_cache import folder
 from faceattr.data.pixel_cache import pack
 from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError

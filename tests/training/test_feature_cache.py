@@ -23,7 +23,7 @@ from faceattr.commands.settings import (
     reason_without_feature_cache,
     trainer_settings,
 )
-from faceattr.data import cache
+from faceattr.data import disk_cache
 from faceattr.data.datamodule import FaceData
 from faceattr.models.task import Task
 from faceattr.training.feature_cache import FeatureCache
@@ -40,7 +40,7 @@ POLICIES = {
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch, cache):
+def own_cache(tmp_path, monkeypatch, disk_cache):
     """Of each test alone, but for the sample faces."""
     sample = cache / "sample"
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "cache"))
@@ -95,7 +95,7 @@ def fit(cfg: DictConfig, *, keep: bool, epochs: int = 3) -> tuple[Steps, Classif
 
 
 def files() -> list[str]:
-    return sorted(file.name for file in cache.folder().glob("prefix-*.npy"))
+    return sorted(file.name for file in disk_cache.folder().glob("prefix-*.npy"))
 
 
 @pytest.mark.parametrize(
@@ -345,4 +345,4 @@ def test_seeds_share_it_where_weights_and_images_are_the_same(tmp_path, caplog):
     for seed in (0, 1):
         said = run(tmp_path, f"seed={seed}", "trainer.max_epochs=1", f"model.weights={tmp_path / 'weights.pth'}")
         assert ("frozen stages for 60 images: found" in said.partition("epoch  0/0")[0]) == bool(seed)
-    assert len(list(Path(cache.folder()).glob("prefix-*.npy"))) == 1
+    assert len(list(Path(disk_cache.folder()).glob("prefix-*.npy"))) == 1

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from faceattr.data.cache import folder, is_damaged, remove
+from faceattr.data.disk_cache import folder, is_damaged, remove
 from faceattr.data.faces.detector_file import cached_file
 from faceattr.data.row_array import RowArray
 from faceattr.wording import counted

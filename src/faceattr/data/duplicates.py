@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from faceattr.data import cache, pixel_cache
+from faceattr.data import disk_cache, pixel_cache
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import cores
 from faceattr.data.perceptual_hash import (
@@ -61,11 +61,11 @@ def find(data: FaceData) -> tuple[pd.DataFrame, np.ndarray]:
 
     name = f"hashes-{FORMAT}-{pixel_cache.key(data.paths, data.spec)}"
     try:
-        rows, metadata = cache.get_or_create(
+        rows, metadata = disk_cache.get_or_create(
             name, (n, shape[0] * shape[1]), np.uint64, compute, what=f"Hashes and copies of {counted(n, 'image')}"
         )
         computed.append(rows[np.arange(n)].reshape(n, *shape))
-    except cache.NoRoom:
+    except disk_cache.NoRoom:
         metadata = compute(None)
     pairs = pd.DataFrame(metadata["pairs"]).astype({"row": int, "other": int, "distance": int, "similarity": float})
     return pairs, computed[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from faceattr.data import cache
+from faceattr.data import disk_cache
 from faceattr.data.decode import InputSpec, read_many
 from faceattr.data.faces.detect import Face
 from faceattr.data.row_array import RowArray
@@ -41,7 +41,7 @@ def pack(
     shape = (len(paths), spec.height, spec.width, 3)
     if mode in ("auto", "disk", "device"):
         try:
-            pixels, metadata = cache.get_or_create(
+            pixels, metadata = disk_cache.get_or_create(
                 f"pixels-{key(paths, spec)}",
                 shape,
                 np.uint8,
@@ -49,7 +49,7 @@ def pack(
                 what=f"Pixels of {counted(len(paths), 'image')}",
             )
             return pixels, {int(row): reason for row, reason in metadata["bad"].items()}
-        except cache.NoRoom as none:
+        except disk_cache.NoRoom as none:
             if mode == "disk":
                 raise FaceattrError(f"data.pack=disk: {none}\nOr data.pack=off.") from None
             how = "in every epoch" if mode == "auto" else "anew by every run"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from faceattr.config.schema import Data, Finetune, Trainer
-from faceattr.data import cache, pixel_cache
+from faceattr.data import disk_cache, pixel_cache
 from faceattr.data.batches import Rows, as_numpy
 from faceattr.data.datamodule import FaceData
 from faceattr.data.row_array import RowArray
@@ -96,7 +96,7 @@ class FeatureCache(pl.Callback):
             if num_layers:
                 files.append(self._outputs(rows, trainer, module, num_layers, 0))
                 outputs = self.data.placed(files[-1], "frozen stages' output")
-        except cache.NoRoom as none:
+        except disk_cache.NoRoom as none:
             self._views = None
             log.warning("finetune.cache: %s The frozen stages run in every epoch", none)
         for split in ("train", "val", "test"):
@@ -146,9 +146,9 @@ class FeatureCache(pl.Callback):
             of = f"{counted(views, 'augmented view')} of {images_text}" if views else images_text
             name = f"prefix-{self._key(rows, trainer, module, num_layers, views)}"
             shape = (len(rows) * max(1, views), *probe.shape[1:])
-            return cache.get_or_create(name, shape, probe.dtype, compute, what=f"Output of the frozen stages for {of}")[
-                0
-            ]
+            return disk_cache.get_or_create(
+                name, shape, probe.dtype, compute, what=f"Output of the frozen stages for {of}"
+            )[0]
 
     def _key(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, num_layers: int, views: int) -> str:
         """Changes with whatever the outputs depend on: images, input, weights, precision, views, device, version."""

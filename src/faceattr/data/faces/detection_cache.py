@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faceattr.data import cache
+from faceattr.data import disk_cache
 from faceattr.data.decode import UnreadableImage, cores, decode
 from faceattr.data.faces.detect import POINTS, Detector, Face
 from faceattr.data.faces.detector_file import detector_file
@@ -117,9 +117,9 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
     name, title = f"faces-{key.hexdigest()[:24]}", f"Faces of {counted(len(paths), 'image')}"
     shape = (len(paths), 2)
     try:
-        stored, detected = cache.get_or_create(name, shape, np.int32, compute, what=title)
+        stored, detected = disk_cache.get_or_create(name, shape, np.int32, compute, what=title)
         sizes = stored[np.arange(len(paths))]
-    except cache.NoRoom as error:
+    except disk_cache.NoRoom as error:
         log.warning("%s They are looked for anew by every run", error)
         sizes = np.zeros(shape, np.int32)
         detected = compute(sizes)

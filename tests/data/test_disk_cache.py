@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from faceattr.data import cache
-from faceattr.data.cache import NoRoom, folder, get_or_create, is_damaged
+from faceattr.data import disk_cache
+from faceattr.data.disk_cache import NoRoom, folder, get_or_create, is_damaged
 from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
@@ -84,8 +84,8 @@ def test_an_array_in_use_is_not_removed_for_another(monkeypatch, caplog):
 
 
 def test_a_disk_without_room_is_told_before_anything_is_made(monkeypatch):
-    free = cache.shutil.disk_usage(Path("/"))
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: free._replace(free=2**30 + 999))
+    free = disk_cache.shutil.disk_usage(Path("/"))
+    monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda _: free._replace(free=2**30 + 999))
     with pytest.raises(NoRoom, match=r"a: 0\.00 GB, and .* has room for 0\.00"):
         kept("a")
     assert not folder().exists()
