@@ -30,7 +30,7 @@ from faceattr.commands.error_message import error_message
 from faceattr.commands.settings import data_settings
 from faceattr.config.schema import Data
 from faceattr.data.decode import UnreadableImage, decode
-from faceattr.data.load import load_table
+from faceattr.data.load_table import load_table
 from faceattr.data.sources import csv
 from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from faceattr.config.schema import Data
-from faceattr.data.load import load_table
+from faceattr.data.load_table import load_table
 from faceattr.data.sources import celeba, csv, imfdb
 from faceattr.data.table import fingerprint, prepare, shortened
 from faceattr.errors import FaceattrError

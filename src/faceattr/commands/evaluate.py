@@ -36,7 +36,7 @@ from faceattr.config.schema import Data
 from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
-from faceattr.data.load import ModelClasses, load_table
+from faceattr.data.load_table import ModelClasses, load_table
 from faceattr.data.unusual_inputs import describe_split
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json

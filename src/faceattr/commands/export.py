@@ -18,7 +18,7 @@ from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Exporting
 from faceattr.config.validate import validate
 from faceattr.data.faces.recipe import FaceRecipe
-from faceattr.data.load import ModelClasses
+from faceattr.data.load_table import ModelClasses
 from faceattr.errors import FaceattrError
 from faceattr.files import folder_atomically, read_json, write_json
 from faceattr.report.model_card import RunFigures, model_card

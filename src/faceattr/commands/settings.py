@@ -15,7 +15,7 @@ from faceattr.config.schema import Augment, Data, Evaluation, Faces, Finetune, M
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
-from faceattr.data.load import ModelClasses, load_table
+from faceattr.data.load_table import ModelClasses, load_table
 from faceattr.errors import FaceattrError
 from faceattr.models.freezing import Policy
 from faceattr.models.network import Network, build_network

@@ -8,7 +8,7 @@ from PIL import Image
 
 from faceattr.config import schema
 from faceattr.config.instantiate import group_settings, instantiate
-from faceattr.data.load import ModelClasses, load_table
+from faceattr.data.load_table import ModelClasses, load_table
 from faceattr.errors import FaceattrError
 
 
