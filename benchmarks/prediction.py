@@ -28,7 +28,7 @@ def main(folder: Path, detector: str, rounds: int) -> None:
         from faceattr import load
         from faceattr.api import Predictor
         from faceattr.data.faces.detector_file import detector_file
-        from faceattr.data.photos import SubjectReader, create_detector
+        from faceattr.data.photo_reader import SubjectReader, create_detector
 
         logging.disable(logging.WARNING)
         detector_file(detector)

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from faceattr.data.photos import Subject
+from faceattr.data.photo_reader import Subject
 from faceattr.data.unusual_inputs import LENGTH, InputCheck, UsualInputs, _least_unusual, describe, describe_all
 from faceattr.errors import FaceattrError
 

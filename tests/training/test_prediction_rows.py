@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from faceattr.data.faces.detect import Face
-from faceattr.data.photos import NO_FACE, Subject
+from faceattr.data.photo_reader import NO_FACE, Subject
 from faceattr.errors import FaceattrError
 from faceattr.training.prediction_rows import RowFormat, SubjectBatches
 

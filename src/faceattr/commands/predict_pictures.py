@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from faceattr.data.decode import UnreadableImage, cores, decode
-from faceattr.data.photos import Subject, SubjectReader
+from faceattr.data.photo_reader import Subject, SubjectReader
 from faceattr.data.videos import frames, is_video
 from faceattr.report.annotated import Note, annotate
 

@@ -26,7 +26,7 @@ from faceattr.data.augment import Augmentation
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read
 from faceattr.data.faces.detect import Detector
 from faceattr.data.faces.recipe import check_one_face, pick
-from faceattr.data.photos import create_detector
+from faceattr.data.photo_reader import create_detector
 from faceattr.errors import FaceattrError
 from faceattr.files import write_array, write_csv
 from faceattr.report import charts

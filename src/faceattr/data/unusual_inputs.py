@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from faceattr.data.photos import Subject
+from faceattr.data.photo_reader import Subject
 from faceattr.errors import FaceattrError
 
 if TYPE_CHECKING:

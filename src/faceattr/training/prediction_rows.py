@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faceattr.data.faces.detect import POINTS, Face
-from faceattr.data.photos import Subject
+from faceattr.data.photo_reader import Subject
 from faceattr.errors import FaceattrError
 
 UNCERTAIN = "uncertain"

@@ -12,7 +12,7 @@ from faceattr.commands.serving.http_errors import Problem, without_addresses
 from faceattr.commands.serving.uploads import unreadable, upright_size
 from faceattr.data.faces.detect import POINTS
 from faceattr.data.faces.recipe import FaceRecipe
-from faceattr.data.photos import NO_FACE
+from faceattr.data.photo_reader import NO_FACE
 from faceattr.errors import FaceattrError
 from faceattr.training.predictor import Predictor
 

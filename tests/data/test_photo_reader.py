@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from videos import write_video
 
-from faceattr.data import photos
+from faceattr.data import photo_reader
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.recipe import FaceRecipe
-from faceattr.data.photos import NO_FACE, PixelBudget, SubjectReader, create_detector, in_order
+from faceattr.data.photo_reader import NO_FACE, PixelBudget, SubjectReader, create_detector, in_order
 
 SPEC = InputSpec(12, 10, "bilinear", "unit")
 ALIGN = replace(SPEC, height=32, width=32, faces=FaceRecipe("align"))
@@ -118,8 +118,8 @@ def test_reader_finds_a_cut_face_a_small_picture_and_forty_faces(detector, portr
 
 
 def test_reader_decodes_no_more_pixels_at_a_time_than_its_budget(monkeypatch):
-    monkeypatch.setattr(photos, "PIXELS_IN_FLIGHT", 5000)
-    monkeypatch.setattr(photos, "cores", lambda: 8)
+    monkeypatch.setattr(photo_reader, "PIXELS_IN_FLIGHT", 5000)
+    monkeypatch.setattr(photo_reader, "cores", lambda: 8)
     at_work, most, begun, lock, both = [0], [0], itertools.count(), threading.Lock(), threading.Barrier(2)
 
     def slow(image, spec):
@@ -132,7 +132,7 @@ def test_reader_decodes_no_more_pixels_at_a_time_than_its_budget(monkeypatch):
             at_work[0] -= image.width * image.height
         return np.zeros((12, 10, 3), np.uint8)
 
-    monkeypatch.setattr(photos, "fit", slow)
+    monkeypatch.setattr(photo_reader, "fit", slow)
     pictures = [np.zeros((40, 50, 3), np.uint8)] * 20 + [np.zeros((100, 100, 3), np.uint8)] * 2
     assert len(list(SubjectReader(pictures, SPEC))) == 22
     assert 4000 <= most[0] <= 10_000, "two of 2,000 pixels, or one that is larger than all"
