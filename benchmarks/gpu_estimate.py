@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from faceattr.commands.settings import create_network, create_policy
 from faceattr.data import augment
-from faceattr.data.row_array import RowArray
+from faceattr.data.array_file import RowArray
 from faceattr.models import freezing
 from faceattr.models.task import Task
 from faceattr.report import markdown

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
-from faceattr.data import augment, batches, row_array
+from faceattr.data import array_file, augment, batches
 from faceattr.models.network import Network
 from faceattr.training.module import Classifier
 
 PARTS = [
     (_TrainingEpochLoop, "advance", "the whole step"),
     (batches.ImageSet, "__getitems__", "· gather the batch"),
-    (row_array.RowArray, "__getitem__", "· · read rows"),
+    (array_file.RowArray, "__getitem__", "· · read rows"),
     (Classifier, "training_step", "· training_step"),
     (augment.Augmentation, "draw", "· · draw augmentation"),
     (augment, "warp_by_opencv", "· · warp"),

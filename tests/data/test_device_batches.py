@@ -12,11 +12,11 @@ from PIL import Image
 
 from faceattr.config import schema
 from faceattr.data import device_batches
+from faceattr.data.array_file import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
 from faceattr.data.device_batches import DeviceBatches, gather, place
-from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
 CPU = torch.device("cpu")

@@ -11,8 +11,8 @@ import pytest
 from filelock import FileLock
 
 from faceattr.data import disk_cache
+from faceattr.data.array_file import RowArray
 from faceattr.data.disk_cache import NoRoom, folder, get_or_create, is_damaged
-from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
 

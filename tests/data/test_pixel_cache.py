@@ -14,10 +14,10 @@ from PIL import Image
 from programs import inside
 from signal_at import kill_at
 
+from faceattr.data.array_file import RowArray
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.disk_cache import folder
 from faceattr.data.pixel_cache import pack
-from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
 SPEC = InputSpec(8, 6, "bilinear", "unit")

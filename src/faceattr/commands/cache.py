@@ -5,9 +5,9 @@ import shutil
 import sys
 from pathlib import Path
 
+from faceattr.data.array_file import RowArray
 from faceattr.data.disk_cache import folder, is_damaged, remove
 from faceattr.data.faces.detector_file import cached_file
-from faceattr.data.row_array import RowArray
 from faceattr.wording import counted
 
 USAGE = "usage: faceattr cache [verify | clear]"

@@ -9,9 +9,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from faceattr.data.array_file import RowArray
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.faces.detection_cache import FaceRows
-from faceattr.data.row_array import RowArray
 
 Rows = RowArray | np.ndarray | Tensor
 """An array whose first axis is gathered from: in a file, in memory, or on a device."""

@@ -14,13 +14,13 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from faceattr.config.schema import Faces, Model
 from faceattr.data import image_checks
+from faceattr.data.array_file import RowArray
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.image_checks import ImageFile
 from faceattr.data.image_files import FORMATS
 from faceattr.data.pixel_scaling import Scaling, scaling_of
-from faceattr.data.row_array import RowArray
 from faceattr.progress import Progress
 
 Image.MAX_IMAGE_PIXELS = None  # `decode` has its own limit, which is an error; Pillow's is a warning

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faceattr.data.array_file import RowArray
 from faceattr.data.batches import Batch, ImageSet, Rows, as_numpy, from_numpy
-from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)

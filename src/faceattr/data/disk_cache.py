@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from faceattr.data.row_array import RowArray, open_arrays
+from faceattr.data.array_file import RowArray, open_arrays
 from faceattr.errors import FaceattrError
 from faceattr.files import cache_folder, write_json
 

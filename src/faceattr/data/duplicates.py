@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from faceattr.data import disk_cache, pixel_cache
+from faceattr.data.array_file import RowArray
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import cores
 from faceattr.data.perceptual_hash import (
@@ -29,7 +30,6 @@ from faceattr.data.perceptual_hash import (
     view_transform,
     warp,
 )
-from faceattr.data.row_array import RowArray
 from faceattr.progress import Progress, tracked
 from faceattr.wording import counted
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from faceattr.data import disk_cache
+from faceattr.data.array_file import RowArray
 from faceattr.data.decode import InputSpec, read_many
 from faceattr.data.faces.detect import Face
-from faceattr.data.row_array import RowArray
 from faceattr.errors import FaceattrError
 from faceattr.wording import counted
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from faceattr.config.schema import Data, Finetune, Trainer
 from faceattr.data import disk_cache, pixel_cache
+from faceattr.data.array_file import RowArray
 from faceattr.data.batches import Rows, as_numpy
 from faceattr.data.datamodule import FaceData
-from faceattr.data.row_array import RowArray
 from faceattr.models.freezing import Policy
 from faceattr.models.network import Network
 from faceattr.progress import Progress

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from faceattr.data import disk_cache
+from faceattr.data.array_file import RowArray
 from faceattr.data.decode import UnreadableImage, cores, decode
 from faceattr.data.faces.detect import POINTS, Detector, Face
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick
 from faceattr.data.pixel_cache import file_identities
-from faceattr.data.row_array import RowArray
 from faceattr.progress import tracked
 from faceattr.wording import counted
 
