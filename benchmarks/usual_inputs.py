@@ -14,8 +14,8 @@ import pandas as pd
 
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.image_files import walk
+from faceattr.data.out_of_distribution import UsualInputs, describe_all
 from faceattr.data.pixel_scaling import scaling_of
-from faceattr.data.unusual_inputs import UsualInputs, describe_all
 
 SPEC = InputSpec(64, 64, "bilinear", scaling_of("unit"))
 DRAWS = 1000

@@ -11,7 +11,7 @@ from PIL import Image
 import faceattr
 from faceattr.commands.from_python import call
 from faceattr.commands.predict import predict
-from faceattr.data.unusual_inputs import UsualInputs, describe_all
+from faceattr.data.out_of_distribution import UsualInputs, describe_all
 
 
 @pytest.fixture(scope="module")

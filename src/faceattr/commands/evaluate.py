@@ -37,7 +37,7 @@ from faceattr.config.validate import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.load_table import ModelClasses, load_table
-from faceattr.data.unusual_inputs import describe_split
+from faceattr.data.out_of_distribution import describe_split
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
 from faceattr.metrics import intervals, slices

@@ -15,8 +15,8 @@ from faceattr.commands.settings import spec_from_checkpoint, trainer_settings
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import InputTable
 from faceattr.config.validate import validate
+from faceattr.data.out_of_distribution import InputCheck
 from faceattr.data.photo_reader import NO_FACE, SubjectReader, create_detector
-from faceattr.data.unusual_inputs import InputCheck
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv

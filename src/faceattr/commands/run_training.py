@@ -34,7 +34,7 @@ from faceattr.commands.settings import (
 )
 from faceattr.commands.start_weights import first_weights, resumed_weights
 from faceattr.config.instantiate import instantiate
-from faceattr.data import table, training_hashes, unusual_inputs
+from faceattr.data import out_of_distribution, table, training_hashes
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv
@@ -94,7 +94,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     caches = _feature_caches(cfg, model, data, record)
     inputs = None
     with optional("What training images look like"):
-        inputs = unusual_inputs.fit_to(data)
+        inputs = out_of_distribution.fit_to(data)
     description = checkpoint.describe(
         plain(cfg),
         task,

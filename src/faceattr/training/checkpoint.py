@@ -25,7 +25,7 @@ from faceattr.config.validate import validate_settings
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.image_checks import kind_of_file
-from faceattr.data.unusual_inputs import UsualInputs
+from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically
 from faceattr.models.freezing import Policy

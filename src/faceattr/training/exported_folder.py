@@ -17,8 +17,8 @@ from faceattr.config.key import Key, parameters
 from faceattr.config.schema import Faces, Model
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.data.pixel_scaling import mean_and_std
-from faceattr.data.unusual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import sha256_of, write_json
 from faceattr.wording import is_class_name

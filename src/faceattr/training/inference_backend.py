@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from faceattr.data.decode import InputSpec
-from faceattr.data.unusual_inputs import UsualInputs
+from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.training.exported_folder import is_exported
 from faceattr.training.inference_onnx import OnnxBackend

@@ -19,8 +19,8 @@ from faceattr.config.schema import Augment
 from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.data.decode import InputSpec
+from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.data.pixel_scaling import mean_and_std
-from faceattr.data.unusual_inputs import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.metrics import evaluation, registry
 from faceattr.models import freezing, gradcam

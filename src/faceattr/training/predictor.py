@@ -16,8 +16,8 @@ from faceattr.config.schema import Faces, Predict
 from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.detect import Detector
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
+from faceattr.data.out_of_distribution import InputCheck
 from faceattr.data.photo_reader import SubjectReader, create_detector
-from faceattr.data.unusual_inputs import InputCheck
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.training.inference_backend import Backend

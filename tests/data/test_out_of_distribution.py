@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
+from faceattr.data.out_of_distribution import LENGTH, InputCheck, UsualInputs, _least_unusual, describe, describe_all
 from faceattr.data.photo_reader import Subject
-from faceattr.data.unusual_inputs import LENGTH, InputCheck, UsualInputs, _least_unusual, describe, describe_all
 from faceattr.errors import FaceattrError
 
 
