@@ -13,12 +13,12 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from faceattr.config.schema import Faces, Model
-from faceattr.data import image_checks
+from faceattr.data import damaged_images
 from faceattr.data.array_file import RowArray
+from faceattr.data.damaged_images import ImageFile
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
-from faceattr.data.image_checks import ImageFile
 from faceattr.data.image_files import FORMATS
 from faceattr.data.pixel_scaling import Scaling, scaling_of
 from faceattr.progress import Progress
@@ -95,21 +95,21 @@ def decode(source: ImageLike) -> Image.Image:
 
 def open_image(file: ImageFile) -> Image.Image:
     """The image file, not yet decoded. Raises UnreadableImage if it is no file, or of none of `FORMATS`."""
-    if not isinstance(file, bytes) and (reason := image_checks.reason_not_opened(file)):
+    if not isinstance(file, bytes) and (reason := damaged_images.reason_not_opened(file)):
         raise UnreadableImage(reason)
     try:
         return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise UnreadableImage(image_checks.describe_other_file(file)) from error
+        raise UnreadableImage(damaged_images.describe_other_file(file)) from error
 
 
 def _check_file(file: ImageFile, image: Image.Image) -> None:
     """Raises if the file's data are incomplete or damaged in a way that Pillow lets pass."""
     if image.format == "PNG":
-        image_checks.check_png(file)
+        damaged_images.check_png(file)
     elif image.format in ("JPEG", "MPO"):
         image.load()
-        if image_checks.jpeg_is_cut(file, image):
+        if damaged_images.jpeg_is_cut(file, image):
             raise UnreadableImage("image file is truncated: its data end before the picture does")
 
 

@@ -22,9 +22,9 @@ from faceattr.config.schema import Faces, Finetune, Model
 from faceattr.config.stored_config import check_stored_config
 from faceattr.config.typed_command import typed
 from faceattr.config.validate import validate_settings
+from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe
-from faceattr.data.image_checks import kind_of_file
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically

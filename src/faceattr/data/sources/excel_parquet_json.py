@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from faceattr.data.image_checks import EXCEL, PARQUET
+from faceattr.data.damaged_images import EXCEL, PARQUET
 from faceattr.data.sources.text_table import Record, decoded
 from faceattr.errors import FaceattrError
 from faceattr.wording import listed

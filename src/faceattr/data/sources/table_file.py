@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from faceattr.data.image_checks import kind_of_file
+from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.sources import excel_parquet_json
 from faceattr.data.sources.text_table import BLANK, SEPARATORS, Record, text_records
 from faceattr.errors import FaceattrError

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceattr.data.damaged_images import describe_other_file
 from faceattr.data.decode import UnreadableImage, decode
-from faceattr.data.image_checks import describe_other_file
 
 EOI = b"\xff\xd9"
 STYLES = {
