@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from faceattr.data.image_files import is_image, is_leftover
-from faceattr.data.sources.layout import file_names
+from faceattr.data.sources.conventions import file_names
 from faceattr.errors import FaceattrError
 
 

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 from faceattr.data import duplicates, table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.perceptual_hash import CENTRAL, WORDS
-from faceattr.data.sources.layout import SPLITS
+from faceattr.data.sources.conventions import SPLITS
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from faceattr.data.sources.layout import SPLITS
+from faceattr.data.sources.conventions import SPLITS
 from faceattr.errors import FaceattrError
 from faceattr.wording import listed
 

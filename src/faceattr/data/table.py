@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from faceattr.data import splits, table_checks
-from faceattr.data.sources.layout import SPLITS
+from faceattr.data.sources.conventions import SPLITS
 from faceattr.errors import FaceattrError
 from faceattr.wording import MOST_LISTED
 

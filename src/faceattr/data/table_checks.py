@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from faceattr.data.sources.layout import SPLITS, file_names
+from faceattr.data.sources.conventions import SPLITS, file_names
 from faceattr.errors import FaceattrError
 from faceattr.wording import counted, is_class_name, listed, shortened
 

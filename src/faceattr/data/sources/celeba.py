@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from faceattr.config.key import Key
+from faceattr.data.sources.conventions import SPLITS, Attributes, existing_root, file_names, listed_attributes
 from faceattr.data.sources.labels import Unknown, known_codes
-from faceattr.data.sources.layout import SPLITS, Attributes, existing_root, file_names, listed_attributes
 from faceattr.errors import FaceattrError
 from faceattr.wording import listed
 

@@ -15,13 +15,13 @@ import pandas as pd
 from faceattr.config.key import Key
 from faceattr.data.file_finder import FileFinder
 from faceattr.data.image_files import is_image
-from faceattr.data.sources.labels import MISSING, Unknown, to_classes, yes_or_no
-from faceattr.data.sources.layout import (
+from faceattr.data.sources.conventions import (
     SPLIT_ALIASES,
     Attributes,
     existing_root,
     listed_attributes,
 )
+from faceattr.data.sources.labels import MISSING, Unknown, to_classes, yes_or_no
 from faceattr.data.sources.table_file import cell_errors, read
 from faceattr.errors import FaceattrError
 from faceattr.wording import counted, did_you_mean, instead_of, listed

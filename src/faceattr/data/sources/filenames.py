@@ -10,7 +10,7 @@ import pandas as pd
 from faceattr.config.key import Key
 from faceattr.data.image_files import walk
 from faceattr.data.sources import csv
-from faceattr.data.sources.layout import Attributes, existing_root
+from faceattr.data.sources.conventions import Attributes, existing_root
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ import pandas as pd
 
 from faceattr.config.key import Key
 from faceattr.data.image_files import walk
+from faceattr.data.sources.conventions import SPLIT_ALIASES, existing_root
 from faceattr.data.sources.labels import to_classes
-from faceattr.data.sources.layout import SPLIT_ALIASES, existing_root
 from faceattr.errors import FaceattrError
 from faceattr.wording import counted, did_you_mean, instead_of, listed
 

@@ -14,7 +14,7 @@ import pandas as pd
 from faceattr.config.key import Key
 from faceattr.data.image_files import is_image, is_leftover
 from faceattr.data.sources import csv
-from faceattr.data.sources.layout import existing_root, file_names
+from faceattr.data.sources.conventions import existing_root, file_names
 from faceattr.data.sources.text_table import decoded
 from faceattr.errors import FaceattrError
 

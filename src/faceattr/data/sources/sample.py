@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from faceattr.config.key import Key
 from faceattr.config.schema import LARGEST_SEED
-from faceattr.data.sources.layout import Attributes, listed_attributes
+from faceattr.data.sources.conventions import Attributes, listed_attributes
 from faceattr.data.sources.sample_people import AGES, GENDERS, imagine, imagine_all
 from faceattr.data.sources.sample_portraits import draw
 from faceattr.errors import FaceattrError
