@@ -90,7 +90,7 @@ def data_of(root: Path, rows: pd.DataFrame | None = None, **keys: object) -> Fac
 
 
 @pytest.fixture(scope="module")
-def data(root, disk_cache) -> FaceData:
+def data(root, cache) -> FaceData:
     return data_of(root)
 
 

@@ -40,7 +40,7 @@ POLICIES = {
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch, disk_cache):
+def own_cache(tmp_path, monkeypatch, cache):
     """Of each test alone, but for the sample faces."""
     sample = cache / "sample"
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "cache"))

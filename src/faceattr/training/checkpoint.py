@@ -4,7 +4,7 @@ A checkpoint is Lightning's, with a description under `KEY`: plain containers on
 (`weights_only=True`). The description has `format` (see `FORMAT`), `version` (of faceattr), `config` (the run's, its
 interpolations resolved), `classes`, `ordinal`, `multilabel`, `fingerprint` (of the data), `weights` (where training started
 from), `pretrained_stages` (those that did not start from random weights), `detector` (the SHA-256 of the face detector, empty
-without one), `inputs` (what training images look like, see `unusual_inputs`) and, once fitted, `temperature`.
+without one), `inputs` (what training images look like, see `out_of_distribution`) and, once fitted, `temperature`.
 """
 
 from collections.abc import Sequence
