@@ -9,7 +9,7 @@ import torch
 from sklearn import metrics as sk
 from torch import Tensor
 
-from faceattr.metrics import accuracy, breakdown, registry
+from faceattr.metrics import accuracy, per_class, registry
 from faceattr.metrics.evaluation import evaluate, intervals_of
 from faceattr.metrics.intervals import wilson
 from faceattr.models.task import Task
@@ -144,7 +144,7 @@ def test_published_map_is_accuracy_and_not_average_precision():
 
 
 def test_confusion_has_the_true_class_in_its_rows():
-    counts = breakdown.confusion(AGES, torch.eye(3)[[0, 2, 2]], torch.tensor([0, 1, 2]))
+    counts = per_class.confusion(AGES, torch.eye(3)[[0, 2, 2]], torch.tensor([0, 1, 2]))
     assert counts.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
 
 
@@ -178,7 +178,7 @@ def test_evaluate_leaves_an_attribute_of_one_answer_out_of_rankings():
     assert metrics["accuracy_Smiling"] is None and metrics["n_Smiling"] == 0
     assert metrics["accuracy"] == pytest.approx((metrics["accuracy_Male"] + metrics["accuracy_Young"]) / 2)
     bounds = intervals_of(metrics, SIGNS, scores, truth, None)
-    assert breakdown.attributes(metrics | bounds, SIGNS)["name"].tolist() == ["Male", "Young"]
+    assert per_class.attributes(metrics | bounds, SIGNS)["name"].tolist() == ["Male", "Young"]
 
 
 def test_accuracy_interval_counts_an_images_labels_as_dependent():

@@ -17,7 +17,7 @@ from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
-from faceattr.metrics import accuracy, breakdown, calibration, evaluation, slices
+from faceattr.metrics import accuracy, calibration, evaluation, per_class, slices
 from faceattr.models.task import Task
 from faceattr.report import charts, image_grid, sentences
 from faceattr.report.sections import SplitResult
@@ -98,7 +98,7 @@ def write_split(result: SplitResult, folder: Path) -> None:
     write_csv(folder / f"predictions_{split}.csv", result.predictions)
     write_json(folder / f"{split}_metrics.json", result.metrics)
     if result.task.multilabel:
-        write_csv(folder / f"attributes_{split}.csv", breakdown.attributes(result.metrics, result.task))
+        write_csv(folder / f"attributes_{split}.csv", per_class.attributes(result.metrics, result.task))
     if len(result.slices):
         write_csv(folder / f"slices_{split}.csv", result.slices)
 
@@ -109,7 +109,7 @@ def draw_split(result: SplitResult, data: FaceData, folder: Path, *, title: str)
     title = f"{title}: {split} images"
     if not task.multilabel:
         with optional(f"confusion_{split}.png"):
-            counts = breakdown.confusion(task, torch.from_numpy(result.scores), torch.from_numpy(result.truth))
+            counts = per_class.confusion(task, torch.from_numpy(result.scores), torch.from_numpy(result.truth))
             charts.confusion(counts, task.classes, folder / f"confusion_{split}.png", title=title)
     with optional(f"gallery_{split}.png"):
         pixels = _pixels(data, split)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from faceattr.errors import optional
-from faceattr.metrics import breakdown, intervals
+from faceattr.metrics import intervals, per_class
 from faceattr.metrics.accuracy import accuracy
 from faceattr.metrics.predictions import Predictions, Resampler, all_labels, nanmean, problems
 from faceattr.metrics.registry import METRICS, Metric
@@ -31,9 +31,9 @@ def evaluate(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, Any]
     values = {metric.name: _values_or_nan(metric, labels if metric.over_labels else parts) for metric in applied}
     means = {name: _nanmean(each) for name, each in values.items()}
     if task.multilabel:
-        more = breakdown.of_attributes(task.classes, parts, values["accuracy"], values["average_precision"])
+        more = per_class.of_attributes(task.classes, parts, values["accuracy"], values["average_precision"])
     else:
-        more = breakdown.of_classes(task, parts[0])
+        more = per_class.of_classes(task, parts[0])
     return _plain(metrics | {name: mean for name, mean in means.items() if name not in metrics} | more)
 
 
@@ -66,7 +66,7 @@ def intervals_of(
     `interval_unit` says what was resampled: images, or whole `groups` [N] (identities), where they are known.
     """
     sides = _bootstrap(task, probabilities, truth, groups)
-    for name, n in breakdown.shares(metrics, task).items():
+    for name, n in per_class.shares(metrics, task).items():
         sides[name] = intervals.wilson(metrics[name], n)
     for name, metric in METRICS.items():
         if metric.interval == "wilson" and f"{name}_low" not in metrics and metrics.get(name) is not None:

@@ -12,7 +12,7 @@ import torch
 from faceattr.data.decode import UnreadableImage, open_image
 from faceattr.data.table import CONTRACT
 from faceattr.errors import FaceattrError, optional
-from faceattr.metrics import breakdown, evaluation
+from faceattr.metrics import evaluation, per_class
 from faceattr.metrics.accuracy import ACCURACY, accuracy
 from faceattr.metrics.predictions import problems
 from faceattr.models.task import Task
@@ -153,7 +153,7 @@ def _metrics(rows: np.ndarray, task: Task, probabilities: torch.Tensor, truth: t
     metrics = {"n": len(truth), **{name: of[name] for name in ACCURACY}}
     metrics["average_precision"] = evaluation.compute("average_precision", task, probabilities, truth)
     if not task.multilabel:
-        classes = breakdown.of_classes(task, problems(task, probabilities, truth)[0])
+        classes = per_class.of_classes(task, problems(task, probabilities, truth)[0])
         metrics |= {f"recall_{name}": classes[f"recall_{name}"] for name in task.classes}
     return metrics
 

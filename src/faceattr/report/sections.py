@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from faceattr.errors import optional
-from faceattr.metrics import breakdown, calibration
+from faceattr.metrics import calibration, per_class
 from faceattr.metrics.ranking import Ranking, precision_recall_point, roc_point
 from faceattr.metrics.registry import METRICS
 from faceattr.models.task import Task
@@ -186,7 +186,7 @@ class SplitResult:
         classes, k = self.task.classes, len(self.task.classes)
         if self.multilabel or not len(self.truth):
             return []
-        matrix = breakdown.confusion(self.task, torch.from_numpy(self.scores), torch.from_numpy(self.truth))
+        matrix = per_class.confusion(self.task, torch.from_numpy(self.scores), torch.from_numpy(self.truth))
         errors = matrix - np.diag(np.diag(matrix))
         caption = f"{np.trace(matrix):,} of {matrix.sum():,} correct."
         if errors.any():
