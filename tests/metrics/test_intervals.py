@@ -8,7 +8,7 @@ import torch
 from sklearn import metrics as sklearn
 
 from faceattr.metrics.intervals import bootstrap, paired, wilson
-from faceattr.metrics.predictions import Predictions, Resampler
+from faceattr.metrics.metric_inputs import Predictions, Resampler
 from faceattr.metrics.registry import METRICS
 
 

@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from faceattr.errors import FaceattrError
 from faceattr.metrics import evaluation, registry
-from faceattr.metrics.predictions import Predictions, Resampler, problems
+from faceattr.metrics.metric_inputs import Predictions, Resampler, problems
 from faceattr.metrics.registry import METRICS
 from faceattr.models.task import Task
 

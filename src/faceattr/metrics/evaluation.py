@@ -11,7 +11,7 @@ from torch import Tensor
 from faceattr.errors import optional
 from faceattr.metrics import intervals, per_class
 from faceattr.metrics.accuracy import accuracy
-from faceattr.metrics.predictions import Predictions, Resampler, all_labels, nanmean, problems
+from faceattr.metrics.metric_inputs import Predictions, Resampler, all_labels, nanmean, problems
 from faceattr.metrics.registry import METRICS, Metric
 from faceattr.models.task import Task
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from faceattr.metrics.predictions import Predictions
+from faceattr.metrics.metric_inputs import Predictions
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ import numpy as np
 from faceattr.errors import FaceattrError
 from faceattr.metrics import calibration
 from faceattr.metrics.accuracy import ACCURACY
-from faceattr.metrics.predictions import Predictions, Resamples, nanmean
+from faceattr.metrics.metric_inputs import Predictions, Resamples, nanmean
 from faceattr.wording import did_you_mean
 
 if TYPE_CHECKING:  # torch and torchmetrics are imported when something is computed: the names alone are quick

@@ -14,7 +14,7 @@ from faceattr.data.table import CONTRACT
 from faceattr.errors import FaceattrError, optional
 from faceattr.metrics import evaluation, per_class
 from faceattr.metrics.accuracy import ACCURACY, accuracy
-from faceattr.metrics.predictions import problems
+from faceattr.metrics.metric_inputs import problems
 from faceattr.models.task import Task
 from faceattr.progress import Progress
 from faceattr.wording import did_you_mean, listed
