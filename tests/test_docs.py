@@ -14,7 +14,7 @@ import faceattr
 from faceattr.commands.launch import COMMANDS
 from faceattr.commands.settings import create_network
 from faceattr.data import table
-from faceattr.metrics import evaluation, registry
+from faceattr.metrics import compute_metrics, registry
 from faceattr.models import conv_stacks
 from faceattr.models.task import Task
 
@@ -139,14 +139,14 @@ def test_extending_model_example_is_a_network_of_stages():
 
 def test_extending_metric_example_has_a_value_and_an_interval(monkeypatch):
     monkeypatch.setattr(registry, "METRICS", metrics := dict(registry.METRICS))
-    monkeypatch.setattr(evaluation, "METRICS", metrics)
+    monkeypatch.setattr(compute_metrics, "METRICS", metrics)
     example("_specificity", registry)
     task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
     positive = torch.rand(60, generator=torch.Generator().manual_seed(0))
     truth = torch.arange(60) % 2
     scores = torch.stack((1 - positive, positive), 1)
-    metrics = evaluation.evaluate(task, scores, truth)
-    metrics |= evaluation.intervals_of(metrics, task, scores, truth, None)
+    metrics = compute_metrics.evaluate(task, scores, truth)
+    metrics |= compute_metrics.intervals_of(metrics, task, scores, truth, None)
     assert metrics["specificity"] == pytest.approx(metrics["recall_no"])
     assert metrics["specificity_low"] < metrics["specificity"] < metrics["specificity_high"]
 

@@ -88,7 +88,7 @@ def judge(male: Any, truth: Any) -> dict[str, Any]:
     """The metrics with their intervals, from probabilities of male [N] and the truth [N]. Both models are judged by this."""
     import torch
 
-    from faceattr.metrics import evaluation
+    from faceattr.metrics import compute_metrics
     from faceattr.models.task import Task
 
     task, p = (
@@ -96,8 +96,8 @@ def judge(male: Any, truth: Any) -> dict[str, Any]:
         torch.tensor(male.to_numpy(), dtype=torch.float32),
     )
     scores, positions = torch.stack((1 - p, p), 1), torch.tensor(truth.to_numpy(), dtype=torch.int64)
-    metrics = evaluation.evaluate(task, scores, positions)
-    return metrics | evaluation.intervals_of(metrics, task, scores, positions, None)
+    metrics = compute_metrics.evaluate(task, scores, positions)
+    return metrics | compute_metrics.intervals_of(metrics, task, scores, positions, None)
 
 
 def record(run: Path, own: Any, peer: Any, **way: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from browser import chromium
 from html_page import NASTY, Page, check_whole
 from sweeps import write_sweep
 
-from faceattr.metrics import calibration, evaluation, slices
+from faceattr.metrics import calibration, compute_metrics, slices
 from faceattr.metrics.accuracy import ACCURACY
 from faceattr.models.task import Task
 from faceattr.report import page
@@ -52,10 +52,10 @@ def result(
         truth = rng.integers(0, more.get("present", k), n)
         scores = np.exp(2 * np.eye(k)[truth] + rng.normal(0, 1, (n, k)))
         scores = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
-    metrics = evaluation.evaluate(task, torch.tensor(scores), torch.tensor(truth))
+    metrics = compute_metrics.evaluate(task, torch.tensor(scores), torch.tensor(truth))
     labels = task.flatten_labels(torch.tensor(scores), torch.tensor(truth))
     if n:
-        metrics |= evaluation.intervals_of(metrics, task, torch.tensor(scores), torch.tensor(truth), None)
+        metrics |= compute_metrics.intervals_of(metrics, task, torch.tensor(scores), torch.tensor(truth), None)
         metrics |= calibration.metrics(*(part.numpy() for part in labels))
     cuts = {
         "hair": pd.Series(np.where(rng.random(n) < 0.5, "long", "short")),

@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 
 from faceattr.metrics import slices
-from faceattr.metrics.evaluation import evaluate
+from faceattr.metrics.compute_metrics import evaluate
 from faceattr.metrics.intervals import Paired
 from faceattr.models.task import Task
 from faceattr.report import sentences

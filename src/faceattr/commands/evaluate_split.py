@@ -17,7 +17,7 @@ from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
-from faceattr.metrics import accuracy, calibration, evaluation, per_class, slices
+from faceattr.metrics import accuracy, calibration, compute_metrics, per_class, slices
 from faceattr.models.task import Task
 from faceattr.report import charts, image_grid, sentences
 from faceattr.report.sections import SplitResult
@@ -57,7 +57,7 @@ def evaluate_split(
     scores, _ = probabilities(model, data.split_dataloader(split), trainer, *callbacks)
     rows = data.table.iloc[data.rows(split)]
     truth = torch.from_numpy(table.targets(rows))
-    metrics = evaluation.evaluate(model.task, scores, truth)
+    metrics = compute_metrics.evaluate(model.task, scores, truth)
     absent = [name for name in model.task.classes if metrics.get(f"n_{name}") == 0]
     if absent and not model.task.multilabel and len(truth):
         log.warning(
@@ -66,7 +66,7 @@ def evaluate_split(
             listed(absent),
         )
     with optional("The intervals"):
-        metrics |= evaluation.intervals_of(metrics, model.task, scores, truth, people(rows))
+        metrics |= compute_metrics.intervals_of(metrics, model.task, scores, truth, people(rows))
     if published_map:
         metrics["published_map"] = accuracy.published_map(scores, truth)
     with optional("The calibration error"):

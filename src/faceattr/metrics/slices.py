@@ -12,7 +12,7 @@ import torch
 from faceattr.data.decode import UnreadableImage, open_image
 from faceattr.data.table import CONTRACT
 from faceattr.errors import FaceattrError, optional
-from faceattr.metrics import evaluation, per_class
+from faceattr.metrics import compute_metrics, per_class
 from faceattr.metrics.accuracy import ACCURACY, accuracy
 from faceattr.metrics.metric_inputs import problems
 from faceattr.models.task import Task
@@ -151,7 +151,7 @@ def _metrics(rows: np.ndarray, task: Task, probabilities: torch.Tensor, truth: t
     probabilities, truth = probabilities[chosen], truth[chosen]
     of = accuracy(task, probabilities, truth)
     metrics = {"n": len(truth), **{name: of[name] for name in ACCURACY}}
-    metrics["average_precision"] = evaluation.compute("average_precision", task, probabilities, truth)
+    metrics["average_precision"] = compute_metrics.compute("average_precision", task, probabilities, truth)
     if not task.multilabel:
         classes = per_class.of_classes(task, problems(task, probabilities, truth)[0])
         metrics |= {f"recall_{name}": classes[f"recall_{name}"] for name in task.classes}

@@ -22,7 +22,7 @@ from faceattr.data.decode import InputSpec
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.errors import FaceattrError
-from faceattr.metrics import evaluation, registry
+from faceattr.metrics import compute_metrics, registry
 from faceattr.models import freezing, gradcam
 from faceattr.models.network import Network
 from faceattr.models.task import Task
@@ -185,7 +185,7 @@ class Classifier(pl.LightningModule):
                 f"The validation loss is no longer finite in epoch {self.current_epoch}: training diverged.\n"
                 "Lower optim.lr, or set trainer.gradient_clip or trainer.precision=32. last.ckpt is from the epoch before."
             )
-        metrics = evaluation.evaluate(self.task, probabilities.cpu(), targets.cpu())
+        metrics = compute_metrics.evaluate(self.task, probabilities.cpu(), targets.cpu())
         self.log_dict({**self._training_metrics(), "val_loss": losses.mean(), **registry.logged(metrics)})
 
     def _training_metrics(self) -> dict[str, Tensor]:

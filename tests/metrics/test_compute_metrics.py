@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 from torch import Tensor
 
 from faceattr.metrics import accuracy, per_class, registry
-from faceattr.metrics.evaluation import evaluate, intervals_of
+from faceattr.metrics.compute_metrics import evaluate, intervals_of
 from faceattr.metrics.intervals import wilson
 from faceattr.models.task import Task
 
