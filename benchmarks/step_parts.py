@@ -17,7 +17,7 @@ import torch
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 from faceattr.data import array_file, augment, batches
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 from faceattr.training.module import Classifier
 
 PARTS = [

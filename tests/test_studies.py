@@ -23,7 +23,7 @@ from faceattr.config.validate import validate
 from faceattr.data.sources import sample
 from faceattr.metrics.intervals import wilson
 from faceattr.models import freezing
-from faceattr.models.network import HeightNorm, Network
+from faceattr.models.staged_network import HeightNorm, Network
 from faceattr.models.task import Task
 
 CONF = ROOT / "conf"

@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image
 from pathlib import Path
 from torch import nn
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 
 
 def load(root, *, shades: int = 2) -> pd.DataFrame:

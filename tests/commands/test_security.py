@@ -50,7 +50,7 @@ ATTACKS: dict[str, Change] = {
     "a target below a group": group("model", head={"_target_": "os.system", "command": "touch MARK"}),
     "a target that writes": group("data", _target_="faceattr.data.sources.sample.write", layout="csv", out="MARK"),
     "a target of pandas": group("data", _target_="pandas.read_pickle", filepath_or_buffer="MARK"),
-    "a target through a module of ours": group("model", _target_="faceattr.models.network.torch.load", f="MARK"),
+    "a target through a module of ours": group("model", _target_="faceattr.models.staged_network.torch.load", f="MARK"),
     "a target that is no text": group("model", _target_=["os.system"]),
     "a partial": group("optim", _partial_=True),
     "recursion off": group("data", _recursive_=False),

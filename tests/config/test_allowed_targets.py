@@ -42,8 +42,8 @@ def test_target_function_finds_what_a_group_may_name(group, target):
         "torch.optim.lr_scheduler.LambdaLR",
         "torch.optimism.Evil",
         "faceattr.commands.train.shutil.rmtree",  # reached through a module of ours
-        "faceattr.models.network.torch.load",
-        "faceattr.models.network.Network",
+        "faceattr.models.staged_network.torch.load",
+        "faceattr.models.staged_network.Network",
         "faceattr.models.conv_stacks.Network",  # imported there, defined elsewhere
         "faceattr.models.conv_stacks._conv",
         "faceattr.models.timm_backbone.timm_backbone",

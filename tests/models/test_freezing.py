@@ -15,7 +15,7 @@ from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models import freezing
 from faceattr.models.freezing import Policy
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
 

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from faceattr.commands.settings import create_classifier
 from faceattr.errors import FaceattrError
 from faceattr.models import gradcam
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 from faceattr.models.task import Task
 from faceattr.training.module import Classifier
 

@@ -24,7 +24,7 @@ from faceattr.data import augment
 from faceattr.data.augment import Augmentation
 from faceattr.data.decode import InputSpec, read
 from faceattr.metrics import compute_metrics
-from faceattr.models.network import HeightNorm, Network
+from faceattr.models.staged_network import HeightNorm, Network
 from faceattr.models.task import Task
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

@@ -10,8 +10,8 @@ import torch
 
 from faceattr.errors import FaceattrError
 from faceattr.models.conv_stacks import alexnet_imagenet, cnn
-from faceattr.models.network import Network
 from faceattr.models.pretrained import WeightsReport, _scaling, check_weights, load_weights, resolve_scaling
+from faceattr.models.staged_network import Network
 from faceattr.models.timm_backbone import from_timm
 
 VGG16 = [[64, 64], [128, 128], [256, 256, 256], [512, 512, 512], [512, 512, 512]]

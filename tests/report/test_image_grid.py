@@ -17,7 +17,7 @@ from programs import inside, tiny_run
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
 from faceattr.models import gradcam
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 from faceattr.report.image_grid import SIDE, Chosen, Explained, Pixels, Tile, chosen, gallery, grid, tiles
 from faceattr.training.checkpoint import load
 from faceattr.training.module import Classifier

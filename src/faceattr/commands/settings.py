@@ -18,8 +18,8 @@ from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.load_table import ModelClasses, load_table
 from faceattr.errors import FaceattrError
 from faceattr.models.freezing import Policy
-from faceattr.models.network import Network, build_network
 from faceattr.models.pretrained import resolve_scaling
+from faceattr.models.staged_network import Network, build_network
 from faceattr.models.task import Task
 from faceattr.training.feature_cache import FeatureCache, reason_disabled
 from faceattr.training.module import Classifier, OptimizerSettings

@@ -12,8 +12,8 @@ from faceattr.commands.settings import plain
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
 from faceattr.files import write_atomically
-from faceattr.models.network import Network
 from faceattr.models.pretrained import WeightsReport, load_weights, resolve_scaling
+from faceattr.models.staged_network import Network
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
 

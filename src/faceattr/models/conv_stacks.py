@@ -10,7 +10,7 @@ from torch import nn
 
 from faceattr.config.key import Key
 from faceattr.errors import FaceattrError
-from faceattr.models.network import HeightNorm, Network, initialise
+from faceattr.models.staged_network import HeightNorm, Network, initialise
 
 PublishedWeights = Annotated[
     str | None,

@@ -13,7 +13,7 @@ import pandas as pd
 from torch import nn
 
 from faceattr.errors import FaceattrError
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 
 
 @dataclass(frozen=True)

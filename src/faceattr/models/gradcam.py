@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from faceattr.errors import FaceattrError
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 from faceattr.models.task import Task
 
 BATCH = 8

@@ -11,7 +11,7 @@ from torch import nn
 
 from faceattr.config.key import Key
 from faceattr.errors import FaceattrError
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 
 
 def from_timm(

@@ -22,7 +22,7 @@ from faceattr.data.array_file import RowArray
 from faceattr.data.batches import Rows, as_numpy
 from faceattr.data.datamodule import FaceData
 from faceattr.models.freezing import Policy
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 from faceattr.progress import Progress
 from faceattr.training.module import Classifier
 from faceattr.wording import counted

@@ -24,7 +24,7 @@ from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.errors import FaceattrError
 from faceattr.metrics import compute_metrics, registry
 from faceattr.models import freezing, gradcam
-from faceattr.models.network import Network
+from faceattr.models.staged_network import Network
 from faceattr.models.task import Task
 
 

@@ -14,7 +14,7 @@ from faceattr.config.instantiate import instantiate
 from faceattr.config.schema import Head
 from faceattr.errors import FaceattrError
 from faceattr.models.conv_stacks import alexnet_imagenet, cnn
-from faceattr.models.network import Network, build_head, limited_parameters
+from faceattr.models.staged_network import Network, build_head, limited_parameters
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
@@ -157,7 +157,7 @@ def test_cnn_pools_before_relu_only_without_batch_norm_between():
 
 
 def test_height_norm_normalises_rows():
-    from faceattr.models.network import HeightNorm
+    from faceattr.models.staged_network import HeightNorm
 
     images, norm = torch.randn(3, 5, 4, 6).to(memory_format=torch.channels_last), HeightNorm(4)
     mean, var = (
