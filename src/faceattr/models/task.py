@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from faceattr.errors import FaceattrError
-from faceattr.models import losses
+from faceattr.models import loss_choices
 
 
 def _check_names(classes: list[str], multilabel: bool) -> None:
@@ -43,7 +43,7 @@ class Task:
         _check_names(classes, multilabel)
         class_kind = "binary" if len(classes) == 2 else "ordinal" if ordinal else "multiclass"
         kind = "multilabel" if multilabel else class_kind
-        return cls(kind, tuple(classes), losses.choose_loss(loss, kind, classes))
+        return cls(kind, tuple(classes), loss_choices.choose_loss(loss, kind, classes))
 
     @property
     def multilabel(self) -> bool:
@@ -52,15 +52,15 @@ class Task:
     @property
     def num_logits(self) -> int:
         """Number of logits that the network gives for an image."""
-        return losses.num_logits(self.loss, self.kind, len(self.classes))
+        return loss_choices.num_logits(self.loss, self.kind, len(self.classes))
 
     def losses(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
         """The loss of each image [B]; see `losses.image_losses`."""
-        return losses.image_losses(self.loss, self.kind, logits, targets, weights)
+        return loss_choices.image_losses(self.loss, self.kind, logits, targets, weights)
 
     def class_logits(self, logits: Tensor) -> Tensor:
         """Float32 [B, classes]; see `losses.class_logits`."""
-        return losses.class_logits(self.loss, self.kind, logits)
+        return loss_choices.class_logits(self.loss, self.kind, logits)
 
     def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:
         """Float32 [B, classes]. Rows sum to 1, except with multilabel and one_vs_rest (sigmoids)."""
