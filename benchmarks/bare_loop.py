@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from faceattr.commands.settings import create_classifier, reason_without_feature_cache, trainer_settings
 from faceattr.config.validate import validate
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.training.trainer import keep_freed_memory, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]

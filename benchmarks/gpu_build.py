@@ -22,7 +22,7 @@ from faceattr.config.validate import validate
 from faceattr.data.datamodule import FaceData
 from faceattr.models.pretrained import load_weights
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 ROOT = Path(__file__).resolve().parents[1]
 __all__ = ["create_classifier", "create_feature_cache", "reason_without_feature_cache", "trainer_settings"]

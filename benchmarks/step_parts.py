@@ -18,7 +18,7 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 
 from faceattr.data import array_file, augment, batches
 from faceattr.models.staged_network import Network
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 PARTS = [
     (_TrainingEpochLoop, "advance", "the whole step"),

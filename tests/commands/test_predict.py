@@ -217,7 +217,7 @@ def test_predict_leaves_what_is_done_at_ctrl_c(whole, tmp_path):
 
 def test_predict_leaves_what_is_done_when_it_fails(whole, tmp_path, monkeypatch):
     """Here by an interruption after the third batch."""
-    from faceattr.training.module import Classifier
+    from faceattr.training.lightning_module import Classifier
 
     step, done = Classifier.predict_step, []
 

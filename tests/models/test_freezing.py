@@ -17,7 +17,7 @@ from faceattr.models import freezing
 from faceattr.models.freezing import Policy
 from faceattr.models.staged_network import Network
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))

@@ -15,7 +15,7 @@ from faceattr.errors import FaceattrError
 from faceattr.models import gradcam
 from faceattr.models.staged_network import Network
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 TINY_VGG = ("model=vgg16", "model.blocks=[[4,4],[6],[6],[8],[8,8]]")
 MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))

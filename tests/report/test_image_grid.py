@@ -20,7 +20,7 @@ from faceattr.models import gradcam
 from faceattr.models.staged_network import Network
 from faceattr.report.image_grid import SIDE, Chosen, Explained, Pixels, Tile, chosen, gallery, grid, tiles
 from faceattr.training.checkpoint import load
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 SPEC = InputSpec(32, 32, "bilinear", "unit")
 INK = [0x22, 0x22, 0x22]

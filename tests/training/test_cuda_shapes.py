@@ -22,7 +22,7 @@ from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.models import freezing
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 pytestmark = pytest.mark.cuda_shapes
 CONF = Path(__file__).resolve().parents[2] / "conf"

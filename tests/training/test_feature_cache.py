@@ -27,7 +27,7 @@ from faceattr.data import disk_cache
 from faceattr.data.datamodule import FaceData
 from faceattr.models.task import Task
 from faceattr.training.feature_cache import FeatureCache
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.training.trainer import build_trainer
 
 SMALL = ("model=cnn", "model.image_size=[32,32]", "data.n=60", "data.image_size=32", "data.batch_size=8")

@@ -13,7 +13,7 @@ from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
 from faceattr.training.callbacks import Patience
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.training.trainer import build_trainer, describe_device, resolve_precision
 
 CONF = Path(__file__).resolve().parents[2] / "conf"

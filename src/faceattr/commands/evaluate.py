@@ -45,7 +45,7 @@ from faceattr.report import page, sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference_torch import probabilities
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.training.run_record import describe_machine
 from faceattr.wording import counted, listed
 

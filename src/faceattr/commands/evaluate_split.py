@@ -23,7 +23,7 @@ from faceattr.report import charts, image_grid, sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference_torch import probabilities, to_frame
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.wording import listed
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from faceattr.report.model_card import RunFigures, model_card
 from faceattr.training import checkpoint
 from faceattr.training.exported_folder import INPUT, ONNX, OUTPUT, WEIGHTS, describe_export, write_config
 from faceattr.training.inference_onnx import OnnxBackend, create_session
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.training.onnx_export import halve, quantize, write_onnx
 from faceattr.training.run_record import RunRecord, read_metrics, read_slices
 from faceattr.training.safetensors_model import write_weights

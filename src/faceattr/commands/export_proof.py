@@ -15,7 +15,7 @@ from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError
 from faceattr.metrics.intervals import paired, wilson
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from faceattr.models.pretrained import resolve_scaling
 from faceattr.models.staged_network import Network, build_network
 from faceattr.models.task import Task
 from faceattr.training.feature_cache import FeatureCache, reason_disabled
-from faceattr.training.module import Classifier, OptimizerSettings
+from faceattr.training.lightning_module import Classifier, OptimizerSettings
 from faceattr.training.trainer import resolve_precision
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from faceattr.files import damaged_part, write_atomically
 from faceattr.models.freezing import Policy
 from faceattr.models.staged_network import build_network
 from faceattr.models.task import Task
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.wording import instead_of, is_class_name
 
 FORMAT = 4

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from faceattr.errors import FaceattrError
 
 if TYPE_CHECKING:
-    from faceattr.training.module import Classifier, StepFunction
+    from faceattr.training.lightning_module import Classifier, StepFunction
 
 
 def compiled_step(model: "Classifier", how: str, batch_size: int) -> "StepFunction":

@@ -24,7 +24,7 @@ from faceattr.files import sha256_of, write_json
 from faceattr.wording import is_class_name
 
 if TYPE_CHECKING:
-    from faceattr.training.module import Classifier
+    from faceattr.training.lightning_module import Classifier
 
 FORMAT = 1
 """Rises when config.json changes so that older code would read it wrong."""

@@ -24,7 +24,7 @@ from faceattr.data.datamodule import FaceData
 from faceattr.models.freezing import Policy
 from faceattr.models.staged_network import Network
 from faceattr.progress import Progress
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.wording import counted
 
 log = logging.getLogger(__name__)

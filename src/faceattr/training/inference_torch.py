@@ -23,7 +23,7 @@ from faceattr.models.gradcam import overlay
 from faceattr.models.task import Task
 from faceattr.progress import Progress
 from faceattr.training.checkpoint import load
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 from faceattr.training.prediction_rows import SubjectBatches
 from faceattr.training.trainer import build_trainer
 

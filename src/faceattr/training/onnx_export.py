@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from faceattr.errors import FaceattrError
 from faceattr.training.exported_folder import INPUT, MOST_ONNX_BYTES, OUTPUT
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 LEAST_HALVED = 256
 """Values; smaller tensors stay float32: they take no room."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from faceattr.data.decode import InputSpec
 from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.models.timm_backbone import timm_backbone
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 CROP_MODES = {"stretch": "squash", "crop": "center", "letterbox": "border"}
 """timm's name of each way to resize a whole image (`model.resize`)."""

@@ -20,7 +20,7 @@ from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
 from faceattr.training.checkpoint import AtomicCheckpointIO, load
-from faceattr.training.module import Classifier
+from faceattr.training.lightning_module import Classifier
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 GENDER = ["woman", "man"]
