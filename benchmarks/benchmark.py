@@ -122,7 +122,7 @@ def to_record(values: Record, measured: Measurement) -> Record:
 
 def describe_machine() -> Record:
     from faceattr.data.decode import cores
-    from faceattr.training.run_record import describe_machine as describe
+    from faceattr.training.run_json import describe_machine as describe
     from faceattr.training.trainer import cpu_capabilities
 
     able = cpu_capabilities()

@@ -20,7 +20,7 @@ from pytorch_lightning.strategies.launchers import subprocess_script
 from faceattr.commands.run_folder import how_to_go_on
 from faceattr.commands.signals import Stopped, is_worker, parent_ended
 from faceattr.errors import FaceattrError
-from faceattr.training.run_record import RunRecord
+from faceattr.training.run_json import RunRecord
 
 NOTICE = 5.0
 """Seconds that a process has to notice by itself that another one is gone: its next exchange with it fails."""

@@ -46,7 +46,7 @@ from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference_torch import probabilities
 from faceattr.training.lightning_module import Classifier
-from faceattr.training.run_record import describe_machine
+from faceattr.training.run_json import describe_machine
 from faceattr.wording import counted, listed
 
 log = logging.getLogger(__name__)

@@ -27,7 +27,7 @@ from faceattr.training.exported_folder import INPUT, ONNX, OUTPUT, WEIGHTS, desc
 from faceattr.training.inference_onnx import OnnxBackend, create_session
 from faceattr.training.lightning_module import Classifier
 from faceattr.training.onnx_export import halve, quantize, write_onnx
-from faceattr.training.run_record import RunRecord, read_metrics, read_slices
+from faceattr.training.run_json import RunRecord, read_metrics, read_slices
 from faceattr.training.safetensors_model import write_weights
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from faceattr.commands.settings import plain
 from faceattr.files import read_json
-from faceattr.training.run_record import RunRecord, read_metrics
+from faceattr.training.run_json import RunRecord, read_metrics
 
 
 @dataclass(frozen=True)

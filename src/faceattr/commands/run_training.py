@@ -48,7 +48,7 @@ from faceattr.training.class_weights import check_class_weights, class_weights
 from faceattr.training.compiled_step import compiled_step
 from faceattr.training.feature_cache import FeatureCache
 from faceattr.training.lightning_module import Classifier
-from faceattr.training.run_record import RunRecord, describe_machine
+from faceattr.training.run_json import RunRecord, describe_machine
 from faceattr.training.trainer import (
     build_trainer,
     describe_device,

@@ -20,7 +20,7 @@ from faceattr.commands.signals import Stopped
 from faceattr.config.validate import validate
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json
-from faceattr.training.run_record import RunRecord
+from faceattr.training.run_json import RunRecord
 
 log = logging.getLogger(__name__)
 

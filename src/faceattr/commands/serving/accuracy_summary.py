@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from faceattr.files import read_json
-from faceattr.training.run_record import read_slices
+from faceattr.training.run_json import read_slices
 
 SPLITS = {"test": "test", "val": "validation"}
 """Where there are figures of both, those of the images that chose nothing."""
