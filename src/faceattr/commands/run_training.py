@@ -42,7 +42,7 @@ from faceattr.metrics import registry, slices
 from faceattr.models import freezing
 from faceattr.models.pretrained import check_weights
 from faceattr.models.task import Task
-from faceattr.training import checkpoint, tracking
+from faceattr.training import checkpoint, wandb_mlflow
 from faceattr.training.callbacks import Checkpoints, History, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
 from faceattr.training.compiled_step import compiled_step
@@ -116,14 +116,14 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
         _write_table(data, folder)
         if hashes is not None:
             training_hashes.write(hashes, folder / "checkpoints")
-    tracking.log_config(trainer.loggers, plain(cfg))
+    wandb_mlflow.log_config(trainer.loggers, plain(cfg))
     with workers_end_with(record):
         _fit(cfg, model, data, trainer)
     if not _first_process():
         return None
     run = _finish(cfg, data, history, checkpoints.file(cfg.trainer.checkpoint), record, leakage, weights.random, caches)
     with optional("What the loggers get of the results"):
-        tracking.log_results(trainer.loggers, run.metrics, [folder / "report.html", folder / "run.json", run.ckpt])
+        wandb_mlflow.log_results(trainer.loggers, run.metrics, [folder / "report.html", folder / "run.json", run.ckpt])
     return run
 
 
