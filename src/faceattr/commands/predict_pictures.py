@@ -11,7 +11,7 @@ from PIL import Image
 from faceattr.data.decode import UnreadableImage, cores, decode
 from faceattr.data.photo_reader import Subject, SubjectReader
 from faceattr.data.videos import frames, is_video
-from faceattr.report.annotated import Note, annotate
+from faceattr.report.draw_answers import Note, annotate
 
 ANNOTATED, CROPS = "annotated", "crops"
 """Folders beside predictions.csv. In them, pictures lie in the same subfolders as below the folder that all inputs share."""
