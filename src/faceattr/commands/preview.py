@@ -30,7 +30,7 @@ from faceattr.data.photo_reader import create_detector
 from faceattr.errors import FaceattrError
 from faceattr.files import write_array, write_csv
 from faceattr.report import charts
-from faceattr.report.face_pictures import enlarge, mark
+from faceattr.report.draw_detections import enlarge, mark
 from faceattr.report.image_grid import Tile, grid
 from faceattr.wording import MOST_LISTED
 

@@ -20,7 +20,7 @@ from faceattr.data.table import counts, shortened
 from faceattr.errors import optional
 from faceattr.metrics.intervals import Paired
 from faceattr.report import charts, render
-from faceattr.report.face_pictures import FacePicture, doubtful_faces
+from faceattr.report.draw_detections import FacePicture, doubtful_faces
 from faceattr.report.render import Chart
 from faceattr.report.sections import SplitResult, optional_charts
 from faceattr.report.sentences import describe_pair, describe_published
