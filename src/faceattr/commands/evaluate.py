@@ -41,7 +41,7 @@ from faceattr.data.out_of_distribution import describe_split
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
 from faceattr.metrics import intervals, slices
-from faceattr.report import page, sentences
+from faceattr.report import page, result_sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference_torch import probabilities
@@ -131,7 +131,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
     result = evaluate_split(model, data, split, trainer, options, published_map=published_map)
     result = explain_images(result, model, data) if images else result
     inputs = _describe_inputs(model, data, split)
-    log.info("%s %s", split.capitalize(), sentences.describe_metrics(result.metrics))
+    log.info("%s %s", split.capitalize(), result_sentences.describe_metrics(result.metrics))
     comparison = _compare(cfg, rival, rival_data, data, result, images=images) if rival and rival_data else None
     return Evaluation(model, description, data, result, audit, comparison, inputs, own_data)
 
@@ -192,7 +192,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 def write_report(evaluation: Evaluation, cfg: DictConfig, folder: Path, command: str | None) -> Path:
     """report.html and the pictures of an evaluation, in the folder of its numbers; returns the report."""
-    name = sentences.describe_data(cfg.data, _data_keys_given(SAME_IMAGES))
+    name = result_sentences.describe_data(cfg.data, _data_keys_given(SAME_IMAGES))
     data, result, description = evaluation.data, evaluation.result, evaluation.description
     config, comparison = description["config"], evaluation.comparison
     draw_split(result, data, folder, title=config["name"])
@@ -287,13 +287,13 @@ def _compare(
         same.table["in_train"] = data.table["in_train"]
     second = evaluate_split(rival, same, first.split, trainer_settings(cfg), evaluation_settings(cfg))
     second = explain_images(second, rival, same) if images else second
-    log.info("Compared: %s", sentences.describe_metrics(second.metrics))
+    log.info("Compared: %s", result_sentences.describe_metrics(second.metrics))
     correct, other_correct = (
         result.task.correct(torch.from_numpy(result.scores), torch.from_numpy(result.truth)).numpy()[None]
         for result in (first, second)
     )
     pair = intervals.paired(correct, other_correct, people(same.table.iloc[same.rows(first.split)]))
-    log.info("%s", sentences.describe_pair(pair, multilabel=first.task.multilabel))
+    log.info("%s", result_sentences.describe_pair(pair, multilabel=first.task.multilabel))
     metrics = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split, "multilabel": first.task.multilabel}
     shared = [name for name in first.predictions if name == "path" or str(name).startswith("true")]
     both = first.predictions.merge(second.predictions, on=shared, suffixes=("", "_compared"))

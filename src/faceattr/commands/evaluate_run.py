@@ -18,7 +18,7 @@ from faceattr.commands.settings import evaluation_settings, trainer_settings
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import optional
-from faceattr.report import charts, page, sentences
+from faceattr.report import charts, page, result_sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.wording import MOST_LISTED
@@ -75,7 +75,7 @@ def write_report(
     return page.write(
         folder,
         title=cfg.name,
-        metadata=metadata | {"data": sentences.describe_data(cfg.data)},
+        metadata=metadata | {"data": result_sentences.describe_data(cfg.data)},
         config=OmegaConf.to_yaml(cfg),
         history=history,
         results=list(results.splits.values()),
@@ -98,10 +98,10 @@ def write_curves(history: pd.DataFrame, epoch: int, folder: Path, *, title: str)
 def log_results(results: RunResults, published: Sequence[Any]) -> None:
     """A line for each split, and for each figure that a study published."""
     for split, result in results.splits.items():
-        log.info("%s %s", split.capitalize(), sentences.describe_metrics(result.metrics))
+        log.info("%s %s", split.capitalize(), result_sentences.describe_metrics(result.metrics))
     for entry in published:
         metrics = results.splits[entry.split].metrics if entry.split in results.splits else {}
-        log.info("Published: %s", sentences.describe_published(entry, metrics.get(entry.metric)))
+        log.info("Published: %s", result_sentences.describe_published(entry, metrics.get(entry.metric)))
 
 
 def samples(data: FaceData, seed: int, most: int = 8) -> dict[str, list[np.ndarray]]:

@@ -19,7 +19,7 @@ from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
 from faceattr.metrics import accuracy, calibration, compute_metrics, per_class, slices
 from faceattr.models.task import Task
-from faceattr.report import charts, image_grid, sentences
+from faceattr.report import charts, image_grid, result_sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference_torch import probabilities, to_frame
@@ -177,7 +177,7 @@ def _calibration(
             log.warning("%s: no threshold reaches evaluate.%s=%s", split.capitalize(), name, value)
         else:
             metrics |= reached
-            log.info("%s: %s", split.capitalize(), sentences.describe_threshold(reached, model.task.classes[-1]))
+            log.info("%s: %s", split.capitalize(), result_sentences.describe_threshold(reached, model.task.classes[-1]))
     return metrics
 
 
@@ -200,6 +200,6 @@ def _slices(
 
 def _log_slices(slices: pd.DataFrame, split: str) -> None:
     """The worst slice, and the accuracy on leaked images where those are a slice."""
-    log.info("%s: %s", split.capitalize(), sentences.describe_slices(slices))
+    log.info("%s: %s", split.capitalize(), result_sentences.describe_slices(slices))
     if len(slices) and (slices["column"] == "in_train").any():
-        log.info("%s: %s", split.capitalize(), sentences.describe_leakage(slices))
+        log.info("%s: %s", split.capitalize(), result_sentences.describe_leakage(slices))

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from faceattr.metrics.registry import METRICS
-from faceattr.report import markdown, sentences
+from faceattr.report import markdown, result_sentences
 from faceattr.report.render import interval, number
 from faceattr.report.sections import SPLITS
 from faceattr.wording import MOST_LISTED, PERCEIVED
@@ -98,7 +98,7 @@ def _text(value: Any) -> str:
 
 def _data_name(config: Mapping[str, Any]) -> str:
     """The source and the last part of its folder: no path of a machine."""
-    name = sentences.describe_data(config["data"])
+    name = result_sentences.describe_data(config["data"])
     return "sample (faces drawn by code, no photographs)" if name.split()[0] == "sample" else name
 
 

@@ -22,8 +22,8 @@ from faceattr.metrics.intervals import Paired
 from faceattr.report import charts, render
 from faceattr.report.draw_detections import FacePicture, doubtful_faces
 from faceattr.report.render import Chart
+from faceattr.report.result_sentences import describe_pair, describe_published
 from faceattr.report.sections import SplitResult, optional_charts
-from faceattr.report.sentences import describe_pair, describe_published
 from faceattr.wording import counted
 
 __all__ = ["SplitResult", "write"]

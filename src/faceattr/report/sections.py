@@ -14,7 +14,7 @@ from faceattr.metrics import calibration, per_class
 from faceattr.metrics.ranking import Ranking, precision_recall_point, roc_point
 from faceattr.metrics.registry import METRICS
 from faceattr.models.task import Task
-from faceattr.report import charts, sentences
+from faceattr.report import charts, result_sentences
 from faceattr.report.charts import ThresholdCurve
 from faceattr.report.render import Chart, Row, interval, number
 from faceattr.wording import MOST_LISTED
@@ -103,21 +103,21 @@ class SplitResult:
         return self.task.classes[int(n.argmax())], float(n.max() / n.sum())
 
     @property
-    def commonest_of_uneven(self) -> sentences.Commonest | None:
+    def commonest_of_uneven(self) -> result_sentences.Commonest | None:
         """Where classes are uneven, what the most frequent answer gives: balanced accuracy then belongs into the headline."""
-        return sentences.commonest_of_uneven(self.metrics)
+        return result_sentences.commonest_of_uneven(self.metrics)
 
     @cached_property
     def certain_text(self) -> str:
         """The accuracy of the most certain predictions beside that of the rest; "" for fewer than 200."""
         with optional("The accuracy of the most certain predictions"):
             if certain := calibration.most_certain(*self._labels):
-                return sentences.describe_certain(*certain)
+                return result_sentences.describe_certain(*certain)
         return ""
 
     @property
     def certainty_misleads(self) -> bool:
-        return sentences.MISLEADS in self.certain_text
+        return result_sentences.MISLEADS in self.certain_text
 
     @cached_property
     def _labels(self) -> tuple[np.ndarray, np.ndarray]:
@@ -169,11 +169,11 @@ class SplitResult:
     def leakage_text(self) -> str:
         """Where it was requested: accuracy on images with a copy, or their person, in train, and on the others."""
         requested = len(self.slices) and (self.slices["column"] == "in_train").any()
-        return sentences.describe_leakage(self.slices) if requested else ""
+        return result_sentences.describe_leakage(self.slices) if requested else ""
 
     @property
     def slices_text(self) -> str:
-        return sentences.describe_slices(self.slices).replace(" -", " −")
+        return result_sentences.describe_slices(self.slices).replace(" -", " −")
 
     @property
     def has_overlays(self) -> bool:
