@@ -8,7 +8,7 @@ from pathlib import Path
 from faceattr.data.array_file import RowArray
 from faceattr.data.disk_cache import folder, is_damaged, remove
 from faceattr.data.faces.detector_file import cached_file
-from faceattr.wording import counted
+from faceattr.message_text import counted
 
 USAGE = "usage: faceattr cache [verify | clear]"
 

@@ -40,6 +40,7 @@ from faceattr.data.load_table import ModelClasses, load_table
 from faceattr.data.out_of_distribution import describe_split
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
+from faceattr.message_text import counted, listed
 from faceattr.metrics import intervals, slices
 from faceattr.report import page, result_sentences
 from faceattr.report.sections import SplitResult
@@ -47,7 +48,6 @@ from faceattr.training import checkpoint
 from faceattr.training.inference_torch import probabilities
 from faceattr.training.lightning_module import Classifier
 from faceattr.training.run_json import describe_machine
-from faceattr.wording import counted, listed
 
 log = logging.getLogger(__name__)
 

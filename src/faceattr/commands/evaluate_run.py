@@ -18,10 +18,10 @@ from faceattr.commands.settings import evaluation_settings, trainer_settings
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import optional
+from faceattr.message_text import MOST_LISTED
 from faceattr.report import charts, page, result_sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
-from faceattr.wording import MOST_LISTED
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
+from faceattr.message_text import listed
 from faceattr.metrics import accuracy, calibration, compute_metrics, per_class, slices
 from faceattr.models.task import Task
 from faceattr.report import charts, image_grid, result_sentences
@@ -24,7 +25,6 @@ from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference_torch import probabilities, to_frame
 from faceattr.training.lightning_module import Classifier
-from faceattr.wording import listed
 
 log = logging.getLogger(__name__)
 

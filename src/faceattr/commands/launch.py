@@ -26,7 +26,7 @@ from faceattr.config.command_line import readable
 from faceattr.config.reference import help_text
 from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
-from faceattr.wording import did_you_mean
+from faceattr.message_text import did_you_mean
 
 
 @dataclass(frozen=True)

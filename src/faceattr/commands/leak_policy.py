@@ -10,7 +10,7 @@ import pandas as pd
 from faceattr.data import leaks, training_hashes
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
-from faceattr.wording import counted
+from faceattr.message_text import counted
 
 log = logging.getLogger(__name__)
 

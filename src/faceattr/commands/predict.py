@@ -20,9 +20,9 @@ from faceattr.data.photo_reader import NO_FACE, SubjectReader, create_detector
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
 from faceattr.files import CsvRows, write_csv
+from faceattr.message_text import MOST_LISTED, counted, listed
 from faceattr.training.inference_backend import open_backend
 from faceattr.training.prediction_rows import RowFormat, ScoredSubject, SubjectBatches
-from faceattr.wording import MOST_LISTED, counted, listed
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from faceattr.data.sources.csv import named_column
 from faceattr.data.sources.text_table import decoded
 from faceattr.data.videos import VIDEO_SUFFIXES
 from faceattr.errors import FaceattrError
+from faceattr.message_text import instead_of, listed, shortened
 from faceattr.training.checkpoint import read_description
-from faceattr.wording import instead_of, listed, shortened
 
 log = logging.getLogger(__name__)
 

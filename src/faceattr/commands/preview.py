@@ -29,10 +29,10 @@ from faceattr.data.faces.recipe import check_one_face, pick
 from faceattr.data.photo_reader import create_detector
 from faceattr.errors import FaceattrError
 from faceattr.files import write_array, write_csv
+from faceattr.message_text import MOST_LISTED
 from faceattr.report import charts
 from faceattr.report.draw_detections import enlarge, mark
 from faceattr.report.image_grid import Tile, grid
-from faceattr.wording import MOST_LISTED
 
 log = logging.getLogger(__name__)
 

@@ -38,6 +38,7 @@ from faceattr.data import out_of_distribution, table, training_hashes
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv
+from faceattr.message_text import counted
 from faceattr.metrics import registry, slices
 from faceattr.models import freezing
 from faceattr.models.pretrained import check_weights
@@ -56,7 +57,6 @@ from faceattr.training.trainer import (
     resolve_deterministic,
     resolve_precision,
 )
-from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from faceattr.config.validate import validate
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError
+from faceattr.message_text import PERCEIVED
 from faceattr.training.inference_backend import open_backend
 from faceattr.training.predictor import Predictor
-from faceattr.wording import PERCEIVED
 
 try:
     import uvicorn

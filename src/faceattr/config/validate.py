@@ -22,7 +22,7 @@ from faceattr.config.allowed_targets import target_function
 from faceattr.config.key import Key, Parameter, parameters, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
 from faceattr.errors import FaceattrError
-from faceattr.wording import did_you_mean
+from faceattr.message_text import did_you_mean
 
 GIVEN_BY_CODE = {"model": {"num_logits"}, "optim": {"params"}}
 """Parameters of a group's functions that are no keys."""

@@ -25,7 +25,7 @@ from faceattr.data.faces.detection_cache import FaceRows
 from faceattr.data.faces.table_faces import FoundFaces, find_faces
 from faceattr.data.pixel_cache import pack
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, listed
+from faceattr.message_text import counted, listed
 
 log = logging.getLogger(__name__)
 

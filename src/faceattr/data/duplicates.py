@@ -30,8 +30,8 @@ from faceattr.data.perceptual_hash import (
     view_transform,
     warp,
 )
+from faceattr.message_text import counted
 from faceattr.progress import Progress, tracked
-from faceattr.wording import counted
 
 FORMAT = 2  # of the cached hashes and pairs: increase it with every change that changes them
 MIN_DETAIL_CORRELATION, MIN_CORRELATION = 0.92, 0.965

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import features
 
 from faceattr.errors import FaceattrError
-from faceattr.wording import listed
+from faceattr.message_text import listed
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from faceattr.config.command_line import quoted
 from faceattr.config.schema import Data
 from faceattr.data import table, table_checks
 from faceattr.errors import FaceattrError
-from faceattr.wording import listed
+from faceattr.message_text import listed
 
 
 class ModelClasses(NamedTuple):

@@ -15,7 +15,7 @@ from faceattr.data.array_file import RowArray
 from faceattr.data.decode import InputSpec, read_many
 from faceattr.data.faces.detect import Face
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted
+from faceattr.message_text import counted
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from faceattr.data.sources.conventions import SPLITS
 from faceattr.errors import FaceattrError
-from faceattr.wording import listed
+from faceattr.message_text import listed
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import pandas as pd
 from faceattr.data import splits, table_checks
 from faceattr.data.sources.conventions import SPLITS
 from faceattr.errors import FaceattrError
-from faceattr.wording import MOST_LISTED
+from faceattr.message_text import MOST_LISTED
 
 CONTRACT = ("path", "label", "split", "group")
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}

@@ -12,7 +12,7 @@ import pandas as pd
 
 from faceattr.data.sources.conventions import SPLITS, file_names
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, is_class_name, listed, shortened
+from faceattr.message_text import counted, is_class_name, listed, shortened
 
 log = logging.getLogger(__name__)
 

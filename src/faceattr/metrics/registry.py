@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from faceattr.errors import FaceattrError
+from faceattr.message_text import did_you_mean
 from faceattr.metrics import calibration
 from faceattr.metrics.accuracy import ACCURACY
 from faceattr.metrics.metric_inputs import Predictions, Resamples, nanmean
-from faceattr.wording import did_you_mean
 
 if TYPE_CHECKING:  # torch and torchmetrics are imported when something is computed: the names alone are quick
     from faceattr.models.task import Task

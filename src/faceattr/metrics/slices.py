@@ -12,12 +12,12 @@ import torch
 from faceattr.data.decode import UnreadableImage, open_image
 from faceattr.data.table import CONTRACT
 from faceattr.errors import FaceattrError, optional
+from faceattr.message_text import did_you_mean, listed
 from faceattr.metrics import compute_metrics, per_class
 from faceattr.metrics.accuracy import ACCURACY, accuracy
 from faceattr.metrics.metric_inputs import problems
 from faceattr.models.task import Task
 from faceattr.progress import Progress
-from faceattr.wording import did_you_mean, listed
 
 VALUES = 12
 """Most values of a column. Beyond, numbers are cut into quarters, and other columns (names, ids) are left out."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid, one_hot, pad
 
 from faceattr.errors import FaceattrError
-from faceattr.wording import listed
+from faceattr.message_text import listed
 
 
 def choose_loss(loss: str, kind: str, classes: list[str]) -> str:

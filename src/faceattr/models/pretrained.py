@@ -23,9 +23,9 @@ from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.pixel_scaling import SCALINGS, Scaling, mean_and_std, scaling_of
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part
+from faceattr.message_text import instead_of, listed
 from faceattr.models.staged_network import Network
 from faceattr.models.timm_backbone import timm_backbone
-from faceattr.wording import instead_of, listed
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from faceattr.message_text import MOST_LISTED, PERCEIVED
 from faceattr.metrics.registry import METRICS
 from faceattr.report import markdown, result_sentences
 from faceattr.report.render import interval, number
 from faceattr.report.sections import SPLITS
-from faceattr.wording import MOST_LISTED, PERCEIVED
 
 MOST_SLICES, MOST_CLASSES = 10, MOST_LISTED
 

@@ -18,13 +18,13 @@ from faceattr.data.decode import InputSpec
 from faceattr.data.faces.table_faces import FoundFaces
 from faceattr.data.table import counts, shortened
 from faceattr.errors import optional
+from faceattr.message_text import counted
 from faceattr.metrics.intervals import Paired
 from faceattr.report import charts, render
 from faceattr.report.draw_detections import FacePicture, doubtful_faces
 from faceattr.report.render import Chart
 from faceattr.report.result_sentences import describe_pair, describe_published
 from faceattr.report.sections import SplitResult, optional_charts
-from faceattr.wording import counted
 
 __all__ = ["SplitResult", "write"]
 

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from faceattr.message_text import listed
 from faceattr.metrics.intervals import Paired, wilson
 from faceattr.metrics.slices import LEAST, TRUE_CLASS
-from faceattr.wording import listed
 
 
 def describe_metrics(metrics: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from faceattr.errors import optional
+from faceattr.message_text import MOST_LISTED
 from faceattr.metrics import calibration, per_class
 from faceattr.metrics.ranking import Ranking, precision_recall_point, roc_point
 from faceattr.metrics.registry import METRICS
@@ -17,7 +18,6 @@ from faceattr.models.task import Task
 from faceattr.report import charts, result_sentences
 from faceattr.report.charts import ThresholdCurve
 from faceattr.report.render import Chart, Row, interval, number
-from faceattr.wording import MOST_LISTED
 
 if TYPE_CHECKING:
     from faceattr.report.image_grid import Explained

@@ -14,9 +14,9 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 
 from faceattr.data.batches import Batch
 from faceattr.files import write_atomically
+from faceattr.message_text import counted
 from faceattr.metrics import registry
 from faceattr.progress import Progress
-from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -28,11 +28,11 @@ from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically
+from faceattr.message_text import instead_of, is_class_name
 from faceattr.models.freezing import Policy
 from faceattr.models.staged_network import build_network
 from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier
-from faceattr.wording import instead_of, is_class_name
 
 FORMAT = 4
 """Rises when the description changes so that older code would read it wrong. `upgrade` reads the formats before it."""

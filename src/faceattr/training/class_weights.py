@@ -5,8 +5,8 @@ import torch
 
 from faceattr.config.schema import Data
 from faceattr.errors import FaceattrError
+from faceattr.message_text import listed
 from faceattr.models.task import Task
-from faceattr.wording import listed
 
 
 def check_class_weights(settings: Data, task: Task) -> None:

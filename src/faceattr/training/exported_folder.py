@@ -21,7 +21,7 @@ from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.errors import FaceattrError
 from faceattr.files import sha256_of, write_json
-from faceattr.wording import is_class_name
+from faceattr.message_text import is_class_name
 
 if TYPE_CHECKING:
     from faceattr.training.lightning_module import Classifier

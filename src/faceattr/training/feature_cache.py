@@ -21,11 +21,11 @@ from faceattr.data import disk_cache, pixel_cache
 from faceattr.data.array_file import RowArray
 from faceattr.data.batches import Rows, as_numpy
 from faceattr.data.datamodule import FaceData
+from faceattr.message_text import counted
 from faceattr.models.freezing import Policy
 from faceattr.models.staged_network import Network
 from faceattr.progress import Progress
 from faceattr.training.lightning_module import Classifier
-from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from faceattr.data.out_of_distribution import InputCheck
 from faceattr.data.photo_reader import SubjectReader, create_detector
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
+from faceattr.message_text import listed
 from faceattr.training.inference_backend import Backend
 from faceattr.training.prediction_rows import RowFormat, ScoredSubject, SubjectBatches
-from faceattr.wording import listed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,8 +18,8 @@ from faceattr.data.faces.detect import POINTS, Detector, Face
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick
 from faceattr.data.pixel_cache import file_identities
+from faceattr.message_text import counted
 from faceattr.progress import tracked
-from faceattr.wording import counted
 
 log = logging.getLogger(__name__)
 

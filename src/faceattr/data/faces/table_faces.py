@@ -11,7 +11,7 @@ import pandas as pd
 from faceattr.data.faces.detection_cache import Detections, FaceRows, find_all
 from faceattr.data.faces.recipe import FaceRecipe, check_one_face
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, listed
+from faceattr.message_text import counted, listed
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from faceattr.config.key import Key
 from faceattr.data.sources.conventions import SPLITS, Attributes, existing_root, file_names, listed_attributes
 from faceattr.data.sources.labels import Unknown, known_codes
 from faceattr.errors import FaceattrError
-from faceattr.wording import listed
+from faceattr.message_text import listed
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from faceattr.config.key import Key
 from faceattr.errors import FaceattrError
-from faceattr.wording import did_you_mean, instead_of, listed
+from faceattr.message_text import did_you_mean, instead_of, listed
 
 SPLITS = ("train", "val", "test")
 SPLIT_ALIASES = {"training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test"}

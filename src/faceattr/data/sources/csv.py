@@ -24,7 +24,7 @@ from faceattr.data.sources.conventions import (
 from faceattr.data.sources.labels import MISSING, Unknown, to_classes, yes_or_no
 from faceattr.data.sources.table_file import cell_errors, read
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, did_you_mean, instead_of, listed
+from faceattr.message_text import counted, did_you_mean, instead_of, listed
 
 log = logging.getLogger(__name__)
 

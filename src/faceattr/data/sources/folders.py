@@ -13,7 +13,7 @@ from faceattr.data.image_files import walk
 from faceattr.data.sources.conventions import SPLIT_ALIASES, existing_root
 from faceattr.data.sources.labels import to_classes
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, did_you_mean, instead_of, listed
+from faceattr.message_text import counted, did_you_mean, instead_of, listed
 
 log = logging.getLogger(__name__)
 

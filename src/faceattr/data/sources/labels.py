@@ -14,7 +14,7 @@ import pandas as pd
 from faceattr.config.key import Key
 from faceattr.data.sources.table_file import cell_errors
 from faceattr.errors import FaceattrError
-from faceattr.wording import listed
+from faceattr.message_text import listed
 
 log = logging.getLogger(__name__)
 

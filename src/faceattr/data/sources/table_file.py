@@ -15,7 +15,7 @@ from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.sources import excel_parquet_json
 from faceattr.data.sources.text_table import BLANK, SEPARATORS, Record, text_records
 from faceattr.errors import FaceattrError
-from faceattr.wording import counted, did_you_mean, listed
+from faceattr.message_text import counted, did_you_mean, listed
 
 log = logging.getLogger(__name__)
 

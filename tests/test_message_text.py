@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from faceattr.wording import counted, did_you_mean, instead_of, listed, shortened
+from faceattr.message_text import counted, did_you_mean, instead_of, listed, shortened
 
 
 def test_listed_ends_with_dots_where_there_is_more():
