@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from training.test_module import batch, build
+from training.test_lightning_module import batch, build
 
 from faceattr.errors import FaceattrError
 from faceattr.training.compiled_step import compiled_step
