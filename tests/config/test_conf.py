@@ -8,7 +8,7 @@ import pytest
 from programs import PATIENCE, ROOT, TINY, inside
 
 from faceattr.config.allowed_targets import target_function
-from faceattr.config.key import REQUIRED, parameters
+from faceattr.config.key_annotation import REQUIRED, parameters
 from faceattr.config.schema import SHARED
 from faceattr.config.validate import GIVEN_BY_CODE, validate
 

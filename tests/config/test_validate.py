@@ -7,7 +7,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from faceattr.config.key import Key, parameters
+from faceattr.config.key_annotation import Key, parameters
 from faceattr.config.schema import (
     OPEN_GROUPS,
     SHARED,

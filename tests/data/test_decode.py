@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 import faceattr
-from faceattr.config.key import parameters
+from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import Model
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read, read_many
 from faceattr.data.image_files import FORMATS

@@ -31,7 +31,7 @@ from faceattr.commands.settings import (
     trainer_settings,
 )
 from faceattr.config.instantiate import instantiate
-from faceattr.config.key import parameters
+from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import Data
 from faceattr.config.validate import validate
 from faceattr.data import table

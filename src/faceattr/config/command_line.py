@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from faceattr.config.key import parameters
+from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import SCHEMAS, SHARED
 
 PLAIN = re.compile(r"[A-Za-z0-9_.:@%+-]*/[A-Za-z0-9_./:@%+-]*")

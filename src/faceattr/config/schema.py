@@ -8,7 +8,7 @@ option's own keys are the parameters of its function.
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 
 MISSING: Any = "???"
 """The default of a key that must be given, as OmegaConf has it. No Hydra here: an exported model reads images without it."""

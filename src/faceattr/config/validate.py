@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from faceattr.config import hydra_schemas  # noqa: F401 (what composes a config needs them)
 from faceattr.config.allowed_targets import target_function
-from faceattr.config.key import Key, Parameter, parameters, takes_any_key
+from faceattr.config.key_annotation import Key, Parameter, parameters, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
 from faceattr.errors import FaceattrError
 from faceattr.message_text import did_you_mean

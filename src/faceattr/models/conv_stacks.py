@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 from faceattr.errors import FaceattrError
 from faceattr.models.staged_network import HeightNorm, Network, initialise
 

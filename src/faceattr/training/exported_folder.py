@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faceattr import __version__
-from faceattr.config.key import Key, parameters
+from faceattr.config.key_annotation import Key, parameters
 from faceattr.config.schema import Faces, Model
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from faceattr.config.key import parameters
+from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import Faces, Predict
 from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.detect import Detector

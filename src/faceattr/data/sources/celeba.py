@@ -12,7 +12,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 from faceattr.data.sources.conventions import SPLITS, Attributes, existing_root, file_names, listed_attributes
 from faceattr.data.sources.labels import Unknown, known_codes
 from faceattr.errors import FaceattrError

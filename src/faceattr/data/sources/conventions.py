@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 from faceattr.errors import FaceattrError
 from faceattr.message_text import did_you_mean, instead_of, listed
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 from faceattr.data.file_finder import FileFinder
 from faceattr.data.image_files import is_image
 from faceattr.data.sources.conventions import (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import pandas as pd
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 from faceattr.data.image_files import walk
 from faceattr.data.sources import csv
 from faceattr.data.sources.conventions import Attributes, existing_root

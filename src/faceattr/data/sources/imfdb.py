@@ -11,7 +11,7 @@ from typing import Annotated
 
 import pandas as pd
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 from faceattr.data.image_files import is_image, is_leftover
 from faceattr.data.sources import csv
 from faceattr.data.sources.conventions import existing_root, file_names

@@ -11,7 +11,7 @@ from typing import Annotated
 import numpy as np
 import pandas as pd
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 from faceattr.data.sources.table_file import cell_errors
 from faceattr.errors import FaceattrError
 from faceattr.message_text import listed

@@ -21,7 +21,7 @@ from filelock import FileLock
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from faceattr.config.key import Key
+from faceattr.config.key_annotation import Key
 from faceattr.config.schema import LARGEST_SEED
 from faceattr.data.sources.conventions import Attributes, listed_attributes
 from faceattr.data.sources.sample_people import AGES, GENDERS, imagine, imagine_all

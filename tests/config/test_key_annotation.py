@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from faceattr.config.key import REQUIRED, Key, parameters, takes_any_key
+from faceattr.config.key_annotation import REQUIRED, Key, parameters, takes_any_key
 
 
 @dataclass
