@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from faceattr.commands.settings import create_classifier, reason_without_feature_cache, trainer_settings
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier
 from faceattr.training.trainer import keep_freed_memory, resolve_precision

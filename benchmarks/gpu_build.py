@@ -18,7 +18,7 @@ from faceattr.commands.settings import (
     reason_without_feature_cache,
     trainer_settings,
 )
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data.datamodule import FaceData
 from faceattr.models.pretrained import load_weights
 from faceattr.models.task import Task

@@ -72,7 +72,7 @@ def checkpoint(file: Path) -> Path:
 
     from faceattr.commands.settings import create_classifier, input_spec
     from faceattr.config.groups import config_folder
-    from faceattr.config.validate import validate
+    from faceattr.config.validate_keys import validate
     from faceattr.models.task import Task
     from faceattr.training import checkpoint as format
 

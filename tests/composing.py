@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from programs import ROOT
 
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 
 
 def compose_config(*overrides: str) -> DictConfig:

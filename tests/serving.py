@@ -10,7 +10,7 @@ from PIL import Image
 
 from faceattr.commands.from_python import call
 from faceattr.commands.serve import application
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data.sources.sample_people import imagine
 from faceattr.data.sources.sample_portraits import draw
 

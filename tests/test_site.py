@@ -17,7 +17,7 @@ from composing import compose_unchecked
 from programs import ROOT, inside
 
 from faceattr.config.command_line import readable
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data.sources import sample
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -19,7 +19,7 @@ from programs import FIGURES, ROOT, Ended, inside, quick
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from faceattr.commands.settings import create_network, create_policy, read_table
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data.sources import sample
 from faceattr.metrics.intervals import wilson
 from faceattr.models import freezing

@@ -10,7 +10,7 @@ from programs import PATIENCE, ROOT, TINY, inside
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.key_annotation import REQUIRED, parameters
 from faceattr.config.schema import SHARED
-from faceattr.config.validate import GIVEN_BY_CODE, validate
+from faceattr.config.validate_keys import GIVEN_BY_CODE, validate
 
 CONF = ROOT / "conf"
 OPTIONS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/[!_]*.yaml"))

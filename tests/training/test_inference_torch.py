@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from faceattr.commands.settings import create_classifier, trainer_settings
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data.batches import Batch
 from faceattr.training.inference_torch import probabilities
 from faceattr.models.task import Task

@@ -16,7 +16,7 @@ from faceattr.config import schema
 from faceattr.config.command_line import quoted
 from faceattr.config.groups import config_folder
 from faceattr.config.schema import SCHEMAS
-from faceattr.config.validate import type_message, unknown_key
+from faceattr.config.validate_keys import type_message, unknown_key
 from faceattr.errors import FaceattrError
 
 

@@ -33,7 +33,7 @@ from faceattr.commands.settings import (
 from faceattr.config.instantiate import instantiate
 from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import Data
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.load_table import ModelClasses, load_table

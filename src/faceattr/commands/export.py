@@ -16,7 +16,7 @@ from faceattr.commands.export_to_hub import check_push, push
 from faceattr.commands.settings import create_data, faces_settings, read_table
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Exporting
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.load_table import ModelClasses
 from faceattr.errors import FaceattrError

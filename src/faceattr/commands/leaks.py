@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from faceattr.commands.settings import create_data, read_table
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data import duplicates, perceptual_hash
 from faceattr.data.datamodule import FaceData
 from faceattr.data.leaks import Leakage, describe, find, summary

@@ -14,7 +14,7 @@ from faceattr.commands.predict_pictures import Pictures
 from faceattr.commands.settings import spec_from_checkpoint, trainer_settings
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import InputTable
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data.out_of_distribution import InputCheck
 from faceattr.data.photo_reader import NO_FACE, SubjectReader, create_detector
 from faceattr.data.videos import is_video

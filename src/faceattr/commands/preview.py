@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from faceattr.commands.settings import input_spec, read_table
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Augment
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data import table
 from faceattr.data.augment import Augmentation
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read

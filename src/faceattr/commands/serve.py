@@ -15,7 +15,7 @@ from PIL import Image
 
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Faces, Serving
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.data.faces.detector_file import detector_file
 from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError

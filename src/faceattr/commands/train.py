@@ -17,7 +17,7 @@ from faceattr.commands.finished_run import TrainedRun
 from faceattr.commands.run_folder import how_to_go_on
 from faceattr.commands.run_training import run_training
 from faceattr.commands.signals import Stopped
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json
 from faceattr.training.run_json import RunRecord

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import SHARED
-from faceattr.config.validate import validate_group
+from faceattr.config.validate_keys import validate_group
 from faceattr.errors import FaceattrError
 
 Settings = TypeVar("Settings")

@@ -21,7 +21,7 @@ Scaling = str | tuple[tuple[float, ...], tuple[float, ...]]
 
 def scaling_of(value: Any) -> Scaling:
     """`model.scaling`, a name or [mean, std], as an InputSpec has it. Raises FaceattrError: an invalid list."""
-    from faceattr.config.validate import check_mean_and_std  # Hydra: only where a config is read
+    from faceattr.config.validate_keys import check_mean_and_std  # Hydra: only where a config is read
 
     if not isinstance(value, list | tuple):
         return str(value)

@@ -21,7 +21,7 @@ from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Faces, Finetune, Model
 from faceattr.config.stored_config import check_stored_config
 from faceattr.config.typed_command import typed
-from faceattr.config.validate import validate_settings
+from faceattr.config.validate_keys import validate_settings
 from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.recipe import FaceRecipe

@@ -20,7 +20,7 @@ from faceattr.config.schema import (
     Train,
     Trainer,
 )
-from faceattr.config.validate import validate
+from faceattr.config.validate_keys import validate
 from faceattr.errors import FaceattrError
 
 GROUPS = {
