@@ -8,7 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from faceattr.config.command_line import argument, quoted, readable, value_of
-from faceattr.config.typed_command import this_command, typed
+from faceattr.config.command_to_paste import this_command, typed
 
 PATHS = [
     "runs/a-1/x_y.ckpt",

@@ -8,8 +8,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from faceattr.config.command_line import argument, quoted, value_of
+from faceattr.config.command_to_paste import typed
 from faceattr.config.stored_config import GROUPS, with_own_paths
-from faceattr.config.typed_command import typed
 from faceattr.errors import FaceattrError
 
 

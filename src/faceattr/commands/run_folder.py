@@ -14,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from faceattr.config.command_line import argument
-from faceattr.config.typed_command import typed
+from faceattr.config.command_to_paste import typed
 from faceattr.errors import FaceattrError
 from faceattr.files import remove_parts
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.config.typed_command import typed
+from faceattr.config.command_to_paste import typed
 from faceattr.errors import FaceattrError
 
 CHECKSUM = np.dtype("<u4")

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from faceattr.config.command_line import argument
-from faceattr.config.typed_command import typed
+from faceattr.config.command_to_paste import typed
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.table_faces import FoundFaces
 from faceattr.data.table import counts, shortened

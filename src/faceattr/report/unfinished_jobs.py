@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from faceattr.config.command_line import argument
-from faceattr.config.typed_command import typed
+from faceattr.config.command_to_paste import typed
 from faceattr.report.leaderboard import read_jobs
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from faceattr import __version__
 from faceattr.config.command_line import argument
+from faceattr.config.command_to_paste import typed
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Faces, Finetune, Model
 from faceattr.config.stored_config import check_stored_config
-from faceattr.config.typed_command import typed
 from faceattr.config.validate_keys import validate_settings
 from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.decode import InputSpec

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from faceattr import __version__
-from faceattr.config.typed_command import this_command
+from faceattr.config.command_to_paste import this_command
 from faceattr.files import read_csv, read_json, write_json
 
 log = logging.getLogger(__name__)
