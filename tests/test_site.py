@@ -16,7 +16,7 @@ from browser import chromium
 from composing import compose_unchecked
 from programs import ROOT, inside
 
-from faceattr.config.command_line import readable
+from faceattr.config.quote_for_hydra import readable
 from faceattr.config.validate_keys import validate
 from faceattr.data.sources import sample
 

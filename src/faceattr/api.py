@@ -106,7 +106,7 @@ def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     """
     from faceattr.commands.evaluate import evaluate as run_evaluation
     from faceattr.commands.from_python import call
-    from faceattr.config.command_line import argument
+    from faceattr.config.quote_for_hydra import argument
 
     def function(cfg: "DictConfig") -> dict[str, Any]:
         return run_evaluation(cfg, f"faceattr.evaluate{_arguments((str(ckpt), *overrides))}")

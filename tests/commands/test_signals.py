@@ -14,7 +14,7 @@ from signal_at import SignalAt, runs
 
 from faceattr.commands import signals
 from faceattr.commands.signals import Stopped, stop_on_signals
-from faceattr.config.command_line import argument
+from faceattr.config.quote_for_hydra import argument
 from faceattr.data.sources import sample
 
 

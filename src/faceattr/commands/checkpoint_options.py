@@ -7,8 +7,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from faceattr.config.command_line import argument, quoted, value_of
 from faceattr.config.command_to_paste import typed
+from faceattr.config.quote_for_hydra import argument, quoted, value_of
 from faceattr.config.stored_config import GROUPS, with_own_paths
 from faceattr.errors import FaceattrError
 

@@ -15,7 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from pytorch_lightning.strategies.launchers import subprocess_script
 
-from faceattr.config.command_line import argument
+from faceattr.config.quote_for_hydra import argument
 
 VARIABLES = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What Lightning sets for its processes."""

@@ -22,8 +22,8 @@ from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run, run_hydra
 from faceattr.commands.run_folder import released
 from faceattr.commands.signals import Stopped, end_with_parent, end_with_reader, is_worker, stop_on_signals
-from faceattr.config.command_line import readable
 from faceattr.config.command_to_paste import typed
+from faceattr.config.quote_for_hydra import readable
 from faceattr.config.reference import help_text
 from faceattr.errors import FaceattrError
 from faceattr.message_text import did_you_mean

@@ -13,8 +13,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from faceattr.config.command_line import argument
 from faceattr.config.command_to_paste import typed
+from faceattr.config.quote_for_hydra import argument
 from faceattr.errors import FaceattrError
 from faceattr.files import remove_parts
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from faceattr.config.command_line import quoted
+from faceattr.config.quote_for_hydra import quoted
 from faceattr.config.schema import Data
 from faceattr.data import table, table_checks
 from faceattr.errors import FaceattrError

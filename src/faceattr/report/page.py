@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faceattr.config.command_line import argument
 from faceattr.config.command_to_paste import typed
+from faceattr.config.quote_for_hydra import argument
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.table_faces import FoundFaces
 from faceattr.data.table import counts, shortened

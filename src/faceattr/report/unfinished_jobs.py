@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from faceattr.config.command_line import argument
 from faceattr.config.command_to_paste import typed
+from faceattr.config.quote_for_hydra import argument
 from faceattr.report.leaderboard import read_jobs
 
 

@@ -16,9 +16,9 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from faceattr import __version__
-from faceattr.config.command_line import argument
 from faceattr.config.command_to_paste import typed
 from faceattr.config.instantiate import group_settings
+from faceattr.config.quote_for_hydra import argument
 from faceattr.config.schema import Faces, Finetune, Model
 from faceattr.config.stored_config import check_stored_config
 from faceattr.config.validate_keys import validate_settings

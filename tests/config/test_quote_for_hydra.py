@@ -7,8 +7,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from faceattr.config.command_line import argument, quoted, readable, value_of
 from faceattr.config.command_to_paste import this_command, typed
+from faceattr.config.quote_for_hydra import argument, quoted, readable, value_of
 
 PATHS = [
     "runs/a-1/x_y.ckpt",
