@@ -71,7 +71,7 @@ def checkpoint(file: Path) -> Path:
     from hydra import compose, initialize_config_dir
 
     from faceattr.commands.settings import create_classifier, input_spec
-    from faceattr.config.groups import config_folder
+    from faceattr.config.conf_folder import config_folder
     from faceattr.config.validate_keys import validate
     from faceattr.models.task import Task
     from faceattr.training import checkpoint as format

@@ -19,7 +19,7 @@ from programs import FIGURES, TINY, inside, tiny_run
 
 import faceattr
 from faceattr import FaceattrError, api
-from faceattr.config.groups import config_folder
+from faceattr.config.conf_folder import config_folder
 from faceattr.training import predictor
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from programs import inside
 
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, run_hydra
-from faceattr.config.groups import config_folder
+from faceattr.config.conf_folder import config_folder
 
 
 @pytest.mark.parametrize(("more", "jobs"), [([], 1), (["seed=0,1", "hydra.mode=MULTIRUN"], 2)], ids=["run", "sweep"])

@@ -3,7 +3,7 @@
 import pytest
 from programs import ROOT
 
-from faceattr.config.groups import config_folder, groups
+from faceattr.config.conf_folder import config_folder, groups
 from faceattr.config.key_annotation import parameters
 from faceattr.config.reference import help_text, reference
 from faceattr.config.schema import Augment, Trainer

@@ -13,7 +13,7 @@ from yaml import YAMLError
 
 from faceattr.commands.hydra_app import own_hydra_state
 from faceattr.config import schema
-from faceattr.config.groups import config_folder
+from faceattr.config.conf_folder import config_folder
 from faceattr.config.quote_for_hydra import quoted
 from faceattr.config.schema import SCHEMAS
 from faceattr.config.validate_keys import type_message, unknown_key

@@ -16,7 +16,7 @@ from faceattr.commands.checkpoint_options import add_checkpoint_options
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import own_hydra_state, remove_empty_run
 from faceattr.commands.run_folder import released
-from faceattr.config.groups import config_folder
+from faceattr.config.conf_folder import config_folder
 from faceattr.config.quote_for_hydra import readable
 from faceattr.errors import FaceattrError
 

@@ -16,7 +16,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.commands.run_folder import LOCK
-from faceattr.config.groups import config_folder
+from faceattr.config.conf_folder import config_folder
 
 
 def hydra_parser() -> argparse.ArgumentParser:

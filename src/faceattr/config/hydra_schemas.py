@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from hydra.core.config_store import ConfigStore
 
-from faceattr.config.groups import QUIRKS
+from faceattr.config.conf_folder import QUIRKS
 from faceattr.config.schema import SCHEMAS, SHARED
 
 

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from faceattr.config.allowed_targets import target_function
-from faceattr.config.groups import config_folder, groups
+from faceattr.config.conf_folder import config_folder, groups
 from faceattr.config.key_annotation import REQUIRED, Parameter, parameters
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, OWN_GROUPS, SCHEMAS, SHARED
 from faceattr.config.validate_keys import GIVEN_BY_CODE
