@@ -1,6 +1,12 @@
-"""conf/: where it lies, its groups and their options."""
+"""conf/: where it lies, its groups and their options, and the schemas that Hydra composes it with; what composes a config imports
+this module."""
 
+from dataclasses import asdict
 from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+
+from faceattr.config.schema import SCHEMAS, SHARED
 
 QUIRKS = {
     "as_published": "The published studies with their bugs and odd choices",
@@ -28,3 +34,17 @@ def groups(*folders: Path) -> dict[str, dict[str, str]]:
 def _summary(file: Path) -> str:
     lines = [line for line in file.read_text(encoding="utf-8").splitlines() if not line.startswith("# @package")]
     return lines[0].removeprefix("# ") if lines and lines[0].startswith("# ") else ""
+
+
+def register_schemas() -> None:
+    """Stores the schemas, `_base` of each open group (its shared keys), and the options of `quirks`."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"{name}_schema", node=schema)
+    for group, shared in SHARED.items():
+        store.store(group=group, name="_base", node=asdict(shared()))  # untyped: an option adds keys of its own
+    for variant in QUIRKS:
+        store.store(group="quirks", name=variant, node={}, package="_global_")
+
+
+register_schemas()

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from faceattr.config import hydra_schemas  # noqa: F401 (what composes a config needs them)
+from faceattr.config import conf_folder  # noqa: F401 (it registers the schemas, which what composes a config needs)
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.key_annotation import Key, Parameter, parameters, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
@@ -96,7 +96,7 @@ def _typed(full: str, value: Any, annotation: Any) -> Any:
     """The value as OmegaConf converts it to the annotated type; as it is where OmegaConf does not know the type."""
     alternatives = [annotation, *get_args(annotation)]
     kinds = {*alternatives, *map(get_origin, alternatives)}
-    if dict in kinds and isinstance(value, str) and value.startswith("{"):  # command_line.readable writes it so
+    if dict in kinds and isinstance(value, str) and value.startswith("{"):  # quote_for_hydra.readable writes it so
         value = yaml.safe_load(value)
     if list in kinds and isinstance(value, str | int | float):
         raise FaceattrError(f"{full}={value}: must be a list, such as [{value}].")
