@@ -1,7 +1,9 @@
 """export.py in this process: the folder, its proof and its card; what is refused leaves nothing."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import numpy as np
@@ -11,7 +13,7 @@ import yaml
 from checkpoints import untrained
 from hub import hub
 from huggingface_hub import ModelCard
-from PIL import Image
+from PIL import ExifTags, Image
 from programs import ROOT, tiny_run
 
 import faceattr
@@ -66,10 +68,9 @@ def test_export_writes_a_card_with_the_figures_of_the_run(run, folder):
     metrics = {split: json.loads((run / f"{split}_metrics.json").read_text()) for split in ("val", "test")}
     assert results == {split: round(of["accuracy"], 4) for split, of in metrics.items()}
     of = metrics["test"]
-    assert (
-        f"Right on {of['accuracy']:.1%} ({of['accuracy_low']:.1%}–{of['accuracy_high']:.1%}) of 10 test images"
-        in card.text
-    )
+    low, high = (100 * of[f"accuracy_{side}"] for side in ("low", "high"))
+    assert f"Right on {of['accuracy']:.1%} ({low:.1f}–{high:.1f}) of 10 test images; worst for " in card.text
+    assert "cnn, blocks \\[\\[16\\], \\[32\\]\\]" in card.text
     assert f"| Accuracy | {of['accuracy']:.3f} | {of['accuracy_low']:.3f}–{of['accuracy_high']:.3f} |" in card.text
     record = json.loads((run / "run.json").read_text())
     for text in (
@@ -84,6 +85,28 @@ def test_export_writes_a_card_with_the_figures_of_the_run(run, folder):
     for name in FILES:
         content = (folder / name).read_bytes()
         assert not [path for path in (run.parent, Path.home(), ROOT) if str(path).encode() in content], "no user's name"
+
+
+def test_code_of_the_card_answers_with_and_without_faceattr(folder, tmp_path, monkeypatch):
+    """As it stands there; a picture that its EXIF data turn, of another shape than the model's input."""
+    ours, without = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.S)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)
+    for name in ("photo.jpg", "crop.jpg"):
+        Image.fromarray(noise).save(tmp_path / name, exif=exif)
+    (tmp_path / "DIR").symlink_to(folder)
+    (tmp_path / "model.onnx").symlink_to(folder / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    assert last_value(ours) == pytest.approx(last_value(without), abs=1e-6)
+
+
+def last_value(code: str) -> Any:
+    """The value of the last line, after the others have run."""
+    *statements, last = code.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(statements), names)
+    return eval(last, names)
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from faceattr.data.decode import BARS
 from faceattr.message_text import MOST_LISTED, PERCEIVED
 from faceattr.metrics.registry import METRICS
 from faceattr.report import markdown, result_sentences
+from faceattr.report.accuracy_sentence import accuracy_sentence
 from faceattr.report.render import interval, number
 from faceattr.report.sections import SPLITS
 
@@ -49,11 +51,11 @@ def model_card(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[st
             if figures.metrics
             else ["The run's files do not judge this checkpoint; there are only the proof's figures, below."]
         ),
-        "## Is what it was judged on in its training images?",
+        "## Leakage: are images of the evaluation in training, too?",
         _leakage(figures),
-        "## Do its probabilities mean what they say?",
+        "## Calibration: do its probabilities mean what they say?",
         _calibration(config, figures),
-        "## Does the export answer as the checkpoint does?",
+        "## Proof: does the export answer as the checkpoint does?",
         _proof(proof),
     ]
     return str(
@@ -92,8 +94,11 @@ def _front_matter(config: Mapping[str, Any], figures: RunFigures) -> str:
 
 def _text(value: Any) -> str:
     """A value of a file as it can stand in Markdown: on one line, no table cell, no markup."""
-    line = " ".join(str(value).split())[:200]
-    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#" else sign for sign in line)
+    return _escaped(" ".join(str(value).split())[:200])
+
+
+def _escaped(line: str) -> str:
+    return "".join(f"\\{sign}" if sign in "\\`*_[]<>|#&~" else sign for sign in line)
 
 
 def _data_name(config: Mapping[str, Any]) -> str:
@@ -117,19 +122,7 @@ def _summary(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[str,
     if split is None:
         low, high = (proof[f"accuracy_onnx_{side}"] for side in ("low", "high"))
         return f"{text} Right on {proof['accuracy_onnx']:.1%} ({low:.1%}–{high:.1%}) of {_text(proof['splits'])}."
-    of = figures.metrics[split]
-    return (
-        f"{text} Right on {of['accuracy']:.1%} ({of['accuracy_low']:.1%}–{of['accuracy_high']:.1%}) of {of['n']:,} "
-        f"{SPLITS[split]}{_worst(figures, split)}."
-    )
-
-
-def _worst(figures: RunFigures, split: str) -> str:
-    compared = _compared(figures, split)
-    if compared is None or not (compared["p"] < 0.05).any():
-        return ""
-    row = compared[compared["p"] < 0.05].iloc[0]
-    return f"; worst for {_text(row['column'])} {_text(row['value'])}: {row['accuracy']:.1%}"
+    return f"{text} {_escaped(accuracy_sentence(figures.metrics[split], split, figures.slices.get(split)))}"
 
 
 def _compared(figures: RunFigures, split: str) -> pd.DataFrame | None:
@@ -142,7 +135,12 @@ def _compared(figures: RunFigures, split: str) -> pd.DataFrame | None:
 
 def _usage(config: Mapping[str, Any]) -> str:
     given, faces = config["input"], config["faces"]["mode"]
-    resampling = f"Image.Resampling.{given['interpolation'].upper()}"
+    size, method = f"({given['width']}, {given['height']})", f"Image.Resampling.{given['interpolation'].upper()}"
+    resized = {
+        "stretch": f"image.resize({size}, {method})",
+        "crop": f"ImageOps.fit(image, {size}, {method})",
+        "letterbox": f"ImageOps.pad(image, {size}, {method}, color={BARS})",
+    }[given["resize"] if faces == "none" else "stretch"]
     what = "a photo: its faces are found and cropped as in training" if faces != "none" else "a crop of a face"
     return f"""```python
 import faceattr  # with onnxruntime; torch is not needed
@@ -156,9 +154,10 @@ Without faceattr, from an image that is cropped already ({given["height"]} rows,
 
 ```python
 import numpy, onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
-pixels = numpy.asarray(Image.open("crop.jpg").convert("RGB").resize(({given["width"]}, {given["height"]}), {resampling}))
+image = ImageOps.exif_transpose(Image.open("crop.jpg")).convert("RGB")
+pixels = numpy.asarray({resized})
 onnxruntime.InferenceSession("model.onnx").run(None, {{"images": pixels[None]}})[0]  # a row of probabilities
 ```"""
 
@@ -171,7 +170,7 @@ def _purpose(config: Mapping[str, Any]) -> str:
     }[config["faces"]["mode"]]
     return f"""- For research, and for sorting and describing collections of pictures, on {crops}.
 - Not for decisions about a person, nor for finding out who somebody is, or what somebody is beyond the picture.
-- Not for images unlike those of training, before it was judged on such images: `python evaluate.py ckpt=… data=…`."""
+- Not for images unlike its training images, until it has been evaluated on such images: `python evaluate.py ckpt=… data=…`."""
 
 
 def _data(config: Mapping[str, Any], figures: RunFigures) -> str:
@@ -194,8 +193,10 @@ def _data(config: Mapping[str, Any], figures: RunFigures) -> str:
 
 
 def _network(config: Mapping[str, Any]) -> str:
+    """timm's name, or the function that builds it, with the channels of its blocks of convolutions where it has such."""
     model = config["model"]
-    return _text(model.get("name") or str(model.get("_target_")).rpartition(".")[2])
+    blocks = f", blocks {list(map(list, model['blocks']))}" if model.get("blocks") else ""
+    return _text(f"{model.get('name') or str(model.get('_target_')).rpartition('.')[2]}{blocks}")
 
 
 def _faces(recipe: Mapping[str, Any]) -> str:
