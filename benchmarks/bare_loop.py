@@ -14,7 +14,7 @@ from epoch_timer import EpochTimer
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from faceattr.commands.settings import create_classifier, reason_without_feature_cache, trainer_settings
+from faceattr.commands.build_from_config import create_classifier, reason_without_feature_cache, trainer_settings
 from faceattr.config.validate_keys import validate
 from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier

@@ -20,7 +20,7 @@ SIZE, BATCH = (128, 128), 32
 def faceattr_loader(folder: str) -> Iterable:
     from bare_loop import compose_config
 
-    from faceattr.commands.settings import create_data, read_table
+    from faceattr.commands.build_from_config import create_data, read_table
 
     cfg = compose_config(
         ["data=folders", f"data.root={folder}", f"data.batch_size={BATCH}", f"model.image_size={[*SIZE]}"]

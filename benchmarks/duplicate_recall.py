@@ -26,7 +26,7 @@ from PIL import Image, ImageEnhance
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from faceattr.commands.settings import create_data, input_spec
+from faceattr.commands.build_from_config import create_data, input_spec
 from faceattr.data import duplicates, perceptual_hash, training_hashes
 from faceattr.data.batches import Batch
 from faceattr.data.datamodule import FaceData

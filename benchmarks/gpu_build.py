@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from faceattr.commands.settings import (
+from faceattr.commands.build_from_config import (
     create_classifier,
     create_data,
     create_feature_cache,

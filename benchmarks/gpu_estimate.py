@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from faceattr.commands.settings import create_network, create_policy
+from faceattr.commands.build_from_config import create_network, create_policy
 from faceattr.data import augment
 from faceattr.data.array_file import RowArray
 from faceattr.models import freezing

@@ -9,7 +9,7 @@ import torch
 from bare_loop import compose_config
 from torch.profiler import ProfilerActivity, profile
 
-from faceattr.commands.settings import create_network
+from faceattr.commands.build_from_config import create_network
 from faceattr.models.task import Task
 from faceattr.training.trainer import keep_freed_memory
 

@@ -70,7 +70,7 @@ def checkpoint(file: Path) -> Path:
     """Of VGG16 that takes aligned faces, never trained."""
     from hydra import compose, initialize_config_dir
 
-    from faceattr.commands.settings import create_classifier, input_spec
+    from faceattr.commands.build_from_config import create_classifier, input_spec
     from faceattr.config.conf_folder import config_folder
     from faceattr.config.validate_keys import validate
     from faceattr.models.task import Task

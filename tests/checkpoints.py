@@ -7,7 +7,7 @@ import torch
 from composing import compose_config
 from omegaconf import OmegaConf
 
-from faceattr.commands.settings import create_classifier, input_spec
+from faceattr.commands.build_from_config import create_classifier, input_spec
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
 

@@ -26,8 +26,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from faceattr.commands.build_from_config import data_settings
 from faceattr.commands.error_message import error_message
-from faceattr.commands.settings import data_settings
 from faceattr.config.schema import Data
 from faceattr.data.decode import UnreadableImage, decode
 from faceattr.data.load_table import load_table

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from composing import compose_config
 
-from faceattr.commands.settings import (
+from faceattr.commands.build_from_config import (
     create_classifier,
     create_data,
     create_feature_cache,

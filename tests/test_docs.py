@@ -11,8 +11,8 @@ from composing import compose_config
 from PIL import Image
 
 import faceattr
+from faceattr.commands.build_from_config import create_network
 from faceattr.commands.launch import COMMANDS
-from faceattr.commands.settings import create_network
 from faceattr.data import table
 from faceattr.metrics import compute_metrics, registry
 from faceattr.models import conv_stacks

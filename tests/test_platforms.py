@@ -13,8 +13,8 @@ import torch
 from composing import compose_config
 from programs import ROOT, TINY, shell
 
+from faceattr.commands.build_from_config import create_data, read_table
 from faceattr.commands.hydra_app import hydra_parser
-from faceattr.commands.settings import create_data, read_table
 from faceattr.data.array_file import RowArray
 from faceattr.data.decode import InputSpec, cores
 from faceattr.data.disk_cache import get_or_create

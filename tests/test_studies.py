@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from programs import FIGURES, ROOT, Ended, inside, quick
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from faceattr.commands.settings import create_network, create_policy, read_table
+from faceattr.commands.build_from_config import create_network, create_policy, read_table
 from faceattr.config.validate_keys import validate
 from faceattr.data.sources import sample
 from faceattr.metrics.intervals import wilson

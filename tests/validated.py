@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from composing import compose_config
 
-from faceattr.commands.settings import create_classifier, create_data, create_task, trainer_settings
+from faceattr.commands.build_from_config import create_classifier, create_data, create_task, trainer_settings
 from faceattr.data import table
 from faceattr.training.trainer import build_trainer
 

@@ -8,8 +8,14 @@ from composing import compose_config
 from pictures import places
 from programs import S0_MAP
 
+from faceattr.commands.build_from_config import (
+    create_classifier,
+    create_data,
+    evaluation_settings,
+    read_table,
+    trainer_settings,
+)
 from faceattr.commands.evaluate_split import draw_split, evaluate_split, write_split
-from faceattr.commands.settings import create_classifier, create_data, evaluation_settings, read_table, trainer_settings
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
 from faceattr.models.task import Task

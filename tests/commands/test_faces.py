@@ -10,7 +10,7 @@ from composing import compose_config
 from PIL import Image
 from programs import FIGURES, S0_MAP, TINY, inside
 
-from faceattr.commands.settings import plain
+from faceattr.commands.build_from_config import plain
 from faceattr.commands.start_weights import check_resume
 from faceattr.data.sources import sample
 from faceattr.errors import FaceattrError

@@ -10,7 +10,7 @@ from composing import compose_config
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from faceattr.commands.settings import create_classifier, create_network, create_policy
+from faceattr.commands.build_from_config import create_classifier, create_network, create_policy
 from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError
 from faceattr.models import freezing

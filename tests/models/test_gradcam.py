@@ -10,7 +10,7 @@ from programs import ROOT
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from faceattr.commands.settings import create_classifier
+from faceattr.commands.build_from_config import create_classifier
 from faceattr.errors import FaceattrError
 from faceattr.models import gradcam
 from faceattr.models.staged_network import Network

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from faceattr.commands.settings import create_classifier, create_network
+from faceattr.commands.build_from_config import create_classifier, create_network
 from faceattr.config.instantiate import instantiate
 from faceattr.data import augment
 from faceattr.data.augment import Augmentation

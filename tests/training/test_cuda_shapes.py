@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from faceattr.commands.settings import create_classifier, create_network
+from faceattr.commands.build_from_config import create_classifier, create_network
 from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.models import freezing

@@ -14,7 +14,7 @@ from composing import compose_config
 from omegaconf import DictConfig
 from programs import FIGURES, ROOT, TINY, inside
 
-from faceattr.commands.settings import (
+from faceattr.commands.build_from_config import (
     create_classifier,
     create_data,
     create_feature_cache,

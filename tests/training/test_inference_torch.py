@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from hydra import compose, initialize_config_dir
 
-from faceattr.commands.settings import create_classifier, trainer_settings
+from faceattr.commands.build_from_config import create_classifier, trainer_settings
 from faceattr.config.validate_keys import validate
 from faceattr.data.batches import Batch
 from faceattr.training.inference_torch import probabilities

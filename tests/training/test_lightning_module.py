@@ -12,7 +12,7 @@ from composing import compose_config
 from omegaconf import DictConfig
 from torch import Tensor
 
-from faceattr.commands.settings import create_classifier, plain
+from faceattr.commands.build_from_config import create_classifier, plain
 from faceattr.data.batches import Batch
 from faceattr.data.decode import InputSpec
 from faceattr.data.pixel_scaling import SCALINGS

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from composing import compose_config
 
-from faceattr.commands.settings import create_classifier, trainer_settings
+from faceattr.commands.build_from_config import create_classifier, trainer_settings
 from faceattr.config import schema
 from faceattr.data.batches import Batch
 from faceattr.errors import FaceattrError

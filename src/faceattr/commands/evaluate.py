@@ -13,6 +13,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from faceattr.commands.build_from_config import (
+    create_data,
+    data_settings,
+    evaluation_settings,
+    spec_from_checkpoint,
+    trainer_settings,
+)
 from faceattr.commands.evaluate_split import (
     calibrate,
     check_evaluation,
@@ -23,13 +30,6 @@ from faceattr.commands.evaluate_split import (
     write_split,
 )
 from faceattr.commands.leak_policy import audit_evaluation, audit_other_data
-from faceattr.commands.settings import (
-    create_data,
-    data_settings,
-    evaluation_settings,
-    spec_from_checkpoint,
-    trainer_settings,
-)
 from faceattr.config.instantiate import instantiate
 from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import Data

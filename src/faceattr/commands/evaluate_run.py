@@ -13,8 +13,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import Callback
 
+from faceattr.commands.build_from_config import evaluation_settings, trainer_settings
 from faceattr.commands.evaluate_split import calibrate, draw_split, evaluate_split, explain_images, write_split
-from faceattr.commands.settings import evaluation_settings, trainer_settings
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import optional

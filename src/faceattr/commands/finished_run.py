@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from faceattr.commands.settings import plain
+from faceattr.commands.build_from_config import plain
 from faceattr.files import read_json
 from faceattr.training.run_json import RunRecord, read_metrics
 

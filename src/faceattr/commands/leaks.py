@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from PIL import Image
 
-from faceattr.commands.settings import create_data, read_table
+from faceattr.commands.build_from_config import create_data, read_table
 from faceattr.config.validate_keys import validate
 from faceattr.data import duplicates, perceptual_hash
 from faceattr.data.datamodule import FaceData

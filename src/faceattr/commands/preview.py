@@ -17,7 +17,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from faceattr.commands.settings import input_spec, read_table
+from faceattr.commands.build_from_config import input_spec, read_table
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Augment
 from faceattr.config.validate_keys import validate

@@ -13,12 +13,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
-from faceattr.commands.ddp_processes import workers_end_with
-from faceattr.commands.evaluate_run import evaluate_run, log_results, write_curves, write_report
-from faceattr.commands.evaluate_split import check_evaluation
-from faceattr.commands.finished_run import TrainedRun, finished_run
-from faceattr.commands.leak_policy import audit_training
-from faceattr.commands.settings import (
+from faceattr.commands.build_from_config import (
     create_classifier,
     create_data,
     create_feature_cache,
@@ -32,6 +27,11 @@ from faceattr.commands.settings import (
     reason_without_feature_cache,
     trainer_settings,
 )
+from faceattr.commands.ddp_processes import workers_end_with
+from faceattr.commands.evaluate_run import evaluate_run, log_results, write_curves, write_report
+from faceattr.commands.evaluate_split import check_evaluation
+from faceattr.commands.finished_run import TrainedRun, finished_run
+from faceattr.commands.leak_policy import audit_training
 from faceattr.commands.start_weights import first_weights, resumed_weights
 from faceattr.config.instantiate import instantiate
 from faceattr.data import out_of_distribution, table, training_hashes

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from faceattr.commands.settings import plain
+from faceattr.commands.build_from_config import plain
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
 from faceattr.files import write_atomically
