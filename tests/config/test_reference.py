@@ -58,7 +58,7 @@ def test_help_text_shows_the_options_of_a_folder_of_the_users_own(tmp_path):
 
 @pytest.mark.parametrize("config", ["evaluate", "predict"])
 def test_help_text_of_commands_with_a_checkpoint(config):
-    from faceattr.commands.checkpoint_options import add_checkpoint_options
+    from faceattr.commands.config_from_checkpoint import add_checkpoint_options
 
     add_checkpoint_options(config, ["--help"])
     text = help_text(f"faceattr {config}", config)

@@ -12,7 +12,7 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from faceattr.commands.checkpoint_options import add_checkpoint_options
+from faceattr.commands.config_from_checkpoint import add_checkpoint_options
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import own_hydra_state, remove_empty_run
 from faceattr.commands.run_folder import released

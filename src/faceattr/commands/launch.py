@@ -17,7 +17,7 @@ from typing import Any
 from hydra import version as hydra_version
 from omegaconf import DictConfig
 
-from faceattr.commands.checkpoint_options import add_checkpoint_options
+from faceattr.commands.config_from_checkpoint import add_checkpoint_options
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run, run_hydra
 from faceattr.commands.run_folder import released
