@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from faceattr.commands.ddp_job import processes_run_this_job
+from faceattr.commands.ddp_in_sweep import processes_run_this_job
 from faceattr.commands.ddp_processes import quiet_worker
 from faceattr.commands.finished_run import TrainedRun
 from faceattr.commands.run_folder import how_to_go_on
