@@ -11,7 +11,7 @@ from PIL import Image
 from programs import FIGURES, S0_MAP, TINY, inside
 
 from faceattr.commands.build_from_config import plain
-from faceattr.commands.start_weights import check_resume
+from faceattr.commands.resume import check_resume
 from faceattr.data.sources import sample
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task

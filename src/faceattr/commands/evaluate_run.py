@@ -27,6 +27,20 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class TrainedRun:
+    """What a training run returns. `ckpt` is the checkpoint that was evaluated; `metrics` are those of each split, as in
+    <split>_metrics.json.
+
+    `resumed_finished`: the run was finished before, and stays as it was.
+    """
+
+    folder: Path
+    ckpt: Path
+    metrics: dict[str, dict[str, Any]]
+    resumed_finished: bool = False
+
+
+@dataclass(frozen=True)
 class RunResults:
     """What a finished run gives: its folder, the checkpoint that was evaluated, the epoch of that, and its results by split."""
 

@@ -28,11 +28,11 @@ from faceattr.commands.build_from_config import (
     trainer_settings,
 )
 from faceattr.commands.ddp_processes import workers_end_with
-from faceattr.commands.evaluate_run import evaluate_run, log_results, write_curves, write_report
+from faceattr.commands.evaluate_run import TrainedRun, evaluate_run, log_results, write_curves, write_report
 from faceattr.commands.evaluate_split import check_evaluation
-from faceattr.commands.finished_run import TrainedRun, finished_run
+from faceattr.commands.initial_weights import first_weights
 from faceattr.commands.leak_policy import audit_training
-from faceattr.commands.start_weights import first_weights, resumed_weights
+from faceattr.commands.resume import finished_run, resumed_weights
 from faceattr.config.instantiate import instantiate
 from faceattr.data import out_of_distribution, table, training_hashes
 from faceattr.data.datamodule import FaceData

@@ -1,51 +1,43 @@
-"""The weights that a run starts from: published or random ones, a file's, or those of the run that it resumes."""
+"""Resuming a run (`ckpt=…/last.ckpt`): whether it is the same run, its weights and checkpoints; or that it is finished already."""
 
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from faceattr.commands.build_from_config import plain
+from faceattr.commands.evaluate_run import TrainedRun
+from faceattr.commands.initial_weights import Weights
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
-from faceattr.files import write_atomically
-from faceattr.models.pretrained import WeightsReport, load_weights, resolve_scaling
-from faceattr.models.staged_network import Network
+from faceattr.files import read_json, write_atomically
 from faceattr.models.task import Task
 from faceattr.training import checkpoint
+from faceattr.training.run_json import RunRecord, read_metrics
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Where a run's weights came from, and which stages have pretrained ones; a warning about their scaling; and where they
-    are random against the config's wish, why."""
+def finished_run(cfg: DictConfig, stored: dict[str, Any], folder: Path) -> TrainedRun | None:
+    """The run in `folder` if it is finished, `cfg.ckpt` is its last.ckpt, and `cfg` asks for the same as that run did; else None.
 
-    source: str
-    stages: tuple[str, ...]
-    warning: str | None = None
-    random: str | None = None
-
-
-def first_weights(cfg: DictConfig, network: Network) -> Weights:
-    """Loads them, and sets `model.scaling=auto` to what they expect."""
-    pretrained, scaling = cfg.model.pretrained, plain(cfg.model)["scaling"]
-    report = load_weights(network, pretrained=pretrained, weights=cfg.model.weights, scaling=scaling)
-    if scaling == "auto":
-        cfg.model.scaling = resolve_scaling("auto", network, report.expects)
-        log.info("model.scaling=auto: %s", cfg.model.scaling)
-    random = report.describe() if report.random and pretrained == "auto" else None
-    return Weights(report.source, pretrained_stages(network, report), report.warning, random)
+    stored: the description in that checkpoint.
+    """
+    last = folder / "checkpoints" / "last.ckpt"
+    finished = read_json(folder / RunRecord.FILE).get("status") == "finished"
+    if not finished or Path(cfg.ckpt) != last or _without_locations(plain(cfg)) != _without_locations(stored["config"]):
+        return None
+    best = last.with_name(f"{cfg.trainer.checkpoint}.ckpt")
+    return TrainedRun(folder, best, read_metrics(folder), resumed_finished=True)
 
 
-def pretrained_stages(network: Network, report: WeightsReport) -> tuple[str, ...]:
-    """The stages below the head whose weights were all loaded."""
-    unloaded = {network.stage_of(name) for name in report.missing}
-    return () if report.random else tuple(name for name in network.stage_names[:-1] if name not in unloaded)
+def _without_locations(config: dict[str, Any]) -> dict[str, Any]:
+    """The config without the keys that may differ when a run is resumed: `ckpt` and `data.root`."""
+    config = {key: value for key, value in config.items() if key != "ckpt"}
+    return config | {"data": {key: value for key, value in config["data"].items() if key != "root"}}
 
 
 def resumed_weights(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprint: str, folder: Path) -> Weights:
