@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from faceattr.commands import export_proof
 from faceattr.commands.build_from_config import create_data, faces_settings, read_table
-from faceattr.commands.evaluate import warn_of_changed_data
 from faceattr.commands.export_to_hub import check_push, push
+from faceattr.commands.images_to_evaluate import warn_of_changed_data
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Exporting
 from faceattr.config.validate_keys import validate
