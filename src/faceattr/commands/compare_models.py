@@ -15,11 +15,7 @@ from faceattr.commands.build_from_config import (
     spec_from_checkpoint,
     trainer_settings,
 )
-from faceattr.commands.evaluate_split import (
-    evaluate_split,
-    explain_images,
-    people,
-)
+from faceattr.commands.evaluate_split import evaluate_split, explain_images, people
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError

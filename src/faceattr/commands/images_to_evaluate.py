@@ -9,9 +9,7 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from faceattr.commands.build_from_config import (
-    data_settings,
-)
+from faceattr.commands.build_from_config import data_settings
 from faceattr.config.instantiate import instantiate
 from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import Data
