@@ -40,7 +40,7 @@ from faceattr.data.out_of_distribution import describe_split
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
 from faceattr.metrics import slices
-from faceattr.report import page, result_sentences
+from faceattr.report import result_sentences, run_report
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 from faceattr.training.inference_torch import probabilities
@@ -168,7 +168,7 @@ def write_report(evaluation: Evaluation, cfg: DictConfig, folder: Path, command:
     metadata |= {"leakage": evaluation.audit, "data": name}
     metadata |= {"inputs": evaluation.inputs} if evaluation.inputs else {}
     metadata |= {"faces": data.found_faces.counts} if data.found_faces else {}
-    return page.write(
+    return run_report.write(
         folder,
         title=f"{config['name']} evaluated on {'its own data, ' * evaluation.own_data}{name}: {result.images}",
         metadata=metadata,

@@ -19,7 +19,7 @@ from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import optional
 from faceattr.message_text import MOST_LISTED
-from faceattr.report import charts, page, result_sentences
+from faceattr.report import charts, result_sentences, run_report
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint
 
@@ -86,7 +86,7 @@ def write_report(
     drawn: dict[str, list[np.ndarray]] = {}
     with optional("The sample of training images"):
         drawn = samples(data, cfg.seed)
-    return page.write(
+    return run_report.write(
         folder,
         title=cfg.name,
         metadata=metadata | {"data": result_sentences.describe_data(cfg.data)},

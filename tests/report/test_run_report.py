@@ -18,7 +18,7 @@ from sweeps import write_sweep
 from faceattr.metrics import calibration, compute_metrics, slices
 from faceattr.metrics.accuracy import ACCURACY
 from faceattr.models.task import Task
-from faceattr.report import page
+from faceattr.report import run_report
 from faceattr.report.image_grid import Explained
 from faceattr.report.render import LIMIT
 
@@ -38,7 +38,7 @@ HISTORY = pd.DataFrame(
 
 def result(
     split: str = "test", classes: tuple[str, ...] = ("female", "male"), n: int = 120, **more: Any
-) -> page.SplitResult:
+) -> run_report.SplitResult:
     """The result of random scores, about four of five correct, from the real metrics."""
     rng, k = np.random.default_rng(len(split)), len(classes)
     task = Task.from_config(
@@ -63,7 +63,7 @@ def result(
     }
     table = slices.slices(cuts, task, torch.tensor(scores), torch.tensor(truth)) if n > 4 else pd.DataFrame()
     tiles = {"Wrong and certain": [tile(rng, more.get("side", 24), i) for i in range(more.get("images", 4))]}
-    return page.SplitResult(split, task, metrics | more.get("metrics", {}), scores, truth, table, tiles=tiles)
+    return run_report.SplitResult(split, task, metrics | more.get("metrics", {}), scores, truth, table, tiles=tiles)
 
 
 def tile(rng: np.random.Generator, side: int, i: int) -> Explained:
@@ -96,7 +96,7 @@ def written(folder: Path, **changes: Any) -> Page:
         "metadata": RUN,
         "config": "seed: 3\n",
     }
-    file = page.write(folder, **({"title": "sample_cnn"} | parts | changes))
+    file = run_report.write(folder, **({"title": "sample_cnn"} | parts | changes))
     assert file == folder / "report.html" and not list(folder.glob(".report.html*"))
     return Page(file)
 
@@ -220,7 +220,7 @@ def test_write_leaves_missing_parts_out(tmp_path, changes):
     ],
 )
 def test_caveats_name_what_used_the_images(split, metadata, metrics, text):
-    assert text in page.caveats(result(split, metrics=metrics), metadata)
+    assert text in run_report.caveats(result(split, metrics=metrics), metadata)
 
 
 def test_write_shows_errors_of_ordered_classes_by_distance(tmp_path):
