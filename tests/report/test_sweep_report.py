@@ -10,13 +10,13 @@ import pandas as pd
 from html_page import NASTY, Page, check_whole
 from sweeps import job, write_sweep
 
-from faceattr.report import charts, leaderboard, sweep
+from faceattr.report import charts, leaderboard, sweep_report
 
 
 def drawn(folder: Path, **jobs: object) -> list[str]:
     """The texts of a chart of these jobs."""
     with matplotlib.rc_context({"svg.fonttype": "none"}):
-        charts.panels(folder / "panels.svg", partial(sweep.by_value, **jobs))
+        charts.panels(folder / "panels.svg", partial(sweep_report.by_value, **jobs))
     texts = re.findall(r"<text[^>]*>([^<]*)</text>", (folder / "panels.svg").read_text(encoding="utf-8"))
     return [text.strip() for text in texts]
 
