@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote
 
-from faceattr.report.render import LIMIT
+from faceattr.report.render_html import LIMIT
 
 NASTY = '<b>&"{{x}}'
 """A name that is neither HTML nor a template."""

@@ -20,7 +20,7 @@ from faceattr.metrics.accuracy import ACCURACY
 from faceattr.models.task import Task
 from faceattr.report import run_report
 from faceattr.report.image_grid import Explained
-from faceattr.report.render import LIMIT
+from faceattr.report.render_html import LIMIT
 
 RUN = {
     **{"status": "finished", "name": "sample", "seed": 3, "device": "cpu × 1", "seconds": 12.3, "best_epoch": 2},

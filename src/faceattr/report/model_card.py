@@ -12,7 +12,7 @@ from faceattr.message_text import MOST_LISTED, PERCEIVED
 from faceattr.metrics.registry import METRICS
 from faceattr.report import markdown, result_sentences
 from faceattr.report.accuracy_sentence import accuracy_sentence
-from faceattr.report.render import interval, number
+from faceattr.report.render_html import interval, number
 from faceattr.report.sections import SPLITS
 
 MOST_SLICES, MOST_CLASSES = 10, MOST_LISTED

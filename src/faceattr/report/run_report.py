@@ -20,9 +20,9 @@ from faceattr.data.table import counts, shortened
 from faceattr.errors import optional
 from faceattr.message_text import counted
 from faceattr.metrics.intervals import Paired
-from faceattr.report import charts, render
+from faceattr.report import charts, render_html
 from faceattr.report.draw_detections import FacePicture, doubtful_faces
-from faceattr.report.render import Chart
+from faceattr.report.render_html import Chart
 from faceattr.report.result_sentences import describe_pair, describe_published
 from faceattr.report.sections import SplitResult, optional_charts
 
@@ -67,13 +67,13 @@ def write(
         doubtful = doubtful_faces(faces, spec) if faces and spec else {}
     facts = {key: value for key, value in metadata.items() if key not in SHOWN_ELSEWHERE and value is not None}
     checkpoint = _checkpoint(folder, metadata)
-    return render.render(
+    return render_html.render(
         "run.jinja2",
-        folder / render.FILE,
+        folder / render_html.FILE,
         paths=paths,
         title=title,
         metadata=metadata,
-        date=metadata.get("date") or render.date_of(folder),
+        date=metadata.get("date") or render_html.date_of(folder),
         results=results,
         caveats={result.split: caveats(result, metadata) for result in results},
         learning=learning_curves(history, metadata) if history is not None else [],
@@ -90,7 +90,7 @@ def write(
         facts=facts,
         config=config,
         evaluate_again=typed("evaluate", argument("ckpt", checkpoint)) if checkpoint else None,
-        files=render.files_in(folder),
+        files=render_html.files_in(folder),
     )
 
 
@@ -152,11 +152,11 @@ def learning_curves(history: pd.DataFrame, metadata: Mapping[str, Any]) -> list[
         names = [f"train_{metric}", f"val_{metric}"]
         if not len(history) or not set(names) <= set(history):
             continue
-        last = ", ".join(f"{name.split('_')[0]} {render.number(history[name].iloc[-1])}" for name in names)
+        last = ", ".join(f"{name.split('_')[0]} {render_html.number(history[name].iloc[-1])}" for name in names)
         caption = f"After {counted(len(history), 'epoch')}: {last}."
         evaluated = history.loc[history["epoch"] == epoch, names[1]]
         if len(evaluated):
-            caption += f" At epoch {epoch}, the one evaluated: val {render.number(evaluated.iloc[0])}."
+            caption += f" At epoch {epoch}, the one evaluated: val {render_html.number(evaluated.iloc[0])}."
         draw = partial(charts.curve, history=history, metric=metric, evaluated_epoch=epoch)
         svg = charts.panel_svg(draw, f"learning-{metric}", f"{metric} by epoch. {caption}")
         drawn.append(Chart(svg, caption))

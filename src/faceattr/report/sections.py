@@ -17,7 +17,7 @@ from faceattr.metrics.registry import METRICS
 from faceattr.models.task import Task
 from faceattr.report import charts, result_sentences
 from faceattr.report.charts import ThresholdCurve
-from faceattr.report.render import Chart, Row, interval, number
+from faceattr.report.render_html import Chart, Row, interval, number
 
 if TYPE_CHECKING:
     from faceattr.report.image_grid import Explained

@@ -9,9 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
-from faceattr.report import charts, render
+from faceattr.report import charts, render_html
 from faceattr.report.charts import COLOURS, INK
-from faceattr.report.render import Row
+from faceattr.report.render_html import Row
 
 MOST_PANELS, MOST_ROWS = 12, 60
 MARKS = "os^Dv"
@@ -23,11 +23,11 @@ def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) 
     keys = list(board.loc[:, :"seeds"].columns[:-1])
     accuracy = {job["name"]: job["val_accuracy"] for job in jobs if not job["error"]}
     rows = [_row(of, keys, accuracy) for of in board.head(MOST_ROWS).to_dict("records")]
-    return render.render(
+    return render_html.render(
         "sweep.jinja2",
-        folder / render.FILE,
+        folder / render_html.FILE,
         title=f"Sweep over {', '.join(keys)}" if keys else "Sweep",
-        date=render.date_of(folder),
+        date=render_html.date_of(folder),
         summary=summary(rows),
         rows=rows,
         board=board,
@@ -41,21 +41,21 @@ def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) 
             for job in jobs
         ],
         failed=sum(job["error"] is not None for job in jobs),
-        files=[file for file in render.files_in(folder) if "/" not in file.path],
+        files=[file for file in render_html.files_in(folder) if "/" not in file.path],
     )
 
 
 def link(folder: Path, name: str) -> str:
     """A run's own report, or its folder where it has none."""
-    return f"{name}/{render.FILE}" if (folder / name / render.FILE).is_file() else f"{name}/"
+    return f"{name}/{render_html.FILE}" if (folder / name / render_html.FILE).is_file() else f"{name}/"
 
 
 def _row(of: Mapping[Any, Any], keys: Sequence[str], accuracy: Mapping[str, float]) -> Row:
     label = " ".join(f"{key}={of[key]}" for key in keys) or "one configuration"
-    sd = "" if render.missing(of["val_accuracy_sd"]) else f" ±{of['val_accuracy_sd']:.3f}"
+    sd = "" if render_html.missing(of["val_accuracy_sd"]) else f" ±{of['val_accuracy_sd']:.3f}"
     seeds = f"{of['seeds']} seed{'' if of['seeds'] == 1 else 's'}{sd}"
     failed = f"✗ {of['failed']} failed" if of["failed"] else ""
-    test = "" if render.missing(of.get("test_accuracy")) else f"test {of['test_accuracy']:.3f}"
+    test = "" if render_html.missing(of.get("test_accuracy")) else f"test {of['test_accuracy']:.3f}"
     note = ", ".join(text for text in (seeds if of["seeds"] else "", test, failed) if text)
     dots = tuple(accuracy[name] for name in of["jobs"].split() if name in accuracy)
     low, high = (of[f"val_accuracy_{side}"] for side in ("low", "high"))
@@ -64,11 +64,11 @@ def _row(of: Mapping[Any, Any], keys: Sequence[str], accuracy: Mapping[str, floa
 
 def summary(rows: Sequence[Row]) -> str:
     """The best configuration, and how many others are not clearly worse."""
-    finished = [row for row in rows if not render.missing(row.value)]
+    finished = [row for row in rows if not render_html.missing(row.value)]
     if not finished:
         return "No run finished."
     best, others = finished[0], finished[1:]
-    text = f"Best: {best.label} with {render.number(best.value)} ({render.interval(best.low, best.high)})."
+    text = f"Best: {best.label} with {render_html.number(best.value)} ({render_html.interval(best.low, best.high)})."
     near = sum((row.high or 0) >= (best.value or 0) for row in others)
     reach = (
         f"The intervals of {near} of the {len(others)} others reach it." if near else "No other interval reaches it."
@@ -98,7 +98,7 @@ def _charts(keys: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> Any:
             f"Validation accuracy by {key}. {caption}",
             max(2.2, height),
         )
-        yield render.Chart(svg, caption)
+        yield render_html.Chart(svg, caption)
 
 
 def by_value(axes: Axes, key: str, jobs: pd.DataFrame) -> None:

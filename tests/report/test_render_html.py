@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.report import render
-from faceattr.report.render import Row, Scale
+from faceattr.report import render_html
+from faceattr.report.render_html import Row, Scale
 
-TEMPLATES = Path(render.__file__).with_name("templates")
+TEMPLATES = Path(render_html.__file__).with_name("templates")
 
 
 def test_scale_holds_all_values():
@@ -34,7 +34,11 @@ def test_style_colours_of_text_have_contrast():
 
 
 def test_values_as_text():
-    assert (render.number(-0.1234), render.number(None), render.number(float("nan"))) == ("−0.123", "–", "–")
-    assert render.interval(0.92, 0.949) == "0.920–0.949" and render.interval(-0.1, 0.2) == "−0.100 to 0.200"
-    assert render.interval(None, 0.2) == "" and render.per_cent(0.125) == "12.5%"
-    assert render.plain({"a": True, "b": [1, 12_345], "c": None}) == "a yes, b 1, 12,345, c –"
+    assert (render_html.number(-0.1234), render_html.number(None), render_html.number(float("nan"))) == (
+        "−0.123",
+        "–",
+        "–",
+    )
+    assert render_html.interval(0.92, 0.949) == "0.920–0.949" and render_html.interval(-0.1, 0.2) == "−0.100 to 0.200"
+    assert render_html.interval(None, 0.2) == "" and render_html.per_cent(0.125) == "12.5%"
+    assert render_html.plain({"a": True, "b": [1, 12_345], "c": None}) == "a yes, b 1, 12,345, c –"
