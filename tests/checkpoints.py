@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from faceattr.commands.build_from_config import create_classifier, input_spec
 from faceattr.models.task import Task
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 
 ON_CPU = ("trainer=cpu", "trainer.precision=32")
 TINY = ("model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", *ON_CPU)
@@ -29,7 +29,7 @@ def untrained(
     task = Task.from_config(list(classes), ordinal=ordinal, loss=cfg.loss, multilabel=multilabel)
     torch.manual_seed(0)
     model = create_classifier(cfg, task)
-    description = checkpoint.describe(
+    description = checkpoint_format.describe(
         OmegaConf.to_container(cfg, resolve=True),
         task,
         fingerprint="0" * 16,
@@ -38,5 +38,5 @@ def untrained(
         **about,
     )
     content = {"state_dict": model.state_dict(), "epoch": 1}
-    checkpoint.AtomicCheckpointIO(description).save_checkpoint(content, file)
+    checkpoint_format.AtomicCheckpointIO(description).save_checkpoint(content, file)
     return file

@@ -33,7 +33,7 @@ from faceattr.data.decode import UnreadableImage, decode
 from faceattr.data.load_table import load_table
 from faceattr.data.sources import csv
 from faceattr.errors import FaceattrError
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "tests" / "data_files" / "old_checkpoints" / "cnn" / "best.ckpt"
@@ -244,7 +244,7 @@ def checkpoint_case(rng: random.Random, folder: Path) -> str:
         torch.save(content, file)
 
     def load() -> None:
-        checkpoint.load(file)
+        checkpoint_format.load(file)
 
     return _expect(load, FaceattrError)
 

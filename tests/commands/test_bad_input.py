@@ -10,7 +10,7 @@ from programs import OFFLINE, S0_MAP, TINY, inside, quick, tiny_run
 
 from faceattr.data.sources import sample
 from faceattr.errors import FaceattrError
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 
 
 @pytest.fixture(scope="session")
@@ -235,9 +235,9 @@ def test_compiling_without_a_compiler_is_one_clear_message(tmp_path):
 
 def test_a_checkpoint_is_never_written_half(tmp_path):
     target = tmp_path / "last.ckpt"
-    checkpoint.AtomicCheckpointIO().save_checkpoint({"x": torch.ones(3)}, target)
+    checkpoint_format.AtomicCheckpointIO().save_checkpoint({"x": torch.ones(3)}, target)
     with pytest.raises(Exception, match="pickle"):
-        checkpoint.AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(3), "y": lambda: 0}, target)
+        checkpoint_format.AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(3), "y": lambda: 0}, target)
     assert torch.equal(torch.load(target, weights_only=True)["x"], torch.ones(3))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
@@ -245,4 +245,4 @@ def test_a_checkpoint_is_never_written_half(tmp_path):
 def test_what_a_checkpoint_is_not(files):
     for name in ("truncated.ckpt", "text.ckpt", "foreign.ckpt", "old.ckpt", "csv", "none.ckpt"):
         with pytest.raises(FaceattrError, match=f"ckpt=.*{name}"):
-            checkpoint.read(files / name)
+            checkpoint_format.read(files / name)

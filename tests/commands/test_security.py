@@ -13,8 +13,8 @@ from programs import inside, tiny_run
 
 from faceattr.config.stored_config import with_own_paths
 from faceattr.errors import FaceattrError
-from faceattr.training import checkpoint
-from faceattr.training.checkpoint import load
+from faceattr.training import checkpoint_format
+from faceattr.training.checkpoint_format import load
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -101,7 +101,7 @@ def test_read_refuses_a_strangers_checkpoint_in_one_line(content, tmp_path, atta
     ATTACKS[attack](hostile)
     torch.save(hostile, tmp_path / "x.ckpt")
     with pytest.raises(FaceattrError, match=r"x\.ckpt") as refusal:
-        checkpoint.read(tmp_path / "x.ckpt")
+        checkpoint_format.read(tmp_path / "x.ckpt")
     assert len(str(refusal.value)) < 700 and str(refusal.value).count("\n") <= 2
 
 
@@ -123,7 +123,7 @@ def test_load_refuses_weights_of_another_kind(content, tmp_path, change):
     state = {name: change(tensor) for name, tensor in content["state_dict"].items()}
     torch.save(content | {"state_dict": state}, tmp_path / "x.ckpt")
     with pytest.raises(FaceattrError, match=r"ckpt=.*its weights do not fit its own config"):
-        checkpoint.load(tmp_path / "x.ckpt")
+        checkpoint_format.load(tmp_path / "x.ckpt")
 
 
 def test_load_refuses_a_network_that_is_larger_than_its_weights(content, tmp_path):

@@ -19,7 +19,7 @@ from faceattr.data.sources import sample
 from faceattr.models import gradcam
 from faceattr.models.staged_network import Network
 from faceattr.report.image_grid import SIDE, Chosen, Explained, Pixels, Tile, chosen, gallery, grid, tiles
-from faceattr.training.checkpoint import load
+from faceattr.training.checkpoint_format import load
 from faceattr.training.lightning_module import Classifier
 
 SPEC = InputSpec(32, 32, "bilinear", "unit")

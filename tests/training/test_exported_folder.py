@@ -19,7 +19,7 @@ from programs import ROOT
 
 import faceattr
 from faceattr.errors import FaceattrError
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 from faceattr.training.exported_folder import CONFIG, ONNX, WEIGHTS, describe_export, write_config
 from faceattr.training.inference_onnx import OnnxBackend, create_session
 from faceattr.training.onnx_export import write_onnx
@@ -48,8 +48,8 @@ QUICK = ("cnn_age",)
 def write(folder: Path, *overrides: str, **given: Any) -> tuple[Path, Path]:
     """The checkpoint of a network with random weights and a temperature, and its export."""
     ckpt, out = untrained(folder / "best.ckpt", *overrides, **given), folder / "out"
-    checkpoint.add_to_description(ckpt, temperature=1.3)
-    model, description = checkpoint.load(ckpt)
+    checkpoint_format.add_to_description(ckpt, temperature=1.3)
+    model, description = checkpoint_format.load(ckpt)
     out.mkdir()
     about = describe_export(model, description, "float32")
     write_onnx(model, out / ONNX, {"faceattr": about})
@@ -106,7 +106,7 @@ def test_write_weights_holds_the_networks_tensors(exported):
     from safetensors.torch import load_file
 
     ckpt, out = exported
-    state = checkpoint.load(ckpt)[0].network.state_dict()
+    state = checkpoint_format.load(ckpt)[0].network.state_dict()
     stored = load_file(out / WEIGHTS)
     assert set(stored) == set(state) and all(torch.equal(stored[name], state[name]) for name in state)
 

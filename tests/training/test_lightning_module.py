@@ -18,8 +18,8 @@ from faceattr.data.decode import InputSpec
 from faceattr.data.pixel_scaling import SCALINGS
 from faceattr.errors import FaceattrError
 from faceattr.models.task import Task
-from faceattr.training import checkpoint
-from faceattr.training.checkpoint import AtomicCheckpointIO, load
+from faceattr.training import checkpoint_format
+from faceattr.training.checkpoint_format import AtomicCheckpointIO, load
 from faceattr.training.lightning_module import Classifier
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -264,7 +264,7 @@ def trained(tmp_path) -> tuple[Classifier, Path]:
     """A classifier after two epochs with batch norm statistics of its own, and its checkpoint."""
     model = build(*TRAINED)
     config = plain(run_config(*TRAINED))
-    description = checkpoint.describe(config, model.task, fingerprint="0123456789abcdef", weights="random")
+    description = checkpoint_format.describe(config, model.task, fingerprint="0123456789abcdef", weights="random")
     fitting = trainer(max_epochs=2, plugins=[AtomicCheckpointIO(description)])
     fitting.fit(model, loader([batch(), batch(4)]), loader([batch()]))
     fitting.save_checkpoint(tmp_path / "last.ckpt")
@@ -287,7 +287,7 @@ def test_a_loaded_classifier_is_bit_equal_to_the_saved(trained):
 
 def test_a_checkpoint_needs_no_code_to_load(trained):
     content = torch.load(trained[1], weights_only=True)
-    described = content[checkpoint.KEY]
+    described = content[checkpoint_format.KEY]
     assert json.loads(json.dumps(described)) == described
     assert described["classes"] == GENDER
     assert described["ordinal"] is False
@@ -298,7 +298,7 @@ def test_a_checkpoint_needs_no_code_to_load(trained):
 
 def test_weights_that_do_not_fit_their_own_config_are_refused(trained):
     content = torch.load(trained[1], weights_only=True)
-    content[checkpoint.KEY]["config"]["model"]["blocks"] = [[4], [7]]
+    content[checkpoint_format.KEY]["config"]["model"]["blocks"] = [[4], [7]]
     torch.save(content, trained[1])
     with pytest.raises(FaceattrError, match="its weights do not fit its own config; the file is damaged"):
         load(str(trained[1]))

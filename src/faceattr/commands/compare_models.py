@@ -23,7 +23,7 @@ from faceattr.message_text import counted, listed
 from faceattr.metrics import intervals
 from faceattr.report import result_sentences
 from faceattr.report.sections import SplitResult
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 from faceattr.training.lightning_module import Classifier
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Comparison:
 def load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any]) -> Classifier:
     """The classifier in `compare`: refused where it tells other classes apart."""
     try:
-        rival, other = checkpoint.load(cfg.compare)
+        rival, other = checkpoint_format.load(cfg.compare)
     except FaceattrError as error:
         raise FaceattrError(str(error).replace("ckpt=", "compare=", 1).partition(" To start from")[0]) from error
     theirs, ours = (listed(m.task.classes) for m in (rival, model))

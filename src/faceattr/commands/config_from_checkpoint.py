@@ -65,7 +65,7 @@ def stored_config(ckpt: str) -> dict[str, Any]:
 
     if is_exported(folder := Path(ckpt).expanduser()):
         return {"faces": faces_keys(folder)}
-    from faceattr.training.checkpoint import read_description
+    from faceattr.training.checkpoint_format import read_description
 
     config: dict[str, Any] = read_description(ckpt)["config"]
     return config

@@ -42,7 +42,7 @@ from faceattr.files import write_csv, write_json
 from faceattr.metrics import slices
 from faceattr.report import result_sentences, run_report
 from faceattr.report.sections import SplitResult
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 from faceattr.training.inference_torch import probabilities
 from faceattr.training.lightning_module import Classifier
 from faceattr.training.run_json import describe_machine
@@ -87,7 +87,7 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
 
     `own_data`: `cfg.data` is the data of the checkpoint's own run. `images`: also explain some images with Grad-CAM.
     """
-    model, description = checkpoint.load(cfg.ckpt)
+    model, description = checkpoint_format.load(cfg.ckpt)
     options = evaluation_settings(cfg)
     check_evaluation(options, model.task)
     if not own_data and options.calibrate:

@@ -21,7 +21,7 @@ from faceattr.errors import optional
 from faceattr.message_text import MOST_LISTED
 from faceattr.report import charts, result_sentences, run_report
 from faceattr.report.sections import SplitResult
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class RunResults:
 
 def evaluate_run(cfg: DictConfig, data: FaceData, ckpt: Path, folder: Path, *callbacks: Callback) -> RunResults:
     """Evaluates the run's checkpoint on val, test, and the splits of published figures; writes what belongs to each split."""
-    model, description = checkpoint.load(ckpt)
+    model, description = checkpoint_format.load(ckpt)
     options, trainer = evaluation_settings(cfg), trainer_settings(cfg)
     if options.calibrate:
         model.temperature = 1.0  # whatever an evaluation that was interrupted has stored

@@ -22,7 +22,7 @@ from faceattr.metrics import accuracy, calibration, compute_metrics, per_class, 
 from faceattr.models.task import Task
 from faceattr.report import charts, image_grid, result_sentences
 from faceattr.report.sections import SplitResult
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 from faceattr.training.inference_torch import probabilities, to_frame
 from faceattr.training.lightning_module import Classifier
 
@@ -133,7 +133,7 @@ def calibrate(model: Classifier, scores: torch.Tensor, truth: torch.Tensor, path
         log.warning(
             "The temperature is at the bound of what is tried: these probabilities say next to nothing, or far too much"
         )
-    checkpoint.add_to_description(path, temperature=model.temperature)
+    checkpoint_format.add_to_description(path, temperature=model.temperature)
     log.info(
         "Temperature %.3f fitted on %d validation %s (calibration error there %.3f, then %.3f); kept in %s",
         *(model.temperature, len(label), "labels" if model.task.multilabel else "images", before, after, path),

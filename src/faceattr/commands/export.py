@@ -22,7 +22,7 @@ from faceattr.data.load_table import ModelClasses
 from faceattr.errors import FaceattrError
 from faceattr.files import folder_atomically, read_json, write_json
 from faceattr.report.model_card import RunFigures, model_card
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 from faceattr.training.exported_folder import INPUT, ONNX, OUTPUT, WEIGHTS, describe_export, write_config
 from faceattr.training.inference_onnx import OnnxBackend, create_session
 from faceattr.training.lightning_module import Classifier
@@ -46,7 +46,7 @@ def export(cfg: DictConfig) -> Path:
         )
     if options.push:
         check_push(options.push)
-    model, description = checkpoint.load(cfg.ckpt)
+    model, description = checkpoint_format.load(cfg.ckpt)
     folder = Path(cfg.out) if cfg.out else output / description["config"]["name"]
     _check_target(folder)
     _check_own_data(cfg, model, choices.data)

@@ -18,7 +18,7 @@ from faceattr.data.sources.text_table import decoded
 from faceattr.data.videos import VIDEO_SUFFIXES
 from faceattr.errors import FaceattrError
 from faceattr.message_text import instead_of, listed, shortened
-from faceattr.training.checkpoint import read_description
+from faceattr.training.checkpoint_format import read_description
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json, write_atomically
 from faceattr.models.task import Task
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 from faceattr.training.run_json import RunRecord, read_metrics
 
 log = logging.getLogger(__name__)
@@ -77,10 +77,10 @@ def check_resume(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprin
 def check_best(ckpt: str) -> None:
     """Raises FaceattrError where the best checkpoint is not beside `ckpt`, or damaged: the run would be trained, and its
     evaluation would fail."""
-    if not checkpoint.has_best_epoch(ckpt):
+    if not checkpoint_format.has_best_epoch(ckpt):
         return
     try:
-        checkpoint.read(Path(ckpt).parent / "best.ckpt")
+        checkpoint_format.read(Path(ckpt).parent / "best.ckpt")
     except FaceattrError as error:
         raise FaceattrError(
             f"ckpt={ckpt}: its run had a best epoch, and no later one may be better. {str(error).removeprefix('ckpt=')}\n"

@@ -43,7 +43,7 @@ from faceattr.metrics import registry, slices
 from faceattr.models import freezing
 from faceattr.models.pretrained import check_weights
 from faceattr.models.task import Task
-from faceattr.training import checkpoint, wandb_mlflow
+from faceattr.training import checkpoint_format, wandb_mlflow
 from faceattr.training.callbacks import Checkpoints, History, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
 from faceattr.training.compiled_step import compiled_step
@@ -69,7 +69,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
 
     `command`: the command that repeats this run, for run.json; None is this process's command line.
     """
-    stored = checkpoint.read_description(cfg.ckpt) if cfg.ckpt else None
+    stored = checkpoint_format.read_description(cfg.ckpt) if cfg.ckpt else None
     if stored:
         cfg.quirks, cfg.published = (stored["config"].get(key, []) for key in ("quirks", "published"))
         if finished := finished_run(cfg, stored, folder):
@@ -95,7 +95,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     inputs = None
     with optional("What training images look like"):
         inputs = out_of_distribution.fit_to(data)
-    description = checkpoint.describe(
+    description = checkpoint_format.describe(
         plain(cfg),
         task,
         fingerprint=fingerprint,
@@ -179,7 +179,7 @@ def _create_trainer(
         settings,
         logger=logger,
         callbacks=callbacks,
-        plugins=[checkpoint.AtomicCheckpointIO(description)],
+        plugins=[checkpoint_format.AtomicCheckpointIO(description)],
         max_epochs=max(settings.max_epochs, _epochs_done(cfg)),
         gradient_clip_val=settings.gradient_clip,
         num_sanity_val_steps=0,
@@ -201,7 +201,7 @@ def _create_logger(settings: dict[str, Any]) -> Logger:
 
 def _epochs_done(cfg: DictConfig) -> int:
     """How many epochs the resumed run has; logged where `trainer.max_epochs` asks for no more. 0 for a new run."""
-    done = checkpoint.epochs_done(cfg.ckpt) if cfg.ckpt else 0
+    done = checkpoint_format.epochs_done(cfg.ckpt) if cfg.ckpt else 0
     if done >= cfg.trainer.max_epochs:
         log.warning(
             "trainer.max_epochs=%d: %s trained already; no more are", cfg.trainer.max_epochs, counted(done, "epoch")

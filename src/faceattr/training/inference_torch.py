@@ -22,7 +22,7 @@ from faceattr.data.batches import Batch
 from faceattr.models.gradcam import overlay
 from faceattr.models.task import Task
 from faceattr.progress import Progress
-from faceattr.training.checkpoint import load
+from faceattr.training.checkpoint_format import load
 from faceattr.training.lightning_module import Classifier
 from faceattr.training.prediction_rows import SubjectBatches
 from faceattr.training.trainer import build_trainer

@@ -28,7 +28,7 @@ from faceattr.commands.serving.http_errors import Problem
 from faceattr.commands.serving.uploads import upright_size
 from faceattr.config.schema import Serving
 from faceattr.data.faces.recipe import WHOLE_IMAGE
-from faceattr.training import checkpoint
+from faceattr.training import checkpoint_format
 from faceattr.training.exported_folder import ONNX, WEIGHTS, describe_export, write_config
 from faceattr.training.onnx_export import write_onnx
 from faceattr.training.safetensors_model import write_weights
@@ -190,7 +190,7 @@ def test_model_says_what_it_is_and_what_is_taken(whole, align):
 
 def test_an_exported_model_is_served_without_grad_cam(ckpt, whole, tmp_path):
     pytest.importorskip("onnxruntime")
-    model, description = checkpoint.load(ckpt)
+    model, description = checkpoint_format.load(ckpt)
     about = describe_export(model, description, "float32")
     out = tmp_path / "exported"
     out.mkdir()

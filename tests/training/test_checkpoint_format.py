@@ -13,11 +13,11 @@ import torch
 from faceattr.config.schema import Faces
 from faceattr.data.faces.detector_file import SHA256
 from faceattr.errors import FaceattrError
-from faceattr.training import checkpoint
-from faceattr.training.checkpoint import AtomicCheckpointIO, read, read_description, upgrade
+from faceattr.training import checkpoint_format
+from faceattr.training.checkpoint_format import AtomicCheckpointIO, read, read_description, upgrade
 
 DESCRIBED = {
-    "format": checkpoint.FORMAT,
+    "format": checkpoint_format.FORMAT,
     "version": "1.0",
     "config": {"name": "x", "loss": "bce", "seed": 0}
     | {key: {} for key in ("data", "model", "finetune", "augment", "optim", "trainer")},
@@ -40,7 +40,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 
 def content(size: int = 10) -> dict[str, object]:
-    return {"state_dict": {"weight": torch.arange(size)}, "epoch": 0, checkpoint.KEY: DESCRIBED}
+    return {"state_dict": {"weight": torch.arange(size)}, "epoch": 0, checkpoint_format.KEY: DESCRIBED}
 
 
 def save(path: Path, size: int = 10) -> None:
@@ -119,15 +119,15 @@ def write(path: Path, what: str) -> None:
         save(path)
         path.write_bytes(path.read_bytes()[:-500])
     elif what == "code":
-        torch.save({checkpoint.KEY: DESCRIBED, "hook": Path("x")}, path)  # needs more than plain containers
+        torch.save({checkpoint_format.KEY: DESCRIBED, "hook": Path("x")}, path)  # needs more than plain containers
     elif what == "weights":
         torch.save({"features.0.weight": torch.zeros(2)}, path)
     elif what == "tensor":
         torch.save(torch.zeros(3), path)
     elif what == "foreign":
-        torch.save({"state_dict": {}, checkpoint.KEY: "something else"}, path)
+        torch.save({"state_dict": {}, checkpoint_format.KEY: "something else"}, path)
     elif what == "older":
-        torch.save(content() | {checkpoint.KEY: {"format": 0, "version": "0.0.1"}}, path)
+        torch.save(content() | {checkpoint_format.KEY: {"format": 0, "version": "0.0.1"}}, path)
 
 
 def test_read_names_what_there_is_instead(tmp_path):
@@ -216,15 +216,15 @@ def test_the_former_file_format_of_torch_is_read(tmp_path):
 def test_load_refuses_faces_that_this_version_cannot_crop(tmp_path, faces, detector, message):
     described = DESCRIBED | {"config": DESCRIBED["config"] | {"faces": faces}, "detector": detector}
     with pytest.raises(FaceattrError, match=message) as caught:
-        checkpoint.input_faces(described, "ckpt=x")
+        checkpoint_format.input_faces(described, "ckpt=x")
     assert str(caught.value).startswith("ckpt=x: ")
 
 
 def test_input_faces_of_older_checkpoints_are_whole_images():
     older = upgrade({"format": 2, "config": {}, "classes": ["woman", "man"]})
-    assert checkpoint.input_faces(older, "ckpt=x") == Faces()
+    assert checkpoint_format.input_faces(older, "ckpt=x") == Faces()
     described = {"config": {"faces": {"mode": "square", "margin": 0.1}}, "detector": SHA256}
-    assert checkpoint.input_faces(described, "ckpt=x") == Faces(mode="square", margin=0.1)
+    assert checkpoint_format.input_faces(described, "ckpt=x") == Faces(mode="square", margin=0.1)
 
 
 def test_upgrade_maps_the_targets_of_format_1():
@@ -237,7 +237,7 @@ def test_upgrade_maps_the_targets_of_format_1():
     }
     old = {"format": 1, "version": "0.1.0", "classes": ["woman", "man"], "config": config}
     upgraded = upgrade(old)
-    assert upgraded["format"] == checkpoint.FORMAT
+    assert upgraded["format"] == checkpoint_format.FORMAT
     assert upgraded["config"]["data"] == {"_target_": "faceattr.data.sources.csv.load", "root": "x"}
     assert upgraded["config"]["model"] == {"_target_": "faceattr.models.conv_stacks.cnn", "head": {"hidden": [2]}}
     assert all(upgraded["config"][key] == config[key] for key in ("seed", "logger", "optim"))
