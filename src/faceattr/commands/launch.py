@@ -23,8 +23,8 @@ from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_em
 from faceattr.commands.run_folder import released
 from faceattr.commands.signals import Stopped, end_with_parent, end_with_reader, is_worker, stop_on_signals
 from faceattr.config.command_to_paste import typed
+from faceattr.config.help_and_docs import help_text
 from faceattr.config.quote_for_hydra import readable
-from faceattr.config.reference import help_text
 from faceattr.errors import FaceattrError
 from faceattr.message_text import did_you_mean
 

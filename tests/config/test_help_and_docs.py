@@ -4,14 +4,14 @@ import pytest
 from programs import ROOT
 
 from faceattr.config.conf_folder import config_folder, groups
+from faceattr.config.help_and_docs import help_text, reference
 from faceattr.config.key_annotation import parameters
-from faceattr.config.reference import help_text, reference
 from faceattr.config.schema import Augment, Trainer
 
 
 def test_docs_config_is_what_the_schema_says():
     text = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
-    assert text == reference(), "make it anew: python -m faceattr.config.reference"
+    assert text == reference(), "make it anew: python -m faceattr.config.help_and_docs"
 
 
 def test_reference_lists_own_keys_of_sources_models_and_optimizers():

@@ -1,6 +1,6 @@
 """The reference of all groups, options and keys, made from the schema: docs/config.md, and what `--help` prints.
 
-`python -m faceattr.config.reference` writes docs/config.md of a checkout anew.
+`python -m faceattr.config.help_and_docs` writes docs/config.md of a checkout anew.
 """
 
 import textwrap
@@ -22,7 +22,7 @@ from faceattr.config.validate_keys import GIVEN_BY_CODE
 
 INTRODUCTION = """# Config reference
 
-Made by `python -m faceattr.config.reference` from `src/faceattr/config/schema.py`, the functions that `_target_` names, and
+Made by `python -m faceattr.config.help_and_docs` from `src/faceattr/config/schema.py`, the functions that `_target_` names, and
 `conf/`; do not edit. An option is chosen by `group=option`, a key is set by `key=value`: `faceattr train model=vgg16
 optim.lr=1e-4`. `null` is no value; lists are `[1,2]`, dicts `{a: 1}` (quoted in a shell). Numbers are finite.
 """
