@@ -74,7 +74,7 @@ def checkpoint(file: Path) -> Path:
     from faceattr.config.conf_folder import config_folder
     from faceattr.config.validate_keys import validate
     from faceattr.models.task import Task
-    from faceattr.training import checkpoint as format
+    from faceattr.training import checkpoint_format as format
 
     overrides = [
         "name=speed",

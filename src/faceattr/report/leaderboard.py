@@ -174,12 +174,12 @@ def _mean_of_ours(jobs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def write(folder: str | Path) -> str:
     """Writes `leaderboard.csv` and `report.html` into the sweep's folder; returns the table for the terminal."""
-    from faceattr.report import sweep  # imports matplotlib, which the jobs of a sweep do not need
+    from faceattr.report import sweep_report  # imports matplotlib, which the jobs of a sweep do not need
 
     board = leaderboard(folder)
     file = Path(folder) / FILE
     write_csv(file, board)
-    report = sweep.write(Path(folder), board, read_jobs(folder))
+    report = sweep_report.write(Path(folder), board, read_jobs(folder))
     return f"{render(board)}\n\nLeaderboard: {file}\nReport: {report}"
 
 
