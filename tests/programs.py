@@ -24,7 +24,7 @@ from pathlib import Path
 
 from signal_at import SignalAt
 
-from faceattr.commands import launch
+from faceattr.commands import main
 from faceattr.commands.hydra_app import own_hydra_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -143,7 +143,7 @@ def inside(program: str, *arguments: object, cwd: Path, **env: str) -> Ended:
         os.chdir(cwd)
         sys.argv = [str(ROOT / f"{program}.py"), *map(str, arguments)]
         try:
-            launch.main(program)
+            main.main(program)
         except SystemExit as end:
             if isinstance(end.code, str):
                 print(end.code, file=sys.stderr)

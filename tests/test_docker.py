@@ -19,7 +19,7 @@ class Absent:
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())
-import faceattr.commands.launch, faceattr.commands.serve
+import faceattr.commands.main, faceattr.commands.serve
 """
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import faceattr
 from faceattr.commands.build_from_config import create_network
-from faceattr.commands.launch import COMMANDS
+from faceattr.commands.main import COMMANDS
 from faceattr.data import table
 from faceattr.metrics import compute_metrics, registry
 from faceattr.models import conv_stacks

@@ -55,11 +55,11 @@ def installed(tmp_path_factory) -> Installed:
 
 SEVERAL = """
 import json, os, sys
-import faceattr.commands.train, faceattr.commands.launch, matplotlib.pyplot
+import faceattr.commands.train, faceattr.commands.main, matplotlib.pyplot
 for command in json.loads(sys.argv[1]):
     if (child := os.fork()) == 0:
         sys.argv = ["faceattr", *command]
-        faceattr.commands.launch.main()
+        faceattr.commands.main.main()
         sys.exit(0)
     print("\\ncode", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """

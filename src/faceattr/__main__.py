@@ -1,5 +1,5 @@
 """python -m faceattr <command> …: as `faceattr <command> …`."""
 
-from faceattr.commands.launch import main
+from faceattr.commands.main import main
 
 main()

@@ -10,7 +10,7 @@ from checkpoints import untrained
 from programs import start
 from serving import create, encoded, noise
 
-from faceattr.commands.launch import add_own_options
+from faceattr.commands.main import add_own_options
 from faceattr.errors import FaceattrError
 
 pytest.importorskip("uvicorn", reason="serve is an extra")

@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 from programs import FIGURES, TINY, quick
 
-from faceattr.commands.launch import COMMANDS, main, overview, quick_imports
+from faceattr.commands.main import COMMANDS, main, overview, quick_imports
 
 PACKAGE = '''
 import numpy as np
