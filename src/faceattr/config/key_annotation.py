@@ -1,7 +1,7 @@
 """A key of the config is one annotated name: `lr: Annotated[float, Key("Learning rate.", above=0)] = 1e-3`.
 
 Such a name is a field of a dataclass in `schema.py`, or a parameter of a function that `_target_` names. Its type, default,
-choices, bounds and meaning stand there and nowhere else: `validate.py` checks them, `reference.py` prints them.
+choices, bounds and meaning stand there and nowhere else: `validate_keys.py` checks them, `help_and_docs.py` prints them.
 """
 
 import inspect

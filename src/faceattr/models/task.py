@@ -55,11 +55,11 @@ class Task:
         return loss_choices.num_logits(self.loss, self.kind, len(self.classes))
 
     def losses(self, logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-        """The loss of each image [B]; see `losses.image_losses`."""
+        """The loss of each image [B]; see `loss_choices.image_losses`."""
         return loss_choices.image_losses(self.loss, self.kind, logits, targets, weights)
 
     def class_logits(self, logits: Tensor) -> Tensor:
-        """Float32 [B, classes]; see `losses.class_logits`."""
+        """Float32 [B, classes]; see `loss_choices.class_logits`."""
         return loss_choices.class_logits(self.loss, self.kind, logits)
 
     def probabilities(self, logits: Tensor, temperature: float = 1.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""People for the sample faces: random features of a person and of each picture. `portraits` draws them.
+"""People for the sample faces: random features of a person and of each picture. `sample_portraits` draws them.
 
 Gender and age change only the probabilities of the features. Every feature overlaps between the classes, so no single
 feature decides the class. A picture depends on the seed, its identity and its number only, not on the number of pictures.

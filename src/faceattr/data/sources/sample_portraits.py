@@ -1,4 +1,4 @@
-"""Draws the pictures of the sample faces with Pillow and numpy. `people` says what a picture shows.
+"""Draws the pictures of the sample faces with Pillow and numpy. `sample_people` says what a picture shows.
 
 Shapes are given in face coordinates: origin between the eyes, x to the right, y down, 1 = half the width of the head.
 """

@@ -1,4 +1,4 @@
-"""SubjectBatches for images in memory or in files, from Python: what `faceattr.load` gives, and what serve.py serves.
+"""Predictions for images in memory or in files, from Python: what `faceattr.load` gives, and what serve.py serves.
 
 No torch and no Hydra here, so that an exported model runs without them; pandas is imported for a table only.
 """
