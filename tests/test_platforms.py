@@ -34,7 +34,7 @@ def ten_rows(name: str) -> RowArray:
             rows[row] = np.full((3, 4), row, np.float32)
         return {}
 
-    return get_or_create(name, (10, 3, 4), np.float32, compute, what=name)[0]
+    return get_or_create(name, (10, 3, 4), np.float32, compute, title=name)[0]
 
 
 @pytest.mark.parametrize("absent", [("preadv", "pwrite"), ("preadv",), ("posix_fallocate",), ("O_BINARY",)])
@@ -62,7 +62,7 @@ def test_row_array_closes_its_file_before_it_is_renamed(own_cache, monkeypatch):
         return {}
 
     monkeypatch.setattr(Path, "replace", strict)
-    get_or_create("a", (2, 2), np.uint8, compute, what="a")
+    get_or_create("a", (2, 2), np.uint8, compute, title="a")
     assert opened
 
 

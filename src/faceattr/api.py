@@ -114,5 +114,5 @@ def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     return call("evaluate", [argument("ckpt", Path(ckpt)), *overrides], function)
 
 
-def _arguments(given: Sequence[str]) -> str:
-    return f"({', '.join(map(repr, given))})"
+def _arguments(overrides: Sequence[str]) -> str:
+    return f"({', '.join(map(repr, overrides))})"

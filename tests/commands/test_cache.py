@@ -14,7 +14,7 @@ from faceattr.data.faces.detector_file import cached_file
 def two_arrays(tmp_path, monkeypatch):
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path))
     for name, rows in (("pixels-a", 3), ("hashes-b", 5)):
-        get_or_create(name, (rows, 4), np.uint8, lambda array: {}, what=name)
+        get_or_create(name, (rows, 4), np.uint8, lambda array: {}, title=name)
 
 
 def test_cache_lists_arrays_with_their_rows(capsys):

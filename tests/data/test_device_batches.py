@@ -66,7 +66,7 @@ def test_device_batches_are_those_of_the_ordinary_loader(stored, where, drop_las
     sampler = EpochSampler(23, 0, None, lambda: 3)
     expected = ordinary(image_set(array), sampler, 8, drop_last)
     device_ = torch.device(where)
-    for inputs in (array, place(array, device_, mode="auto", what="")[0]):
+    for inputs in (array, place(array, device_, mode="auto", title="")[0]):
         made = DeviceBatches(device_, image_set(inputs), sampler, 8, drop_last)
         assert len(made) == len(expected)
         found = list(made)
@@ -111,19 +111,19 @@ def test_read_ahead_raises_what_the_reading_thread_met(tmp_path):
 def test_place_leaves_room_for_the_network(monkeypatch):
     array = pixels()
     monkeypatch.setattr(device_batches, "free_memory", lambda _: 3 * array.nbytes // 2)
-    left, sentence = place(array, CPU, mode="auto", what="pixels")
+    left, sentence = place(array, CPU, mode="auto", title="pixels")
     assert left is array and "at most 50%" in sentence
-    assert isinstance(place(array, CPU, mode="device", what="pixels")[0], torch.Tensor)
-    assert place(array, CPU, mode="disk", what="pixels")[0] is array
+    assert isinstance(place(array, CPU, mode="device", title="pixels")[0], torch.Tensor)
+    assert place(array, CPU, mode="disk", title="pixels")[0] is array
     monkeypatch.setattr(device_batches, "free_memory", lambda _: array.nbytes - 1)
     with pytest.raises(FaceattrError, match=r"data.pack=device: pixels need 0.00 GB .* Use data.pack=auto"):
-        place(array, CPU, mode="device", what="pixels")
+        place(array, CPU, mode="device", title="pixels")
 
 
 def test_place_uploads_in_blocks(monkeypatch, tmp_path):
     monkeypatch.setattr(device_batches, "BLOCK", 100)
     for array in (pixels(), features(tmp_path)):
-        placed = place(array, CPU, mode="device", what="")[0]
+        placed = place(array, CPU, mode="device", title="")[0]
         assert torch.equal(placed, device_batches.from_numpy(array[np.arange(30)]))
 
 

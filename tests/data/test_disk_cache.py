@@ -30,7 +30,7 @@ def kept(name: str, value: int = 1, rows: int = 10) -> RowArray:
             array[row] = np.full((10, 10), value + row, np.uint8)
         return {"value": value}
 
-    found, about = get_or_create(name, (rows, 10, 10), np.uint8, fill, what=name)
+    found, about = get_or_create(name, (rows, 10, 10), np.uint8, fill, title=name)
     assert about["value"] == value
     return found
 
@@ -64,7 +64,7 @@ def test_what_could_not_be_filled_leaves_nothing():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        get_or_create("a", (10, 10, 10), np.uint8, fill, what="a")
+        get_or_create("a", (10, 10, 10), np.uint8, fill, title="a")
     assert not [path for path in folder().iterdir() if path.suffix != ".lock"]
     assert kept("a")[np.array([9])].max() == 10
 
@@ -118,7 +118,7 @@ def test_a_changed_byte_is_found_when_its_row_is_read_and_by_is_damaged():
 
 
 def test_rows_that_nothing_was_written_to_are_as_they_were_written():
-    rows, _ = get_or_create("a", (3, 5), np.float32, lambda array: {}, what="a")
+    rows, _ = get_or_create("a", (3, 5), np.float32, lambda array: {}, title="a")
     assert not rows[np.arange(3)].any()
 
 
@@ -156,7 +156,7 @@ def test_get_or_create_in_a_folder_that_is_removed_in_the_middle_has_no_room():
         return {}
 
     with pytest.raises(NoRoom, match=r"Cannot write .*a\.npy: No such file"):
-        get_or_create("a", (2, 2), np.uint8, fill, what="a")
+        get_or_create("a", (2, 2), np.uint8, fill, title="a")
     assert kept("a")[np.array([0])].max() == 1
 
 

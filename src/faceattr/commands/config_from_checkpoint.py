@@ -20,7 +20,9 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     means: the run's own config, in its own folder, with the command line on top. For `evaluate` and `predict` the
     checkpoint's data and device are the defaults of conf/evaluate.yaml and conf/predict.yaml.
     """
-    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-"))
+    overrides = dict(
+        argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-")
+    )
     ckpt = value_of("ckpt", arguments)
     trains = command not in ("evaluate", "predict", "serve", "export")
     if not ckpt:
@@ -45,7 +47,9 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     if not trains or not stored:
         return list(arguments)
     place = next(place for place, argument in enumerate(arguments) if argument.startswith("ckpt="))
-    resumed = [f"{key}={value}" for key, value in _resumed(str(ckpt), stored, given).items() if key not in given]
+    resumed = [
+        f"{key}={value}" for key, value in _resumed(str(ckpt), stored, overrides).items() if key not in overrides
+    ]
     return [*arguments[:place], *resumed, *arguments[place:]]
 
 
@@ -71,11 +75,11 @@ def stored_config(ckpt: str) -> dict[str, Any]:
     return config
 
 
-def _resumed(ckpt: str, stored: dict[str, Any], given: dict[str, str]) -> dict[str, str]:
+def _resumed(ckpt: str, stored: dict[str, Any], overrides: dict[str, str]) -> dict[str, str]:
     """The overrides that make a run's own config of conf/train.yaml, in the run's own folder."""
     resumed = dict.fromkeys(GROUPS, "from_checkpoint") | {key: quoted(stored[key]) for key in ("seed", "loss", "name")}
     resumed |= {f"evaluate.{key}": quoted(value) for key, value in (stored.get("evaluate") or {}).items()}
     checkpoints = Path(ckpt).expanduser().absolute().parent
-    if checkpoints.name == "checkpoints" and "hydra.run.dir" not in given:  # its .hydra stays as it is
+    if checkpoints.name == "checkpoints" and "hydra.run.dir" not in overrides:  # its .hydra stays as it is
         resumed |= {"hydra.run.dir": quoted(checkpoints.parent), "hydra.output_subdir": "null"}
     return resumed

@@ -74,10 +74,10 @@ def _raised_in(error: BaseException) -> str:
 def _keys_beside(key: str, program: str, arguments: Sequence[str]) -> list[str]:
     """The keys that stand where `key` was looked for: composed again, without the values of the command line."""
     groups = [arg for arg in arguments if re.fullmatch(r"[\w/]+=[\w\-]+", arg) and arg.split("=")[0] != key]
-    known = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
+    known_groups = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
     try:
         with own_hydra_state(), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            node = OmegaConf.select(hydra.compose(program, known), key.rpartition(".")[0])
+            node = OmegaConf.select(hydra.compose(program, known_groups), key.rpartition(".")[0])
     except Exception:
         node = None
     top = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
@@ -86,11 +86,12 @@ def _keys_beside(key: str, program: str, arguments: Sequence[str]) -> list[str]:
 
 def _references(arguments: Sequence[str]) -> list[str]:
     """How the first argument with `${` is typed if that is part of a text; for an error that names no argument."""
-    given = next((text.partition("=") for text in arguments if "${" in text and "=" in text), None)
-    if given is None:
+    assignment = next((text.partition("=") for text in arguments if "${" in text and "=" in text), None)
+    if assignment is None:
         return []
+    key, _, value = assignment
     return [
-        f"In {''.join(given)[:200]}, ${{…}} is a reference. As text, in a shell: {shlex.quote(f'{given[0]}={quoted(given[2])}')}"
+        f"In {''.join(assignment)[:200]}, ${{…}} is a reference. As text, in a shell: {shlex.quote(f'{key}={quoted(value)}')}"
     ]
 
 

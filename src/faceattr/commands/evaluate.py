@@ -163,8 +163,8 @@ def write_report(evaluation: Evaluation, cfg: DictConfig, folder: Path, command:
     draw_split(result, data, folder, title=config["name"])
     if comparison:
         draw_split(comparison.result, comparison.data, folder / "compared", title=config["name"])
-    known = {key: description.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
-    metadata = {"name": config["name"], "ckpt": cfg.ckpt, **describe_machine(command), **known}
+    stored = {key: description.get(key) for key in ("fingerprint", "weights", "epoch", "temperature")}
+    metadata = {"name": config["name"], "ckpt": cfg.ckpt, **describe_machine(command), **stored}
     metadata |= {"leakage": evaluation.audit, "data": name}
     metadata |= {"inputs": evaluation.inputs} if evaluation.inputs else {}
     metadata |= {"faces": data.found_faces.counts} if data.found_faces else {}

@@ -33,16 +33,16 @@ def read_evaluated_table(
     loaded, settings = instantiate(cfg.data, "data"), data_settings(cfg)
     shared = set(parameters(Data)) - {"root"}
     splits_asked = cfg.split != "auto"  # only the run's own data have its splits
-    given = ", ".join(data_keys_given(shared)) if own_data and not splits_asked else ""
-    if not given:
+    data_keys = ", ".join(data_keys_given(shared)) if own_data and not splits_asked else ""
+    if not data_keys:
         return load_table(loaded, settings, model_classes=classes, splits=own_data), own_data
     with suppress(FaceattrError):  # no data that could be trained on: not the run's own
         prepared = load_table(loaded, settings, model_classes=classes)
         if table.fingerprint(prepared) == description["fingerprint"]:
             return prepared, True
     if calibrate:
-        raise FaceattrError(f"evaluate.calibrate=true takes the run's own data, which {given} does not give.")
-    log.info("%s: other data than the run's, so all images are evaluated (split=… takes one split)", given)
+        raise FaceattrError(f"evaluate.calibrate=true takes the run's own data, which {data_keys} does not give.")
+    log.info("%s: other data than the run's, so all images are evaluated (split=… takes one split)", data_keys)
     return load_table(loaded, settings, model_classes=classes, splits=False), False
 
 
@@ -58,8 +58,8 @@ def chosen_split(requested: str, prepared: pd.DataFrame, own_data: bool) -> str:
 
 def data_keys_given(besides: Collection[str]) -> list[str]:
     """The arguments `data.…` of the command line, but for these keys."""
-    given = [text for text in HydraConfig.get().overrides.task if text.startswith("data.")]
-    return [text for text in given if text.partition("=")[0].removeprefix("data.") not in besides]
+    arguments = [text for text in HydraConfig.get().overrides.task if text.startswith("data.")]
+    return [text for text in arguments if text.partition("=")[0].removeprefix("data.") not in besides]
 
 
 def warn_of_changed_data(prepared: pd.DataFrame, description: dict[str, Any]) -> None:

@@ -106,14 +106,14 @@ def _is_table(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> bool:
 def _names(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> Iterator[str]:
     """The image names of a table."""
     table = table_file.read(path, header=_has_header(path, keys, stored))
-    given = named_column(table, keys.image_column)
-    if given and given not in table:
+    image_column = named_column(table, keys.image_column)
+    if image_column and image_column not in table:
         choices = listed(table, 50)
         raise FaceattrError(
             f"data.image_column={keys.image_column}: {path} has no such column. Its columns: {choices}."
         )
     trained_on = stored.get("image_column")  # a number means a column of a table like that of training only
-    candidates = [given or (trained_on if stored.get("header") is False else named_column(table, trained_on))]
+    candidates = [image_column or (trained_on if stored.get("header") is False else named_column(table, trained_on))]
     candidates += [column for name in USUAL_COLUMNS for column in table if str(column).strip().lower() == name]
     columns = [column for column in candidates if column in table]
     if not columns:

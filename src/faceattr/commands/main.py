@@ -158,15 +158,15 @@ def quick_imports() -> Iterator[None]:
 
 def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:
     """`arguments` after what this command adds to them: the config of its checkpoint, its own folder. The user's win."""
-    given = add_checkpoint_options(command, arguments)
-    if {"-m", "--multirun"} & set(given) and not COMMANDS[command].sweeps:
+    expanded = add_checkpoint_options(command, arguments)
+    if {"-m", "--multirun"} & set(expanded) and not COMMANDS[command].sweeps:
         raise FaceattrError(f"{command} looks at one configuration. Leave out -m.")
     if (own_folder := COMMANDS[command].own_folder) is None:
-        return given
+        return expanded
     folder = f"outputs/{command}/{own_folder}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"
     own = ["hydra.mode=RUN", f"hydra.run.dir={folder}", f"hydra.job.name={command}"]
-    first = next((place for place, argument in enumerate(given) if "=" in argument), len(given))
-    return [*given[:first], *own, *given[first:]]  # beside the user's: argparse wants overrides in one place
+    first = next((place for place, argument in enumerate(expanded) if "=" in argument), len(expanded))
+    return [*expanded[:first], *own, *expanded[first:]]  # beside the user's: argparse wants overrides in one place
 
 
 @contextmanager

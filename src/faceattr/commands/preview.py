@@ -143,8 +143,8 @@ def write_augmented(image: np.ndarray, augment: Augment, seed: int, name: str, p
     versions = augmentation(batch, torch.Generator().manual_seed(seed)).permute(0, 2, 3, 1).numpy()
     captions = [str(i) if augmentation.active else "unchanged" for i in range(1, VERSIONS + 1)]
     tiles = [Tile(image, "original"), *map(Tile, versions, captions)]
-    what = f"{VERSIONS} versions of a training image" if augmentation.active else "training images stay as they are"
+    summary = f"{VERSIONS} versions of a training image" if augmentation.active else "training images stay as they are"
     standard = Augment()
     ranges = [f"{key} {value}" for key, value in asdict(augment).items() if value != getattr(standard, str(key))]
     note = ", ".join(text.removesuffix(" True").removesuffix(".0") for text in ranges) or "every range is 0"
-    grid([tiles[:8], tiles[8:]], path, title=f"augment={name}: {what}", note=note)
+    grid([tiles[:8], tiles[8:]], path, title=f"augment={name}: {summary}", note=note)

@@ -36,5 +36,5 @@ def group_settings(group: Mapping[str, Any], schema: type[Settings]) -> Settings
     """
     plain = OmegaConf.to_container(group) if isinstance(group, DictConfig) else group
     assert isinstance(plain, Mapping)
-    known = parameters(schema)
-    return schema(**{str(name): value for name, value in plain.items() if name in known})
+    keys = parameters(schema)
+    return schema(**{str(name): value for name, value in plain.items() if name in keys})

@@ -39,11 +39,11 @@ def readable(arguments: Sequence[str]) -> list[str]:
     would refuse it; in lists and dictionaries, item by item. What cannot be read at all stays as it is: Hydra reports the error.
     """
     sweeps = bool({"-m", "--multirun"} & set(arguments))
-    return [_readable(given, sweeps) if (given := KEY_VALUE.fullmatch(text)) else text for text in arguments]
+    return [_readable(match, sweeps) if (match := KEY_VALUE.fullmatch(text)) else text for text in arguments]
 
 
-def _readable(given: re.Match[str], sweeps: bool) -> str:
-    text, key, value = given[0], given[1], given[2]
+def _readable(match: re.Match[str], sweeps: bool) -> str:
+    text, key, value = match[0], match[1], match[2]
     try:
         override = OverridesParser.create().parse_override(text)
     except HydraException:
@@ -118,11 +118,11 @@ def quoted(value: Any) -> str:
 
 def value_of(key: str, arguments: Sequence[str]) -> str | None:
     """The value of the last argument `key=…`, as text, read as Hydra reads it; None if there is no such argument."""
-    given = [text for text in arguments if text.startswith(f"{key}=")]
-    if not given:
+    matching = [text for text in arguments if text.startswith(f"{key}=")]
+    if not matching:
         return None
     try:
-        value = OverridesParser.create().parse_override(given[-1]).value()
+        value = OverridesParser.create().parse_override(matching[-1]).value()
         return None if value is None else str(OmegaConf.create({key: value})[key])
     except (HydraException, OmegaConfBaseException):  # Hydra will say what is wrong
-        return given[-1].partition("=")[2]
+        return matching[-1].partition("=")[2]

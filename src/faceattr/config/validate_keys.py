@@ -183,10 +183,10 @@ def type_message(text: str) -> str:
     return f"must be {TYPES.get(wrong[1], wrong[1])}." if wrong else text.splitlines()[0]
 
 
-def unknown_key(key: str, known: list[str]) -> str:
+def unknown_key(key: str, keys: list[str]) -> str:
     """The message for an unknown key: the nearest one, and all there are."""
     group, _, name = key.rpartition(".")
     prefix = f"{group}." if group else ""
-    hint = did_you_mean(name, known, prefix)
+    hint = did_you_mean(name, keys, prefix)
     where = f"Keys of {group}" if group else "Keys"
-    return f"{key}: no such key.{hint}\n{where}: {', '.join(sorted(known))}"
+    return f"{key}: no such key.{hint}\n{where}: {', '.join(sorted(keys))}"

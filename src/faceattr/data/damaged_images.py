@@ -183,13 +183,13 @@ def _jpeg_layout(raw: bytes) -> JpegLayout:
 
 def _complete(layout: JpegLayout) -> bool:
     """Whether the scans give each of the 64 coefficients of each component to its last bit."""
-    given: dict[int, set[int]] = defaultdict(set)
+    coefficients: dict[int, set[int]] = defaultdict(set)
     for scan in layout.scans:
         if scan.low_bit == 0:
             for component in scan.components:
-                given[component] |= set(range(scan.first, scan.last + 1))
+                coefficients[component] |= set(range(scan.first, scan.last + 1))
     return bool(layout.components) and all(
-        len(given[component] & set(range(64))) == 64 for component in layout.components
+        len(coefficients[component] & set(range(64))) == 64 for component in layout.components
     )
 
 

@@ -94,12 +94,12 @@ class FaceData(pl.LightningDataModule):
             self._pixels = self.placed(self._pixels, "pixels")
             self._images = {}
 
-    def placed(self, array: RowArray | np.ndarray, what: str) -> Rows:
+    def placed(self, array: RowArray | np.ndarray, title: str) -> Rows:
         """`array` on the device that batches come on, where it fits there; `placement` says where it is."""
         if self.device is None:
             return array
-        placed, self.placement[what] = place(array, self.device, mode=self.settings.pack, what=what)
-        log.info("%s: in %s", what.capitalize(), self.placement[what])
+        placed, self.placement[title] = place(array, self.device, mode=self.settings.pack, title=title)
+        log.info("%s: in %s", title.capitalize(), self.placement[title])
         return placed
 
     def leave_out(self, rows: np.ndarray) -> None:

@@ -25,7 +25,7 @@ SHARE = 0.5
 BLOCK = 256 * 2**20
 
 
-def place(array: RowArray | np.ndarray, device: torch.device, *, mode: str, what: str) -> tuple[Rows, str]:
+def place(array: RowArray | np.ndarray, device: torch.device, *, mode: str, title: str) -> tuple[Rows, str]:
     """`array` on the device where it may go there, else as it is; and a sentence that says which, and why.
 
     `mode` is `data.pack`: `device` insists (FaceattrError where there is no room), `auto` takes it where `SHARE` allows.
@@ -36,7 +36,7 @@ def place(array: RowArray | np.ndarray, device: torch.device, *, mode: str, what
         return array, f"host memory (data.pack={mode})"
     if size > (free if mode == "device" else SHARE * free):
         if mode == "device":
-            raise FaceattrError(f"data.pack=device: {what} need {sizes} on {device}. Use data.pack=auto.")
+            raise FaceattrError(f"data.pack=device: {title} need {sizes} on {device}. Use data.pack=auto.")
         return array, f"host memory ({sizes} on {device}; at most {SHARE:.0%} are taken)"
     return _upload(array, device), f"{device} ({sizes})"
 

@@ -40,21 +40,21 @@ class NoRoom(FaceattrError):
 
 
 def get_or_create(
-    name: str, shape: Sequence[int], dtype: Any, compute: Callable[[RowArray], dict[str, Any]], *, what: str
+    name: str, shape: Sequence[int], dtype: Any, compute: Callable[[RowArray], dict[str, Any]], *, title: str
 ) -> tuple[RowArray, dict[str, Any]]:
     """The array `name`, found or else made by `compute`, which sets the rows and returns what to remember beside them.
 
     The file gets its name only when complete; of two processes that want the same array one makes it and one waits.
-    `what` says in the log what it is. Raises NoRoom.
+    `title` says in the log what it is. Raises NoRoom.
     """
     file, limit = folder() / f"{name}.npy", _limit()
     entry = _open(file)
     if entry is not None:
-        log.info("%s: found in %s", what, file)
+        log.info("%s: found in %s", title, file)
         return entry
     lock = FileLock(file.with_suffix(".lock"))
     with _writing(file):
-        _check_room(int(np.prod(shape)) * np.dtype(dtype).itemsize, what, limit)
+        _check_room(int(np.prod(shape)) * np.dtype(dtype).itemsize, title, limit)
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire(timeout=0)
@@ -66,7 +66,7 @@ def get_or_create(
         if entry is None:
             _make(file, shape, dtype, compute, limit)
             entry = _open(file)
-            log.info("%s: kept in %s", what, file)
+            log.info("%s: kept in %s", title, file)
     finally:
         lock.release()
     assert entry is not None, f"{file} was changed while it was made"
@@ -159,7 +159,7 @@ def _open(file: Path) -> tuple[RowArray, dict[str, Any]] | None:
     return (rows, metadata) if rows.has_checksums else None
 
 
-def _check_room(size: int, what: str, limit: int) -> None:
+def _check_room(size: int, title: str, limit: int) -> None:
     """Raises NoRoom where `size` bytes are more than the disk has less 1 GiB, or than `limit`, beside what is in use here."""
     place = folder()
     while not place.exists():
@@ -167,7 +167,7 @@ def _check_room(size: int, what: str, limit: int) -> None:
     room = min(shutil.disk_usage(place).free - 2**30, limit - sum(_used().values()))
     if size > room:
         raise NoRoom(
-            f"{what}: {size / 1e9:.2f} GB, and {folder()} has room for {max(0, room) / 1e9:.2f} (free disk space less "
+            f"{title}: {size / 1e9:.2f} GB, and {folder()} has room for {max(0, room) / 1e9:.2f} (free disk space less "
             "1 GiB, at most FACEATTR_CACHE_GB, less what is in use). FACEATTR_CACHE names another folder."
         )
 
@@ -179,13 +179,13 @@ def _used() -> dict[Path, int]:
 
 def _limit() -> int:
     """Bytes that all arrays may take."""
-    given = os.environ.get("FACEATTR_CACHE_GB", "50")
+    text = os.environ.get("FACEATTR_CACHE_GB", "50")
     try:
-        gigabytes = float(given)
+        gigabytes = float(text)
     except ValueError:
         gigabytes = math.nan
     if not 0 <= gigabytes < math.inf:
-        raise FaceattrError(f"FACEATTR_CACHE_GB={given}: must be a number of gigabytes from 0 on, such as 50.")
+        raise FaceattrError(f"FACEATTR_CACHE_GB={text}: must be a number of gigabytes from 0 on, such as 50.")
     return int(gigabytes * 1e9)
 
 

@@ -62,7 +62,7 @@ def find(data: FaceData) -> tuple[pd.DataFrame, np.ndarray]:
     name = f"hashes-{FORMAT}-{pixel_cache.key(data.paths, data.spec)}"
     try:
         rows, metadata = disk_cache.get_or_create(
-            name, (n, shape[0] * shape[1]), np.uint64, compute, what=f"Hashes and copies of {counted(n, 'image')}"
+            name, (n, shape[0] * shape[1]), np.uint64, compute, title=f"Hashes and copies of {counted(n, 'image')}"
         )
         computed.append(rows[np.arange(n)].reshape(n, *shape))
     except disk_cache.NoRoom:

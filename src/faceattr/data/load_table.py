@@ -68,9 +68,9 @@ def _check_classes(model: ModelClasses, multilabel: bool, classes: list[str]) ->
     names, others = (listed(of) for of in (model.names, classes))
     if model.multilabel and (not multilabel or set(classes) != set(model.names)):
         held = f"data.attributes is {others}" if multilabel else f"these data have the classes {others}"
-        given = f"'data.attributes=[{','.join(model.names)}]'"
+        example = f"'data.attributes=[{','.join(model.names)}]'"
         raise FaceattrError(
-            f"The model tells the attributes {names}; {held}.\nGive {given}, where these data have them."
+            f"The model tells the attributes {names}; {held}.\nGive {example}, where these data have them."
         )
     if multilabel and not model.multilabel:
         raise FaceattrError(

@@ -46,7 +46,7 @@ def pack(
                 shape,
                 np.uint8,
                 lambda rows: {"bad": read_many(paths, spec, rows, workers=workers, label="Packing", faces=faces)},
-                what=f"Pixels of {counted(len(paths), 'image')}",
+                title=f"Pixels of {counted(len(paths), 'image')}",
             )
             return pixels, {int(row): reason for row, reason in metadata["bad"].items()}
         except disk_cache.NoRoom as none:

@@ -108,6 +108,6 @@ def bootstrap(
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
     """nan where most resamples give no value: the few that do are alike."""
-    known = values[np.isfinite(values)]
-    low, high = np.percentile(known, [2.5, 97.5]) if 2 * len(known) > len(values) else (math.nan, math.nan)
+    finite = values[np.isfinite(values)]
+    low, high = np.percentile(finite, [2.5, 97.5]) if 2 * len(finite) > len(values) else (math.nan, math.nan)
     return float(low), float(high)

@@ -64,10 +64,10 @@ def cuts_of(rows: pd.DataFrame, requested: Sequence[str] | None) -> dict[str, pd
 
 def _numbers_images(column: pd.Series) -> bool:
     """A row number or an id: many whole numbers, each once, or in a column that has no name of its own or one such as `id`."""
-    known = column.dropna()
-    if not pd.api.types.is_numeric_dtype(known) or known.nunique() <= VALUES or (known % 1 != 0).any():
+    present = column.dropna()
+    if not pd.api.types.is_numeric_dtype(present) or present.nunique() <= VALUES or (present % 1 != 0).any():
         return False
-    return bool(known.is_unique or NUMBERING.fullmatch(str(column.name)))
+    return bool(present.is_unique or NUMBERING.fullmatch(str(column.name)))
 
 
 def _repeats_label(rows: pd.DataFrame, name: str) -> bool:
@@ -81,14 +81,14 @@ def _repeats_label(rows: pd.DataFrame, name: str) -> bool:
 def _cut(column: pd.Series) -> pd.Series | None:
     if pd.api.types.is_float_dtype(column):
         column = column.where(np.isfinite(column.to_numpy(float, na_value=np.nan)))
-    known = column[column.notna() & (column.astype(str) != "")]
-    if known.nunique() > VALUES and pd.api.types.is_numeric_dtype(known):
-        quarters = pd.qcut(known, 4, duplicates="drop")
-        bounds = [(known[quarters == q].min(), known[quarters == q].max()) for q in quarters.cat.categories]
+    present = column[column.notna() & (column.astype(str) != "")]
+    if present.nunique() > VALUES and pd.api.types.is_numeric_dtype(present):
+        quarters = pd.qcut(present, 4, duplicates="drop")
+        bounds = [(present[quarters == q].min(), present[quarters == q].max()) for q in quarters.cat.categories]
         written = ([f"{low:.{digits}g} to {high:.{digits}g}" for low, high in bounds] for digits in (4, 8, 17))
-        known = quarters.cat.rename_categories(next(names for names in written if len(set(names)) == len(names)))
-    text = known.map("{:g}".format) if pd.api.types.is_float_dtype(known) else known.astype(str)
-    return text.reindex(column.index) if 2 <= known.nunique() <= VALUES else None
+        present = quarters.cat.rename_categories(next(names for names in written if len(set(names)) == len(names)))
+    text = present.map("{:g}".format) if pd.api.types.is_float_dtype(present) else present.astype(str)
+    return text.reindex(column.index) if 2 <= present.nunique() <= VALUES else None
 
 
 def measure(batches: Iterable[np.ndarray], files: Sequence[str]) -> pd.DataFrame:
@@ -127,10 +127,10 @@ def slices(cuts: Mapping[str, pd.Series], task: Task, probabilities: torch.Tenso
     correct = task.correct(probabilities, truth).numpy()
     rows = []
     for name, cut in cuts.items():
-        known = cut.notna().to_numpy()
+        has_value = cut.notna().to_numpy()
         for value in sorted(cut.dropna().unique()):
             inside = (cut == value).to_numpy()
-            outside = known & ~inside
+            outside = has_value & ~inside
             row = {"column": name, "value": value} | _metrics(inside, task, probabilities, truth)
             if min(inside.sum(), outside.sum()) < LEAST:
                 rows.append(row | dict.fromkeys(("gap", "gap_low", "gap_high", "p"), np.nan))

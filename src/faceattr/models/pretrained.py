@@ -181,8 +181,8 @@ def _scaling(mean: Sequence[float], std: Sequence[float]) -> Scaling:
     return next((name for name in SCALINGS if _same(name, values)), values)
 
 
-def _same(one: Any, other: Any) -> bool:
-    return bool(np.allclose(mean_and_std(scaling_of(one)), mean_and_std(scaling_of(other)), atol=1))
+def _same(first: Any, second: Any) -> bool:
+    return bool(np.allclose(mean_and_std(scaling_of(first)), mean_and_std(scaling_of(second)), atol=1))
 
 
 def check_weights(weights: str | None) -> None:
@@ -195,8 +195,8 @@ def check_weights(weights: str | None) -> None:
 def _content(path: Path, *, mmap: bool = False) -> Any:
     """What a .safetensors file or a PyTorch file holds. Executes no code from the file."""
     if not path.is_file():
-        what = "this is a folder" if path.is_dir() else "no such file"
-        raise FaceattrError(f"model.weights={path}: {what}.{'' if path.is_dir() else instead_of(path)}")
+        reason = "this is a folder" if path.is_dir() else "no such file"
+        raise FaceattrError(f"model.weights={path}: {reason}.{'' if path.is_dir() else instead_of(path)}")
     if (part := damaged_part(path)) is not None:
         raise FaceattrError(f"model.weights={path} cannot be read: damaged: {part} is not as it was written")
     try:
@@ -221,8 +221,8 @@ def _tensors(content: Any, path: Path) -> State:
 
 def _unreadable(path: Path) -> FaceattrError:
     kind = kind_of_file(path)
-    what = f"it is {kind}, or " if kind and "ZIP" not in kind else ""
-    reasons = f"{what}damaged, not a state dict, or more than tensors (not opened)"
+    kind_text = f"it is {kind}, or " if kind and "ZIP" not in kind else ""
+    reasons = f"{kind_text}damaged, not a state dict, or more than tensors (not opened)"
     return FaceattrError(
         f"model.weights={path} cannot be read: {reasons}. Give a file of tensors: .safetensors, .pth or a checkpoint"
     )

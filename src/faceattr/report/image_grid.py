@@ -145,16 +145,16 @@ def chosen(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[Chosen]]:
     by itself: else the groups would show the hardest one only.
     """
     if truth.ndim == 2:
-        known, certainty = np.isfinite(truth), np.maximum(scores, 1 - scores)
-        wrong = known & ((scores > 0.5) != (truth > 0.5))
+        shown, certainty = np.isfinite(truth), np.maximum(scores, 1 - scores)
+        wrong = shown & ((scores > 0.5) != (truth > 0.5))
     else:
         predicted = scores.argmax(1)[:, None]
-        known, certainty = np.arange(scores.shape[1]) == predicted, scores
-        wrong = known & (predicted != truth[:, None])
+        shown, certainty = np.arange(scores.shape[1]) == predicted, scores
+        wrong = shown & (predicted != truth[:, None])
     ranks = {  # the higher, the earlier in the group; by image and column
-        "fixed sample": np.where(known, certainty, -np.inf),
+        "fixed sample": np.where(shown, certainty, -np.inf),
         "wrong and certain": np.where(wrong, certainty, -np.inf),
-        "least certain": np.where(known, -certainty, -np.inf),
+        "least certain": np.where(shown, -certainty, -np.inf),
     }
     groups = {}
     for name, rank in ranks.items():

@@ -134,23 +134,23 @@ def _compared(figures: RunFigures, split: str) -> pd.DataFrame | None:
 
 
 def _usage(config: Mapping[str, Any]) -> str:
-    given, faces = config["input"], config["faces"]["mode"]
-    size, method = f"({given['width']}, {given['height']})", f"Image.Resampling.{given['interpolation'].upper()}"
+    spec, faces = config["input"], config["faces"]["mode"]
+    size, method = f"({spec['width']}, {spec['height']})", f"Image.Resampling.{spec['interpolation'].upper()}"
     resized = {
         "stretch": f"image.resize({size}, {method})",
         "crop": f"ImageOps.fit(image, {size}, {method})",
         "letterbox": f"ImageOps.pad(image, {size}, {method}, color={BARS})",
-    }[given["resize"] if faces == "none" else "stretch"]
-    what = "a photo: its faces are found and cropped as in training" if faces != "none" else "a crop of a face"
+    }[spec["resize"] if faces == "none" else "stretch"]
+    photo = "a photo: its faces are found and cropped as in training" if faces != "none" else "a crop of a face"
     return f"""```python
 import faceattr  # with onnxruntime; torch is not needed
 
 model = faceattr.load("DIR")  # this folder
-model.predict(["photo.jpg"])  # {what}; a table with a row for each answer
+model.predict(["photo.jpg"])  # {photo}; a table with a row for each answer
 model.predict_proba("photo.jpg")
 ```
 
-Without faceattr, from an image that is cropped already ({given["height"]} rows, {given["width"]} columns):
+Without faceattr, from an image that is cropped already ({spec["height"]} rows, {spec["width"]} columns):
 
 ```python
 import numpy, onnxruntime

@@ -20,8 +20,10 @@ def without_absolute_paths(page: str, values: Collection[str] = ()) -> str:
     all others the last part only, behind `…/`. `values` are whole paths that occur in it: those with blanks need it."""
     names = {value: f"…/{value.rstrip('/').rpartition('/')[2]}" for value in values if value.count("/") > 1}
     here, home = str(Path.cwd()), str(Path.home())
-    known = {f"{here}/": "", here: ".", f"{home}/": "~/", home: "~"} if len(home) > 1 else {f"{here}/": "", here: "."}
-    for prefix, short in known.items():
+    prefixes = (
+        {f"{here}/": "", here: ".", f"{home}/": "~/", home: "~"} if len(home) > 1 else {f"{here}/": "", here: "."}
+    )
+    for prefix, short in prefixes.items():
         names = {value: name for value, name in names.items() if not value.startswith(prefix)}
         page = re.sub(re.escape(str(escape(prefix))) + r"(?![\w-])" * (not prefix.endswith("/")), short, page)
     for value in sorted(names, key=len, reverse=True):

@@ -50,9 +50,9 @@ class Scale:
     """The axis of a chart of intervals: `ticks` at round values, at both ends and between."""
 
     def __init__(self, rows: Iterable[Row], *more: float) -> None:
-        known = [v for row in rows for v in (row.value, row.low, row.high, *row.dots) if v is not None and v == v]
-        known = [*known, *more] or [0.0, 1.0]
-        low, high = min(known), max(known)
+        values = [v for row in rows for v in (row.value, row.low, row.high, *row.dots) if v is not None and v == v]
+        values = [*values, *more] or [0.0, 1.0]
+        low, high = min(values), max(values)
         spare = 0.02 * (high - low) or 0.02
         locate = MaxNLocator(nbins=3, steps=[1, 2, 2.5, 5, 10])
         ticks = [float(tick) for tick in locate.tick_values(low - spare, min(high + spare, max(1.0, high)))]
@@ -132,7 +132,7 @@ def interval(low: float | None, high: float | None, form: str = ".3f") -> str:
 def plain(value: Any) -> str:
     """A value of run.json as text."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {plain(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(map(plain, value)) or "none"
     if isinstance(value, bool) or value is None:
@@ -144,7 +144,7 @@ def plain(value: Any) -> str:
 
 def cells(table: pd.DataFrame) -> list[list[str]]:
     """A table's rows as text."""
-    return [["–" if missing(one) else plain(one) for one in row] for row in table.astype(object).values.tolist()]
+    return [["–" if missing(cell) else plain(cell) for cell in row] for row in table.astype(object).values.tolist()]
 
 
 DESCRIPTIONS = {

@@ -79,8 +79,8 @@ def describe_data(data: Mapping[str, Any], keys: Iterable[str] = ()) -> str:
     source = str(data.get("_target_", "")).removesuffix(".load").rpartition(".")[2]
     folder = PurePath(str(data.get("root") or "")).name
     name = " ".join(dict.fromkeys(part for part in (source, folder) if part)) or "unknown"
-    given = ", ".join(keys)
-    return f"{name} ({given})" if given else name
+    listed_keys = ", ".join(keys)
+    return f"{name} ({listed_keys})" if listed_keys else name
 
 
 def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:

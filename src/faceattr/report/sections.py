@@ -223,9 +223,9 @@ class SplitResult:
         threshold = self.metrics.get("threshold")
         for name in self._ranked_classes():
             place = self.task.classes.index(name)
-            known = np.isfinite(self.truth[:, place]) if self.multilabel else np.ones(len(self.truth), bool)
-            scores = self.scores[known, place]
-            positive = self.truth[known, place] > 0.5 if self.multilabel else self.truth == place
+            has_label = np.isfinite(self.truth[:, place]) if self.multilabel else np.ones(len(self.truth), bool)
+            scores = self.scores[has_label, place]
+            positive = self.truth[has_label, place] > 0.5 if self.multilabel else self.truth == place
             predicted = scores > 0.5 if self.multilabel else self.scores.argmax(1) == place
             if not 0 < positive.sum() < len(positive):
                 continue

@@ -108,9 +108,9 @@ def by_value(axes: Axes, key: str, jobs: pd.DataFrame) -> None:
     """
     numbers = pd.to_numeric(jobs["value"], errors="coerce")
     ordered = jobs["value"] if numbers.isna().any() else jobs["value"][numbers.sort_values().index]
-    known = list(dict.fromkeys(ordered))
+    values = list(dict.fromkeys(ordered))
     seeds = sorted(jobs["seed"].unique(), key=lambda seed: (len(seed), seed))
-    as_axis = bool(numbers.notna().all()) and len(known) > 6
+    as_axis = bool(numbers.notna().all()) and len(values) > 6
     for i, seed in enumerate(seeds):
         of = jobs["seed"] == seed
         mark: Any = {"linestyle": "", "marker": MARKS[i % 5], "color": COLOURS[i % 5], "alpha": 0.75, "markersize": 6}
@@ -118,14 +118,14 @@ def by_value(axes: Axes, key: str, jobs: pd.DataFrame) -> None:
         if as_axis:
             axes.plot(numbers[of], jobs["accuracy"][of], **mark)
         else:
-            lines = pd.Series([known.index(value) for value in jobs["value"][of]])
+            lines = pd.Series([values.index(value) for value in jobs["value"][of]])
             axes.plot(jobs["accuracy"][of], lines + 0.12 * (i - (len(seeds) - 1) / 2), **mark)
     axes.set_title(key, color=INK, fontweight="bold")
     axes.grid(axis="both" if as_axis else "x")
     if as_axis:
         _number_axis(axes, key, numbers)
     else:
-        _list_values(axes, known, [jobs["accuracy"][jobs["value"] == value].mean() for value in known])
+        _list_values(axes, values, [jobs["accuracy"][jobs["value"] == value].mean() for value in values])
 
 
 def _number_axis(axes: Axes, key: str, numbers: pd.Series) -> None:

@@ -83,10 +83,10 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
 def _what_it_is(path: Path) -> str:
     """What a file is that is no PyTorch checkpoint, and what would be right: a checkpoint beside it, where there is one."""
     kind = kind_of_file(path)
-    what = f"this file is {kind}" if kind and "ZIP" not in kind else "truncated, or not a PyTorch checkpoint"
+    problem = f"this file is {kind}" if kind and "ZIP" not in kind else "truncated, or not a PyTorch checkpoint"
     beside = sorted(path.parent.glob("*.ckpt"), key=lambda file: file.name != "best.ckpt")
     right = next((str(file) for file in beside if file != path), "such as RUN/checkpoints/best.ckpt")
-    return f"{what}. Give a checkpoint of a run: {right}"
+    return f"{problem}. Give a checkpoint of a run: {right}"
 
 
 FIELDS: dict[str, tuple[type, ...]] = {

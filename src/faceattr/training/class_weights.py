@@ -26,10 +26,10 @@ def class_weights(truth: np.ndarray, task: Task, settings: Data) -> torch.Tensor
     `data.balance=loss`: of mean 1 over these images, inverse to how often a class is there, or an attribute and its absence;
     times `data.attribute_weights`.
     """
-    given = settings.attribute_weights or {}
-    factors = torch.tensor([float(given.get(name, 1)) for name in task.classes])
+    attribute_weights = settings.attribute_weights or {}
+    factors = torch.tensor([float(attribute_weights.get(name, 1)) for name in task.classes])
     if settings.balance != "loss":
-        return factors.expand(2, -1) if given else None
+        return factors.expand(2, -1) if attribute_weights else None
     options = [0, 1] if task.multilabel else range(len(task.classes))
     counts = torch.stack([(torch.from_numpy(truth) == option).sum(0) for option in options])
     balanced = counts.sum(0) / (len(options) * counts.clamp_min(1).float())

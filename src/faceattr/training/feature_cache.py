@@ -147,7 +147,7 @@ class FeatureCache(pl.Callback):
             name = f"prefix-{self._key(rows, trainer, module, num_layers, views)}"
             shape = (len(rows) * max(1, views), *probe.shape[1:])
             return disk_cache.get_or_create(
-                name, shape, probe.dtype, compute, what=f"Output of the frozen stages for {of}"
+                name, shape, probe.dtype, compute, title=f"Output of the frozen stages for {of}"
             )[0]
 
     def _key(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, num_layers: int, views: int) -> str:

@@ -105,11 +105,11 @@ class Predictor:
         """
         import pandas as pd  # 0.3 s
 
-        given = _as_list(images)
-        paths = [str(image) if isinstance(image, str | PathLike) else place for place, image in enumerate(given)]
-        spec, times = self._spec_with(faces), any(map(is_video, given))
+        sources = _as_list(images)
+        paths = [str(image) if isinstance(image, str | PathLike) else place for place, image in enumerate(sources)]
+        spec, times = self._spec_with(faces), any(map(is_video, sources))
         rows = RowFormat(self.classes, self._backend.multilabel, spec.faces.active, times, abstain, reasons=True)
-        reader = SubjectReader(given, spec, self._detector(spec.faces), max_faces=max_faces, every=every)
+        reader = SubjectReader(sources, spec, self._detector(spec.faces), max_faces=max_faces, every=every)
         inputs = InputCheck(self._backend.usual_inputs)
         scored = self._scored(reader, inputs, mirror=mirror)
         values = [rows.row(paths[subject.source], subject, scores) for subject, scores in scored]
@@ -136,16 +136,16 @@ class Predictor:
         >>> model.predict_proba([np.zeros((32, 32, 3), np.uint8)] * 3).shape
         (3, 2)
         """
-        given = _as_list(images)
+        sources = _as_list(images)
         inputs = InputCheck(self._backend.usual_inputs)
-        scored = self._scored(self._reader_of_one(given), inputs)
+        scored = self._scored(self._reader_of_one(sources), inputs)
         inputs.warn()
         reasons = {subject.source: subject.reason for subject, scores in scored if scores is None}
         if reasons:
             first, reason = next(iter(reasons.items()))
-            named = str(given[first]) if isinstance(given[first], str | PathLike) else f"image {first}"
+            named = str(sources[first]) if isinstance(sources[first], str | PathLike) else f"image {first}"
             raise FaceattrError(
-                f"{len(reasons)} of {len(given)} images have no answer; the first: {named} ({reason}).\n"
+                f"{len(reasons)} of {len(sources)} images have no answer; the first: {named} ({reason}).\n"
                 "predict() gives such images a row with the reason."
             )
         return np.array([scores for _, scores in scored], np.float32).reshape(len(scored), len(self.classes))

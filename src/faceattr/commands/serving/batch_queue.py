@@ -50,8 +50,8 @@ class BatchQueue(Generic[Item, Result]):
             results = await self.alone(self._compute, [item for item, _ in batch])
         except Exception as error:
             if len(batch) > 1:
-                for one in batch:
-                    await self._run([one])
+                for entry in batch:
+                    await self._run([entry])
             elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
             return

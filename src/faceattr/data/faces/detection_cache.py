@@ -117,7 +117,7 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
     name, title = f"faces-{key.hexdigest()[:24]}", f"Faces of {counted(len(paths), 'image')}"
     shape = (len(paths), 2)
     try:
-        stored, detected = disk_cache.get_or_create(name, shape, np.int32, compute, what=title)
+        stored, detected = disk_cache.get_or_create(name, shape, np.int32, compute, title=title)
         sizes = stored[np.arange(len(paths))]
     except disk_cache.NoRoom as error:
         log.warning("%s They are looked for anew by every run", error)

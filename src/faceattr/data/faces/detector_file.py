@@ -24,17 +24,17 @@ def detector_file(weights: str | None = None) -> Path:
     """
     cached = cached_file()
     if weights:
-        given = Path(weights).expanduser()
-        content = _read(given)
+        file = Path(weights).expanduser()
+        content = _read(file)
         if content is None:
-            raise FaceattrError(f"faces.weights={given}: no such file, or it cannot be read.")
+            raise FaceattrError(f"faces.weights={file}: no such file, or it cannot be read.")
         if _sha256(content) != SHA256:
             raise FaceattrError(
-                f"faces.weights={given}: damaged, or another model: its SHA-256 is {_sha256(content)}, that of {NAME} is {SHA256}."
+                f"faces.weights={file}: damaged, or another model: its SHA-256 is {_sha256(content)}, that of {NAME} is {SHA256}."
             )
         if _read(cached) != content:
             _write(cached, content)
-        return given
+        return file
     if (content := _read(cached)) is not None and _sha256(content) == SHA256:
         return cached
     if content is not None:

@@ -35,12 +35,12 @@ def listed_attributes(value: Any, available: list[str], where: str) -> list[str]
     """
     if value is None:
         return []
-    given = [value] if isinstance(value, str) else value
-    if not isinstance(given, list) or not given or len(set(map(str, given))) < len(given):
+    entries = [value] if isinstance(value, str) else value
+    if not isinstance(entries, list) or not entries or len(set(map(str, entries))) < len(entries):
         raise FaceattrError(
             f"data.attributes={value}: a list of names, each once, such as [Male,Young]; or all, or null."
         )
-    names = available if value == "all" else [str(name) for name in given]
+    names = available if value == "all" else [str(name) for name in entries]
     if unknown := [name for name in names if name not in available]:
         hint = did_you_mean(unknown[0], available)
         raise FaceattrError(

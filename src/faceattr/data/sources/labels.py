@@ -211,8 +211,8 @@ def yes_or_no(path: Path, frame: pd.DataFrame, names: list[str], unknown: str) -
     coded = [c for c in others if frame[c].isin(["-1", "0", "1", ""]).all()]
     present = {code for column in coded for code in frame[column].unique()} & {"-1", "0", "1"}
     present |= {str(int(value)) for value in np.unique(values.to_numpy()) if not np.isnan(value)}
-    known, note = known_codes(values, present, unknown, where=Path(path).name)
-    return known.where(words.isna(), words), note
+    codes, note = known_codes(values, present, unknown, where=Path(path).name)
+    return codes.where(words.isna(), words), note
 
 
 def known_codes(values: pd.DataFrame, present: set[str], unknown: str, *, where: str) -> tuple[pd.DataFrame, str]:
@@ -222,7 +222,7 @@ def known_codes(values: pd.DataFrame, present: set[str], unknown: str, *, where:
     """
     code = unknown if unknown != "auto" else "0" if present >= {"-1", "0", "1"} else "none"
     no = [int(negative) for negative in ("0", "-1") if negative in present and negative != code]
-    known = (
+    decided = (
         values.mask(values.isin(no), 0.0)
         if code == "none"
         else values.mask(values == int(code)).mask(values.isin(no), 0.0)
@@ -231,4 +231,4 @@ def known_codes(values: pd.DataFrame, present: set[str], unknown: str, *, where:
     no_text = " and ".join(map(str, no)) or "empty"
     text = f"{where}: 1 means yes, {no_text} no" + (f", {code} not known ({how})" if code != "none" else "")
     (log.warning if code != "none" and unknown == "auto" else log.info)("%s", text)
-    return known, text
+    return decided, text
