@@ -15,7 +15,7 @@ from videos import write_video
 from faceattr.data import photo_reader
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.faces.crop import crop
-from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.photo_reader import NO_FACE, PixelBudget, SubjectReader, create_detector, in_order
 
 SPEC = InputSpec(12, 10, "bilinear", "unit")

@@ -14,7 +14,7 @@ from faceattr.config.instantiate import group_settings, instantiate
 from faceattr.config.schema import Augment, Data, Evaluation, Faces, Finetune, Model, Optim, Trainer
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
-from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.load_table import ModelClasses, load_table
 from faceattr.errors import FaceattrError
 from faceattr.models.freezing import Policy

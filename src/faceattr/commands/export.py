@@ -17,7 +17,7 @@ from faceattr.commands.images_to_evaluate import warn_of_changed_data
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Exporting
 from faceattr.config.validate_keys import validate
-from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.load_table import ModelClasses
 from faceattr.errors import FaceattrError
 from faceattr.files import folder_atomically, read_json, write_json

@@ -24,8 +24,8 @@ from faceattr.config.validate_keys import validate
 from faceattr.data import table
 from faceattr.data.augment import Augmentation
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read
+from faceattr.data.faces.crop_recipe import check_one_face, pick
 from faceattr.data.faces.detect import Detector
-from faceattr.data.faces.recipe import check_one_face, pick
 from faceattr.data.photo_reader import create_detector
 from faceattr.errors import FaceattrError
 from faceattr.files import write_array, write_csv

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from faceattr.commands.build_from_config import plain
-from faceattr.commands.evaluate_run import TrainedRun
+from faceattr.commands.evaluate_after_training import TrainedRun
 from faceattr.commands.initial_weights import Weights
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError

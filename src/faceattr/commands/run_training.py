@@ -28,7 +28,7 @@ from faceattr.commands.build_from_config import (
     trainer_settings,
 )
 from faceattr.commands.ddp_processes import workers_end_with
-from faceattr.commands.evaluate_run import TrainedRun, evaluate_run, log_results, write_curves, write_report
+from faceattr.commands.evaluate_after_training import TrainedRun, evaluate_run, log_results, write_curves, write_report
 from faceattr.commands.evaluate_split import check_evaluation
 from faceattr.commands.initial_weights import first_weights
 from faceattr.commands.leak_policy import audit_training

@@ -16,8 +16,8 @@ from PIL import Image
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import Faces, Serving
 from faceattr.config.validate_keys import validate
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detector_file import detector_file
-from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.errors import FaceattrError
 from faceattr.message_text import PERCEIVED
 from faceattr.training.inference_backend import open_backend

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from faceattr.commands.ddp_in_sweep import processes_run_this_job
 from faceattr.commands.ddp_processes import quiet_worker
-from faceattr.commands.evaluate_run import TrainedRun
+from faceattr.commands.evaluate_after_training import TrainedRun
 from faceattr.commands.run_folder import how_to_go_on
 from faceattr.commands.run_training import run_training
 from faceattr.commands.signals import Stopped

@@ -17,8 +17,8 @@ from faceattr.data import damaged_images
 from faceattr.data.array_file import RowArray
 from faceattr.data.damaged_images import ImageFile
 from faceattr.data.faces.crop import crop
+from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.faces.detect import Face
-from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.image_files import FORMATS
 from faceattr.data.pixel_scaling import Scaling, scaling_of
 from faceattr.progress import Progress

@@ -17,9 +17,9 @@ from PIL import Image
 
 from faceattr.data.decode import MAX_PIXELS, ImageLike, InputSpec, UnreadableImage, cores, decode, fit, open_image
 from faceattr.data.faces.crop import crop
+from faceattr.data.faces.crop_recipe import FaceRecipe, large_enough, pick, reading_order
 from faceattr.data.faces.detect import Detector, Face
 from faceattr.data.faces.detector_file import detector_file
-from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick, reading_order
 from faceattr.data.videos import frames, is_video
 from faceattr.progress import Progress
 

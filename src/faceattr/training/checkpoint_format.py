@@ -24,7 +24,7 @@ from faceattr.config.stored_config import check_stored_config
 from faceattr.config.validate_keys import validate_settings
 from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.decode import InputSpec
-from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically

@@ -16,7 +16,7 @@ from faceattr import __version__
 from faceattr.config.key_annotation import Key, parameters
 from faceattr.config.schema import Faces, Model
 from faceattr.data.decode import InputSpec
-from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.errors import FaceattrError

@@ -14,8 +14,8 @@ from PIL import Image
 from faceattr.config.key_annotation import parameters
 from faceattr.config.schema import Faces, Predict
 from faceattr.data.decode import ImageLike, InputSpec
+from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.faces.detect import Detector
-from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.out_of_distribution import InputCheck
 from faceattr.data.photo_reader import SubjectReader, create_detector
 from faceattr.data.videos import is_video

@@ -27,7 +27,7 @@ from faceattr.commands.serving.classify_upload import PhotoClassifier
 from faceattr.commands.serving.http_errors import Problem
 from faceattr.commands.serving.uploads import upright_size
 from faceattr.config.schema import Serving
-from faceattr.data.faces.recipe import WHOLE_IMAGE
+from faceattr.data.faces.crop_recipe import WHOLE_IMAGE
 from faceattr.training import checkpoint_format
 from faceattr.training.exported_folder import ONNX, WEIGHTS, describe_export, write_config
 from faceattr.training.onnx_export import write_onnx

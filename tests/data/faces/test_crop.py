@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from faceattr.data.faces.crop import TEMPLATE, crop, crop_outline
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detect import Face
-from faceattr.data.faces.recipe import FaceRecipe
 
 NOISE = np.random.default_rng(0).integers(0, 256, (120, 100, 3), dtype=np.uint8)
 SQUARE, ALIGN = FaceRecipe("square"), FaceRecipe("align")

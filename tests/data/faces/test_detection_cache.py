@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from faceattr.data.decode import decode
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.detection_cache import COLUMNS, Detections, FaceRows, as_row, find_all
-from faceattr.data.faces.recipe import FaceRecipe
 
 RECIPE = FaceRecipe("align")
 

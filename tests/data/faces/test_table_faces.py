@@ -12,7 +12,7 @@ from faceattr.data import leaks, table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec, decode
 from faceattr.data.faces.crop import crop
-from faceattr.data.faces.recipe import FaceRecipe
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.table_faces import find_faces
 from faceattr.data.sources.sample_people import imagine
 from faceattr.data.sources.sample_portraits import draw

@@ -10,8 +10,8 @@ from PIL import Image
 
 from faceattr.commands.serving.http_errors import Problem, without_addresses
 from faceattr.commands.serving.uploads import unreadable, upright_size
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detect import POINTS
-from faceattr.data.faces.recipe import FaceRecipe
 from faceattr.data.photo_reader import NO_FACE
 from faceattr.errors import FaceattrError
 from faceattr.training.python_predictor import Predictor

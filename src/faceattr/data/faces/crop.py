@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detect import Face
-from faceattr.data.faces.recipe import FaceRecipe
 
 TEMPLATE = np.array([(0.293, 0.286), (0.683, 0.293), (0.472, 0.499), (0.314, 0.681), (0.646, 0.687)])
 """Where both eyes, the tip of the nose and both corners of the mouth lie in an aligned crop without margin, as shares of its

@@ -14,9 +14,9 @@ import pandas as pd
 from faceattr.data import disk_cache
 from faceattr.data.array_file import RowArray
 from faceattr.data.decode import UnreadableImage, cores, decode
+from faceattr.data.faces.crop_recipe import FaceRecipe, large_enough, pick
 from faceattr.data.faces.detect import POINTS, Detector, Face
 from faceattr.data.faces.detector_file import detector_file
-from faceattr.data.faces.recipe import FaceRecipe, large_enough, pick
 from faceattr.data.pixel_cache import file_identities
 from faceattr.message_text import counted
 from faceattr.progress import tracked

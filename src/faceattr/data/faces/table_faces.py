@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from faceattr.data.faces.crop_recipe import FaceRecipe, check_one_face
 from faceattr.data.faces.detection_cache import Detections, FaceRows, find_all
-from faceattr.data.faces.recipe import FaceRecipe, check_one_face
 from faceattr.errors import FaceattrError
 from faceattr.message_text import counted, listed
 

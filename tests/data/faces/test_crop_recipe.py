@@ -3,9 +3,9 @@
 import pytest
 
 from faceattr.config.schema import Faces
+from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe, check_one_face, large_enough, pick, reading_order
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.detector_file import SHA256
-from faceattr.data.faces.recipe import WHOLE_IMAGE, FaceRecipe, check_one_face, large_enough, pick, reading_order
 from faceattr.errors import FaceattrError
 
 
