@@ -104,7 +104,7 @@ def run_steps(model: Classifier, dtype: torch.dtype, layers_applied: int = 0, sh
                 model.validation_step(batch, 0)
                 probabilities, found = model.predict_step(batch, 0)
         assert loss.requires_grad and loss.dtype == torch.float32 and logits.dtype == dtype
-        assert {one.device.type for one in (loss, sums, probabilities, found, model._seen)} == {"cuda"}
+        assert {one.device.type for one in (loss, sums, probabilities, found, model._val_values)} == {"cuda"}
         assert probabilities.shape == (4, len(model.task.classes)) and probabilities.dtype == torch.float32
 
 

@@ -32,7 +32,7 @@ class Pictures:
         self._notes: dict[float | None, list[Note]] = {}
 
     @classmethod
-    def of(cls, folder: Path, reader: SubjectReader, *, annotated: bool, crops: bool) -> "Pictures | None":
+    def create(cls, folder: Path, reader: SubjectReader, *, annotated: bool, crops: bool) -> "Pictures | None":
         """None where no pictures are asked for."""
         return cls(folder, reader, annotated=annotated, crops=crops) if annotated or crops else None
 

@@ -45,9 +45,9 @@ def load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any]) 
         rival, other = checkpoint_format.load(cfg.compare)
     except FaceattrError as error:
         raise FaceattrError(str(error).replace("ckpt=", "compare=", 1).partition(" To start from")[0]) from error
-    theirs, ours = (listed(m.task.classes) for m in (rival, model))
+    rival_classes, classes = (listed(m.task.classes) for m in (rival, model))
     if (rival.task.multilabel, set(rival.task.classes)) != (model.task.multilabel, set(model.task.classes)):
-        raise FaceattrError(f"compare={cfg.compare} tells apart {theirs}; ckpt={cfg.ckpt} {ours}.")
+        raise FaceattrError(f"compare={cfg.compare} tells apart {rival_classes}; ckpt={cfg.ckpt} {classes}.")
     if other["fingerprint"] != description["fingerprint"]:
         log.warning("compare was trained on other data than ckpt (or another split): it may have seen these images")
     return rival

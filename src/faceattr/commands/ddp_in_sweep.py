@@ -46,11 +46,19 @@ def job_command(local_rank: int) -> tuple[list[str], str]:
     """The command line of the process of this rank, and the folder to start it in."""
     hydra = HydraConfig.get()
     folders = [source.path for source in hydra.runtime.config_sources if source.provider == "command-line"]
-    own = [
+    job_overrides = [
         argument("hydra.run.dir", Path(hydra.runtime.output_dir)),
         f"hydra.job.name=train_ddp_process_{local_rank}",
         "hydra.output_subdir=null",  # .hydra/ is the first process's
         "hydra.mode=RUN",
     ]
     options = [word for folder in folders for word in ("--config-dir", folder)]
-    return [sys.executable, "-m", "faceattr", "train", *options, *hydra.overrides.task, *own], hydra.runtime.cwd
+    return [
+        sys.executable,
+        "-m",
+        "faceattr",
+        "train",
+        *options,
+        *hydra.overrides.task,
+        *job_overrides,
+    ], hydra.runtime.cwd

@@ -118,8 +118,8 @@ def draw_split(result: SplitResult, data: FaceData, folder: Path, *, title: str)
 
 def people(rows: pd.DataFrame) -> list[str] | None:
     """The person on each image, where the table says it; an image of an unknown person is a group of its own."""
-    who = table.identities(rows)
-    return None if who is None else who.fillna(rows["path"]).astype(str).tolist()
+    identities = table.identities(rows)
+    return None if identities is None else identities.fillna(rows["path"]).astype(str).tolist()
 
 
 def calibrate(model: Classifier, scores: torch.Tensor, truth: torch.Tensor, path: str | Path) -> None:

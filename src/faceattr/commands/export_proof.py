@@ -111,7 +111,7 @@ def prove(
     Raises FaceattrError where one of them, at any batch size, differs from the checkpoint's by more than `tolerance`.
     """
     scores = answers(run, reference)
-    largest, where = _difference(scores, reference.expected)
+    largest, row = _difference(scores, reference.expected)
     by_size = {}
     for size in BATCH_SIZES:
         few = reference.rows[: 2 * max(BATCH_SIZES) + 1 if size > 1 else 8]
@@ -119,7 +119,7 @@ def prove(
         by_size[size] = _difference(again, reference.expected[: len(few)])[0]
     worst = max(largest, *by_size.values())
     if not worst <= tolerance:
-        path = reference.data.table["path"].iloc[reference.rows[where]]
+        path = reference.data.table["path"].iloc[reference.rows[row]]
         raise FaceattrError(
             f"Not exported: a probability of model.onnx differs from the checkpoint's by {worst:.2g} (export.tolerance is "
             f"{tolerance:g}), the most on {path}."

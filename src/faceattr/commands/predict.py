@@ -50,7 +50,9 @@ def predict(cfg: DictConfig) -> None:
             "Probabilities are calibrated: temperature %.3f, fitted on the run's validation images", model.temperature
         )
     folder, inputs = Path(HydraConfig.get().runtime.output_dir), InputCheck(model.usual_inputs)
-    with Predictions(folder, files, rows, Pictures.of(folder, reader, annotated=cfg.annotate, crops=cfg.crops)) as out:
+    with Predictions(
+        folder, files, rows, Pictures.create(folder, reader, annotated=cfg.annotate, crops=cfg.crops)
+    ) as out:
         model.predict(SubjectBatches(inputs.passing(reader), cfg.batch_size, out.receive, mirror=cfg.predict.mirror))
     inputs.warn()
     out.log_and_check()
@@ -116,7 +118,7 @@ class Predictions:
             log.info("No face was found in %s", counted(self._faceless, "picture"))
         log.info("%s → %s", counted(self._count, "row" if self._row_format.reasons else "image"), self._path)
         if self._unreadable:
-            shown = listed((f"{path} ({why})" for path, why in self._unreadable.items()), 5, separator="; ")
+            shown = listed((f"{path} ({reason})" for path, reason in self._unreadable.items()), 5, separator="; ")
             more = f" (all in {self._bad_path})" if len(self._unreadable) > 5 else ""
             raise FaceattrError(
                 f"{len(self._unreadable)} of {counted(len(self._files), 'file')} could not be read: {shown}{more}"

@@ -34,13 +34,13 @@ def target_function(node: Mapping[str, Any], group: str) -> Callable[..., Any]:
     if target is None:
         raise FaceattrError(f"{group}: has no _target_, the function that makes it.")
     packages = [name.strip() for name in os.environ.get("FACEATTR_ALLOW", "").split(",") if name.strip()]
-    own = [package for package in packages if str(target).startswith(f"{package}.")]
-    home = own[0] if own else str(target).rpartition(".")[0]
+    own_packages = [package for package in packages if str(target).startswith(f"{package}.")]
+    home = own_packages[0] if own_packages else str(target).rpartition(".")[0]
     refused = FaceattrError(
         f"{group}._target_={target} is not allowed. It may be {IN_WORDS[group]}.\n"
         "To use a package of your own, name it in the environment variable FACEATTR_ALLOW."
     )
-    if not own and not re.fullmatch(ALLOWED[group], str(target)):
+    if not own_packages and not re.fullmatch(ALLOWED[group], str(target)):
         raise refused
     try:
         function: Any = pkgutil.resolve_name(str(target))
@@ -48,6 +48,6 @@ def target_function(node: Mapping[str, Any], group: str) -> Callable[..., Any]:
         raise FaceattrError(f"{group}._target_={target} cannot be imported: {error}") from error
     if not callable(function) or not f"{getattr(function, '__module__', None)}.".startswith(f"{home}."):
         raise refused
-    if not own and inspect.isclass(function) != (group in ("optim", "logger")):
+    if not own_packages and inspect.isclass(function) != (group in ("optim", "logger")):
         raise refused
     return function

@@ -49,8 +49,8 @@ def reference() -> str:
             parts += [f"### {group}", _table(rows(group, parameters(parameter.type)))]
     for command in ("evaluate", "predict", "export", "serve"):
         keys = parameters(SCHEMAS[command])
-        own = [(group, key) for group, key in keys.items() if key.type in OWN_GROUPS]
-        listed = [*rows("", keys), *(row for group, key in own for row in rows(group, parameters(key.type)))]
+        own_groups = [(group, key) for group, key in keys.items() if key.type in OWN_GROUPS]
+        listed = [*rows("", keys), *(row for group, key in own_groups for row in rows(group, parameters(key.type)))]
         parts += [f"## Keys of `{command}`", _table(listed)]
     parts.append(
         "`evaluate` takes the groups `data`, `faces`, `trainer` and `evaluate` too, `predict` takes `faces` and `trainer`, "
@@ -79,11 +79,11 @@ def help_text(command: str, config: str, overrides: Sequence[str] = (), own_fold
     search = [f"hydra.searchpath=[{folders[1].as_uri()}]"] if own_folder else []
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg: Any = OmegaConf.to_container(compose(config, [*search, *overrides]))
-    own = {name for name, key in parameters(SCHEMAS[config]).items() if key.type in OWN_GROUPS}
+    own_groups = {name for name, key in parameters(SCHEMAS[config]).items() if key.type in OWN_GROUPS}
     listed = {
         group: options
         for group, options in groups(*folders).items()
-        if config == "train" or (group in cfg and group not in own)
+        if config == "train" or (group in cfg and group not in own_groups)
     }
     lines = [f"usage: {command} [group=option …] [key=value …]", "", "Groups and their options:"]
     for group, options in listed.items():

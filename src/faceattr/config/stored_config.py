@@ -46,20 +46,20 @@ def with_own_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """`config` with the paths that a run writes to as conf/ has them, whatever the checkpoint says: a logger writes into
     the run's folder or this machine's MLflow store, the generated sample is drawn into the cache, no data are downloaded, and
     the face detector is the cache's."""
-    own = dict(config)
-    data = own.get("data") or {}
+    safe = dict(config)
+    data = safe.get("data") or {}
     replaced: dict[str, Any] = {"download": False} if "download" in data else {}
     if data.get("_target_") == DRAWN_BY_CODE:
         replaced["root"] = "${oc.env:FACEATTR_CACHE,'~/.cache/faceattr'}/sample"
     if data:
-        own["data"] = data | replaced
-    if own.get("faces"):
-        own["faces"] = own["faces"] | {"weights": None}
-    if own.get("logger"):
-        own["logger"] = own["logger"] | {"save_dir": OWN_FOLDER}
-        if "tracking_uri" in own["logger"]:
-            own["logger"]["tracking_uri"] = OWN_MLFLOW
-    return own
+        safe["data"] = data | replaced
+    if safe.get("faces"):
+        safe["faces"] = safe["faces"] | {"weights": None}
+    if safe.get("logger"):
+        safe["logger"] = safe["logger"] | {"save_dir": OWN_FOLDER}
+        if "tracking_uri" in safe["logger"]:
+            safe["logger"]["tracking_uri"] = OWN_MLFLOW
+    return safe
 
 
 def _check_values(node: Any, key: str, source: str, count: list[int]) -> None:

@@ -67,10 +67,10 @@ def validate_settings(node: Mapping[str, Any], group: str, schema: type) -> dict
 
 def group_keys(function: Any, group: str) -> dict[str, Parameter]:
     """Every key that an option of an open group takes: those its function has, and those that the group shares."""
-    own = {k: p for k, p in parameters(function).items() if k not in GIVEN_BY_CODE.get(group, ())}
+    own_keys = {k: p for k, p in parameters(function).items() if k not in GIVEN_BY_CODE.get(group, ())}
     library = parameters(LIBRARY[group]) if group in LIBRARY else {}
     shared = parameters(SHARED[group]) if group in SHARED else {}
-    return own | {name: key for name, key in library.items() if name in own} | shared
+    return own_keys | {name: key for name, key in library.items() if name in own_keys} | shared
 
 
 def _checked_node(

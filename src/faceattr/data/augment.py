@@ -107,13 +107,13 @@ def warp_by_opencv(images: Tensor, matrices: np.ndarray) -> Tensor:
     import cv2  # 0.2 s, which only training on a CPU has to spend
 
     height, width = images.shape[2:]
-    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     linear = matrices[:, ::-1, 1::-1]  # OpenCV's coordinates: (x, y), from the first pixel
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
     offset = matrices[:, ::-1, 2] + centre - linear @ centre
     before, after = _in_and_out(images)
     for source, target, matrix in zip(before, after, np.concatenate((linear, offset[..., None]), 2), strict=True):
-        cv2.warpAffine(source, matrix, (width, height), target, how, cv2.BORDER_REPLICATE)
+        cv2.warpAffine(source, matrix, (width, height), target, flags, cv2.BORDER_REPLICATE)
     return torch.from_numpy(after).permute(0, 3, 1, 2)
 
 

@@ -53,21 +53,21 @@ class ImageSet(Dataset[Batch]):
         self._pixels, self._packed = pixels, packed
         self.serve_pixels()
 
-    def serve(self, outputs: Rows, rows: np.ndarray, at: np.ndarray, layers_applied: int) -> None:
-        """From now on give `outputs[at]` for these rows of the table: what the network's first `layers_applied` layers gave."""
+    def serve(self, outputs: Rows, rows: np.ndarray, positions: np.ndarray, layers_applied: int) -> None:
+        """From now on gives `outputs[positions]` for these `rows`: the output of the network's first `layers_applied` layers."""
         self.inputs: Rows | None = outputs
-        self._at, self._layers_applied = np.full(len(self.paths), -1), layers_applied
-        self._at[rows] = at
+        self._positions, self._layers_applied = np.full(len(self.paths), -1), layers_applied
+        self._positions[rows] = positions
 
     def serve_pixels(self) -> None:
-        self.inputs, self._at, self._layers_applied = self._pixels, self._packed, 0
+        self.inputs, self._positions, self._layers_applied = self._pixels, self._packed, 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def at(self, rows: np.ndarray) -> np.ndarray:
+    def positions(self, rows: np.ndarray) -> np.ndarray:
         """Where in `inputs` these rows of the table lie."""
-        return self._at[rows]
+        return self._positions[rows]
 
     def batch(self, inputs: Tensor, targets: Tensor, rows: Tensor) -> Batch:
         """Of `inputs` as they are stored: channels last, [B, H, W, C], or [B, F]."""
@@ -76,9 +76,9 @@ class ImageSet(Dataset[Batch]):
     def __getitems__(self, positions: list[int]) -> Batch:
         rows = self.rows[positions]
         if isinstance(self.inputs, Tensor):
-            inputs = self.inputs[torch.from_numpy(self.at(rows))].cpu()
+            inputs = self.inputs[torch.from_numpy(self.positions(rows))].cpu()
         elif self.inputs is not None:
-            inputs = from_numpy(self.inputs[self.at(rows)])
+            inputs = from_numpy(self.inputs[self.positions(rows)])
         else:
             inputs = torch.from_numpy(np.stack([self._read(row) for row in rows]))
         return self.batch(inputs, torch.from_numpy(self.targets[rows]), torch.from_numpy(rows))

@@ -92,10 +92,10 @@ class DeviceBatches:
     def _gathered(self, positions: np.ndarray) -> Iterator[Batch]:
         images, table_rows = self.images, self.images.rows[positions]
         assert isinstance(images.inputs, Tensor)
-        parts = (images.at(table_rows), images.targets[table_rows], table_rows)
-        at, targets, rows = (torch.from_numpy(part).to(self.device) for part in parts)
+        parts = (images.positions(table_rows), images.targets[table_rows], table_rows)
+        input_rows, targets, rows = (torch.from_numpy(part).to(self.device) for part in parts)
         for batch in self._slices():
-            yield images.batch(images.inputs.index_select(0, at[batch]), targets[batch], rows[batch])
+            yield images.batch(images.inputs.index_select(0, input_rows[batch]), targets[batch], rows[batch])
 
     def _read_ahead(self, positions: np.ndarray) -> Iterator[Batch]:
         stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -116,7 +116,7 @@ class DeviceBatches:
         """One batch on the device, and the event after which it is whole."""
         images, rows = self.images, self.images.rows[positions]
         assert images.inputs is not None and not isinstance(images.inputs, Tensor)
-        inputs = gather(images.inputs, images.at(rows), pinned=stream is not None)
+        inputs = gather(images.inputs, images.positions(rows), pinned=stream is not None)
         host = (inputs, torch.from_numpy(images.targets[rows]), torch.from_numpy(rows))
         if stream is None:
             return images.batch(*host), None
@@ -125,14 +125,14 @@ class DeviceBatches:
             return images.batch(*moved), stream.record_event()
 
 
-def gather(array: RowArray | np.ndarray, at: np.ndarray, *, pinned: bool) -> Tensor:
-    """`array[at]`; `pinned`: read straight into memory from which a device copies by itself."""
+def gather(array: RowArray | np.ndarray, rows: np.ndarray, *, pinned: bool) -> Tensor:
+    """`array[rows]`; `pinned`: read straight into memory from which a device copies by itself."""
     if not pinned:
-        return from_numpy(array[at])
-    shape: Sequence[int] = (len(at), *array.shape[1:])
+        return from_numpy(array[rows])
+    shape: Sequence[int] = (len(rows), *array.shape[1:])
     tensor = torch.empty(shape, dtype=from_numpy(np.empty(0, array.dtype)).dtype, pin_memory=True)
     if isinstance(array, RowArray):
-        array.read(at, as_numpy(tensor))
+        array.read(rows, as_numpy(tensor))
     else:
-        np.take(array, at, 0, as_numpy(tensor), mode="clip")  # any other mode would go through a buffer
+        np.take(array, rows, 0, as_numpy(tensor), mode="clip")  # any other mode would go through a buffer
     return tensor

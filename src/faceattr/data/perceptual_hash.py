@@ -86,14 +86,14 @@ def _block_candidates(hashes: np.ndarray, low_words: np.ndarray, start: int) -> 
 
 def _near_in_view(hashes: np.ndarray, low_words: np.ndarray, start: int, view: int) -> np.ndarray:
     """All pairs of a block of rows with close hashes in one view. The lowest 64 bits exclude most pairs quickly."""
-    own = hashes[start : start + BLOCK_ROWS, 0]
+    block_hashes = hashes[start : start + BLOCK_ROWS, 0]
     symmetric = VIEWS[view][0] == CENTRAL[0]  # the distance is the same in both directions: each pair once
     pairs = []
     for column in range(start if symmetric else 0, len(hashes), BLOCK_COLUMNS):
         block = low_words[column : column + BLOCK_COLUMNS]
-        close = np.bitwise_count(own[:, :1] ^ block) <= MAX_LOW_DISTANCE
+        close = np.bitwise_count(block_hashes[:, :1] ^ block) <= MAX_LOW_DISTANCE
         row, other = np.divmod(np.flatnonzero(close), len(block))
-        distance = np.bitwise_count(own[row] ^ hashes[column + other, view]).sum(1, dtype=int)
+        distance = np.bitwise_count(block_hashes[row] ^ hashes[column + other, view]).sum(1, dtype=int)
         row, other = start + row, column + other
         selected = (distance <= MAX_DISTANCE) & ((other > row) if symmetric else (other != row))
         pairs.append(np.stack([row, other, np.full_like(row, view), distance], 1)[selected])

@@ -52,8 +52,8 @@ def pack(
         except disk_cache.NoRoom as none:
             if mode == "disk":
                 raise FaceattrError(f"data.pack=disk: {none}\nOr data.pack=off.") from None
-            how = "in every epoch" if mode == "auto" else "anew by every run"
-            log.warning("data.pack=%s: %s Images are decoded %s", mode, none, how)
+            when = "in every epoch" if mode == "auto" else "anew by every run"
+            log.warning("data.pack=%s: %s Images are decoded %s", mode, none, when)
     if mode in ("ram", "device"):
         decoded = np.zeros(shape, np.uint8)
         return decoded, read_many(paths, spec, decoded, workers=workers, label="Decoding", faces=faces)

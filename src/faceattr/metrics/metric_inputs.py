@@ -111,16 +111,16 @@ class Resampler:
 class Resamples:
     """R resamples of the predictions of one problem: weights [R, N]."""
 
-    of: Resampler
+    resampler: Resampler
     weights: np.ndarray
 
     @property
     def binary(self) -> bool:
-        return self.of.binary
+        return self.resampler.binary
 
     @property
     def attribute(self) -> bool:
-        return self.of.kind == "attribute"
+        return self.resampler.kind == "attribute"
 
     @cached_property
     def size(self) -> np.ndarray:
@@ -130,26 +130,28 @@ class Resamples:
     @cached_property
     def confusion(self) -> np.ndarray:
         """Counts [R, true, predicted]."""
-        k = self.of.num_classes
+        k = self.resampler.num_classes
         counts = np.zeros((len(self.weights), k * k))
-        counts[:, self.of.cells] = np.add.reduceat(self.weights[:, self.of.by_cell], self.of.starts, axis=1)
+        counts[:, self.resampler.cells] = np.add.reduceat(
+            self.weights[:, self.resampler.by_cell], self.resampler.starts, axis=1
+        )
         return counts.reshape(-1, k, k)
 
     @property
     def distances(self) -> np.ndarray:
         """How many classes apart the classes are [K, K]."""
-        positions = np.arange(self.of.num_classes)
+        positions = np.arange(self.resampler.num_classes)
         return np.abs(np.subtract.outer(positions, positions))
 
     @cached_property
     def rankings(self) -> np.ndarray:
         """Average precision and AUROC [2, R]: of the positive class, or the mean over the present classes."""
-        return nanmean(np.array([ranking.weighted(self.weights) for ranking in self.of.rankings]), 0)
+        return nanmean(np.array([ranking.weighted(self.weights) for ranking in self.resampler.rankings]), 0)
 
     @property
     def log_loss(self) -> np.ndarray:
         """Mean [R]. No BLAS: its threads would compete with those of the bootstrap."""
-        return np.einsum("rn,n->r", self.weights, self.of.log_loss) / self.size
+        return np.einsum("rn,n->r", self.weights, self.resampler.log_loss) / self.size
 
     def of_classes(self, values: np.ndarray) -> np.ndarray:
         """Values [R] of values [R, K], as `Predictions.of_classes`; nan marks classes that are not present."""

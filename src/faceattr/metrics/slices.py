@@ -149,8 +149,8 @@ def slices(cuts: Mapping[str, pd.Series], task: Task, probabilities: torch.Tenso
 def _metrics(rows: np.ndarray, task: Task, probabilities: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
     chosen = torch.tensor(rows)  # a copy: the array is pandas' own
     probabilities, truth = probabilities[chosen], truth[chosen]
-    of = accuracy(task, probabilities, truth)
-    metrics = {"n": len(truth), **{name: of[name] for name in ACCURACY}}
+    share = accuracy(task, probabilities, truth)
+    metrics = {"n": len(truth), **{name: share[name] for name in ACCURACY}}
     metrics["average_precision"] = compute_metrics.compute("average_precision", task, probabilities, truth)
     if not task.multilabel:
         classes = per_class.of_classes(task, problems(task, probabilities, truth)[0])
@@ -158,9 +158,9 @@ def _metrics(rows: np.ndarray, task: Task, probabilities: torch.Tensor, truth: t
     return metrics
 
 
-def _gap(of: Mapping[str, Any], rest: Mapping[str, Any]) -> dict[str, float]:
-    a, a_low, a_high = (of[name] for name in ACCURACY)
-    b, b_low, b_high = (rest[name] for name in ACCURACY)
+def _gap(inside: Mapping[str, Any], outside: Mapping[str, Any]) -> dict[str, float]:
+    a, a_low, a_high = (inside[name] for name in ACCURACY)
+    b, b_low, b_high = (outside[name] for name in ACCURACY)
     low = a - b - float(np.hypot(a - a_low, b_high - b))
     high = a - b + float(np.hypot(a_high - a, b - b_low))
     return {"gap": a - b, "gap_low": low, "gap_high": high}

@@ -253,26 +253,26 @@ def _load_state(network: Network, state: State, source: str, expects: Scaling | 
     A tensor of another shape is an error, except in the output layer, which belongs to the task.
     Raises FaceattrError: tensors of another shape or with values that are not finite; no matching name.
     """
-    own, state = _without_counters(network.state_dict()), _without_counters(state)
+    expected, state = _without_counters(network.state_dict()), _without_counters(state)
     matched: State = {}
     unused, misfits = [], []
     for key, tensor in state.items():
         plain = WRAPPERS.sub("", key)
-        name = next((name for name in (plain, f"features.{plain}") if name in own), None)
-        if name and tensor.shape == own[name].shape and bool(torch.isfinite(tensor).all()):
+        name = next((name for name in (plain, f"features.{plain}") if name in expected), None)
+        if name and tensor.shape == expected[name].shape and bool(torch.isfinite(tensor).all()):
             matched[name] = tensor
         elif name is None or name.startswith("head.out."):
             unused.append(key)
         else:
-            misfits.append(f"{key} {list(tensor.shape)}, here {list(own[name].shape)}")
+            misfits.append(f"{key} {list(tensor.shape)}, here {list(expected[name].shape)}")
     if misfits:
         problem = f"{len(misfits)} tensors have another shape or no finite values"
         raise FaceattrError(f"{source} does not fit this model: {problem}: {_first_names(misfits)}")
     if not matched:
-        names = f"Its names: {_first_names(list(state))}\nThe model's: {_first_names(list(own))}"
+        names = f"Its names: {_first_names(list(state))}\nThe model's: {_first_names(list(expected))}"
         raise FaceattrError(f"{source} has no tensor of this model.\n{names}")
     network.load_state_dict(matched, strict=False)
-    return WeightsReport(source, len(matched), [name for name in own if name not in matched], unused, expects)
+    return WeightsReport(source, len(matched), [name for name in expected if name not in matched], unused, expects)
 
 
 def _without_counters(state: State) -> State:

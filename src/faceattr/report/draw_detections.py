@@ -55,7 +55,7 @@ def doubtful_faces(faces: FoundFaces, spec: InputSpec) -> dict[str, list[FacePic
                 continue
             chosen = faces.chosen[image]
             score = f", score {chosen.score:.2f}" if chosen else ""
-            marked = mark(decoded, faces.detections.of(image), chosen, spec)
+            marked = mark(decoded, faces.detections.faces_of(image), chosen, spec)
             pictures.setdefault(kind, []).append(FacePicture(marked, f"{faces.names[image]}{score}"))
     return pictures
 

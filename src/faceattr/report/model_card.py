@@ -235,13 +235,13 @@ def _slice_table(figures: RunFigures, split: str) -> str:
         return "For whom it is worse was not measured, or no group has enough images."
     rows = [
         (
-            f"{_text(of['column'])}: {_text(of['value'])}",
-            f"{of['n']:,}",
-            f"{number(of['accuracy'])} ({interval(of['accuracy_low'], of['accuracy_high'])})",
-            f"{number(of['gap'], '+.3f')} ({interval(of['gap_low'], of['gap_high'], '+.3f')})",
-            number(of["p"], ".2g"),
+            f"{_text(row['column'])}: {_text(row['value'])}",
+            f"{row['n']:,}",
+            f"{number(row['accuracy'])} ({interval(row['accuracy_low'], row['accuracy_high'])})",
+            f"{number(row['gap'], '+.3f')} ({interval(row['gap_low'], row['gap_high'], '+.3f')})",
+            number(row["p"], ".2g"),
         )
-        for of in compared.head(MOST_SLICES).to_dict("records")
+        for row in compared.head(MOST_SLICES).to_dict("records")
     ]
     head = ("images", "n", "accuracy", "gap to the others", "p (Holm)")
     more = (
@@ -264,8 +264,10 @@ def _leakage(figures: RunFigures) -> str:
     if leakage.get("left_out"):
         text += f"; {leakage['left_out']:,} training images were left out because of copies"
     people = leakage.get("identities_in_two_splits")
-    who = "whether a person is in two splits is not known" if people is None else f"{people:,} people are in two splits"
-    return f"{text}; {who}."
+    persons = (
+        "whether a person is in two splits is not known" if people is None else f"{people:,} people are in two splits"
+    )
+    return f"{text}; {persons}."
 
 
 def _calibration(config: Mapping[str, Any], figures: RunFigures) -> str:

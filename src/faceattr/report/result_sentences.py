@@ -24,8 +24,8 @@ def describe_metrics(metrics: Mapping[str, Any]) -> str:
     if metrics.get("average_precision") is None:
         return text
     mean = " (mean of attributes)" if multilabel else " (macro)"
-    of = f" of {metrics['positive_class']}" if metrics.get("positive_class") else mean
-    text += f", average precision{of} {metrics['average_precision']:.3f}"
+    of_class = f" of {metrics['positive_class']}" if metrics.get("positive_class") else mean
+    text += f", average precision{of_class} {metrics['average_precision']:.3f}"
     if metrics.get("average_precision_low") is not None:
         text += f" ({metrics['average_precision_low']:.3f}–{metrics['average_precision_high']:.3f})"
     return text
@@ -111,7 +111,7 @@ def describe_threshold(reached: Mapping[str, float], positive_class: str) -> str
 def describe_slices(slices: pd.DataFrame) -> str:
     """The accuracy of each true class; the slice with the largest gap, and whether the gap may be chance."""
     classes = slices[slices["column"] == TRUE_CLASS].sort_values("accuracy") if len(slices) else slices
-    values = [f"{of['value']} {of['accuracy']:.3f} (n = {of['n']:,})" for of in classes.to_dict("records")]
+    values = [f"{row['value']} {row['accuracy']:.3f} (n = {row['n']:,})" for row in classes.to_dict("records")]
     by_class = f"By true class: {listed(values)}. " if values else ""
     compared = slices[slices["gap"].notna()] if len(slices) else slices
     if compared.empty:

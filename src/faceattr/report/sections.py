@@ -142,12 +142,12 @@ class SplitResult:
         compared = self.slices[self.slices["gap"].notna()] if len(self.slices) else self.slices
         return [
             Row(
-                f"{of['column']}: {of['value']}",
-                *(of["accuracy"], of["accuracy_low"], of["accuracy_high"]),
-                f"n = {of['n']:,}, gap {number(of['gap'], '+.3f')} ({interval(of['gap_low'], of['gap_high'], '+.3f')})",
-                filled=bool(of["p"] < 0.05),
+                f"{row['column']}: {row['value']}",
+                *(row["accuracy"], row["accuracy_low"], row["accuracy_high"]),
+                f"n = {row['n']:,}, gap {number(row['gap'], '+.3f')} ({interval(row['gap_low'], row['gap_high'], '+.3f')})",
+                filled=bool(row["p"] < 0.05),
             )
-            for _, of in compared.iterrows()
+            for _, row in compared.iterrows()
         ]
 
     @property
@@ -157,10 +157,10 @@ class SplitResult:
         columns = {
             "slice": slices["column"].astype(str) + ": " + slices["value"].astype(str),
             "n": slices["n"],
-            "accuracy": [_with_interval(of, "accuracy", ".3f") for of in slices.to_dict("records")],
+            "accuracy": [_with_interval(row, "accuracy", ".3f") for row in slices.to_dict("records")],
             "AP": slices["average_precision"].map(number),
             **({name: recalls[name].map(number) for name in recalls} if recalls.shape[1] <= 4 else {}),
-            "gap to the rest": [_with_interval(of, "gap", "+.3f") for of in slices.to_dict("records")],
+            "gap to the rest": [_with_interval(row, "gap", "+.3f") for row in slices.to_dict("records")],
             "p (Holm)": slices["p"].map(lambda p: number(p, ".2g")),
         }
         return pd.DataFrame(columns)
@@ -213,7 +213,7 @@ class SplitResult:
         for i, (name, axes) in enumerate(charts.PLANES.items() if curves else ()):
             drawn = [pair[i] for pair in curves]
             points = [(curve.label, *curve.predicted) for curve in drawn]
-            values = "; ".join(f"{of} {x:.3f}, {y:.3f}" if y == y else f"{of} never" for of, x, y in points)
+            values = "; ".join(f"{label} {x:.3f}, {y:.3f}" if y == y else f"{label} never" for label, x, y in points)
             draw = partial(charts.threshold_curves, curves=drawn, roc=name == "roc")
             panels.append(self._panel(name, draw, f"Dots, as predicted ({', '.join(axes)}): {values}."))
         return panels
@@ -240,11 +240,11 @@ class SplitResult:
             yield pair[0], pair[1]
 
     def _ranked_classes(self) -> list[str]:
-        names, of = list(self.task.classes), self.metrics
+        names, metrics = list(self.task.classes), self.metrics
         if self.task.kind == "binary":
             return names[-1:]
         if len(names) > MOST_LINES:
-            names.sort(key=lambda name: of.get(f"average_precision_{name}") or of.get(f"recall_{name}") or 0)
+            names.sort(key=lambda name: metrics.get(f"average_precision_{name}") or metrics.get(f"recall_{name}") or 0)
         return names[:MOST_LINES]
 
     @cached_property
@@ -276,6 +276,6 @@ class SplitResult:
         return f"{self.split}-{name}", f"{name}, {self.images}: {caption}"
 
 
-def _with_interval(of: Mapping[Any, Any], name: str, form: str) -> str:
-    bounds = interval(of[f"{name}_low"], of[f"{name}_high"], form)
-    return number(of[name], form) + (f" ({bounds})" if bounds else "")
+def _with_interval(row: Mapping[Any, Any], name: str, form: str) -> str:
+    bounds = interval(row[f"{name}_low"], row[f"{name}_high"], form)
+    return number(row[name], form) + (f" ({bounds})" if bounds else "")

@@ -22,7 +22,7 @@ def write(folder: Path, board: pd.DataFrame, jobs: Sequence[Mapping[str, Any]]) 
     """Writes the report; `board` and `jobs` are what leaderboard.leaderboard and read_jobs return."""
     keys = list(board.loc[:, :"seeds"].columns[:-1])
     accuracy = {job["name"]: job["val_accuracy"] for job in jobs if not job["error"]}
-    rows = [_row(of, keys, accuracy) for of in board.head(MOST_ROWS).to_dict("records")]
+    rows = [_row(row, keys, accuracy) for row in board.head(MOST_ROWS).to_dict("records")]
     return render_html.render(
         "sweep.jinja2",
         folder / render_html.FILE,
@@ -50,16 +50,16 @@ def link(folder: Path, name: str) -> str:
     return f"{name}/{render_html.FILE}" if (folder / name / render_html.FILE).is_file() else f"{name}/"
 
 
-def _row(of: Mapping[Any, Any], keys: Sequence[str], accuracy: Mapping[str, float]) -> Row:
-    label = " ".join(f"{key}={of[key]}" for key in keys) or "one configuration"
-    sd = "" if render_html.missing(of["val_accuracy_sd"]) else f" ±{of['val_accuracy_sd']:.3f}"
-    seeds = f"{of['seeds']} seed{'' if of['seeds'] == 1 else 's'}{sd}"
-    failed = f"✗ {of['failed']} failed" if of["failed"] else ""
-    test = "" if render_html.missing(of.get("test_accuracy")) else f"test {of['test_accuracy']:.3f}"
-    note = ", ".join(text for text in (seeds if of["seeds"] else "", test, failed) if text)
-    dots = tuple(accuracy[name] for name in of["jobs"].split() if name in accuracy)
-    low, high = (of[f"val_accuracy_{side}"] for side in ("low", "high"))
-    return Row(label, of["val_accuracy"], low, high, note, dots=dots if len(dots) > 1 else ())
+def _row(board_row: Mapping[Any, Any], keys: Sequence[str], accuracy: Mapping[str, float]) -> Row:
+    label = " ".join(f"{key}={board_row[key]}" for key in keys) or "one configuration"
+    sd = "" if render_html.missing(board_row["val_accuracy_sd"]) else f" ±{board_row['val_accuracy_sd']:.3f}"
+    seeds = f"{board_row['seeds']} seed{'' if board_row['seeds'] == 1 else 's'}{sd}"
+    failed = f"✗ {board_row['failed']} failed" if board_row["failed"] else ""
+    test = "" if render_html.missing(board_row.get("test_accuracy")) else f"test {board_row['test_accuracy']:.3f}"
+    note = ", ".join(text for text in (seeds if board_row["seeds"] else "", test, failed) if text)
+    dots = tuple(accuracy[name] for name in board_row["jobs"].split() if name in accuracy)
+    low, high = (board_row[f"val_accuracy_{side}"] for side in ("low", "high"))
+    return Row(label, board_row["val_accuracy"], low, high, note, dots=dots if len(dots) > 1 else ())
 
 
 def summary(rows: Sequence[Row]) -> str:
@@ -112,14 +112,14 @@ def by_value(axes: Axes, key: str, jobs: pd.DataFrame) -> None:
     seeds = sorted(jobs["seed"].unique(), key=lambda seed: (len(seed), seed))
     as_axis = bool(numbers.notna().all()) and len(values) > 6
     for i, seed in enumerate(seeds):
-        of = jobs["seed"] == seed
+        has_seed = jobs["seed"] == seed
         mark: Any = {"linestyle": "", "marker": MARKS[i % 5], "color": COLOURS[i % 5], "alpha": 0.75, "markersize": 6}
         mark["label"] = f"seed {seed}" if seed and len(seeds) <= 5 else None
         if as_axis:
-            axes.plot(numbers[of], jobs["accuracy"][of], **mark)
+            axes.plot(numbers[has_seed], jobs["accuracy"][has_seed], **mark)
         else:
-            lines = pd.Series([values.index(value) for value in jobs["value"][of]])
-            axes.plot(jobs["accuracy"][of], lines + 0.12 * (i - (len(seeds) - 1) / 2), **mark)
+            lines = pd.Series([values.index(value) for value in jobs["value"][has_seed]])
+            axes.plot(jobs["accuracy"][has_seed], lines + 0.12 * (i - (len(seeds) - 1) / 2), **mark)
     axes.set_title(key, color=INK, fontweight="bold")
     axes.grid(axis="both" if as_axis else "x")
     if as_axis:

@@ -225,10 +225,10 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     return classifier.eval(), description
 
 
-def _fits(tensor: Any, own: Tensor) -> bool:
+def _fits(tensor: Any, expected: Tensor) -> bool:
     """Whether a stored tensor has values of the kind that the network has: PyTorch turns complex and whole numbers into others."""
     plain = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.device.type != "meta"
-    return plain and not tensor.is_complex() and tensor.is_floating_point() == own.is_floating_point()
+    return plain and not tensor.is_complex() and tensor.is_floating_point() == expected.is_floating_point()
 
 
 def input_faces(description: dict[str, Any], source: str) -> Faces:

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from faceattr.training.lightning_module import Classifier, StepFunction
 
 
-def compiled_step(model: "Classifier", how: str, batch_size: int) -> "StepFunction":
+def compiled_step(model: "Classifier", setting: str, batch_size: int) -> "StepFunction":
     """`model.step` as `trainer.compile` says: `false`, `graph`, `true` or a mode of torch.compile."""
-    if how == "false":
+    if setting == "false":
         return model.step
-    if how == "graph":
+    if setting == "graph":
         return GraphedStep(model, batch_size)
-    mode = None if how == "true" else "max-autotune-no-cudagraphs" if how == "max-autotune" else how
+    mode = None if setting == "true" else "max-autotune-no-cudagraphs" if setting == "max-autotune" else setting
     compiled = torch.compile(model.step, dynamic=False, mode=mode)
 
     def step(inputs: Tensor, *others: Any) -> tuple[Tensor, Tensor]:

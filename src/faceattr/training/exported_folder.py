@@ -181,9 +181,11 @@ def describe_export(model: "Classifier", description: Mapping[str, Any], precisi
     }
 
 
-def write_config(folder: Path, ours: Mapping[str, Any], timm_keys: Mapping[str, Any], files: tuple[str, ...]) -> None:
+def write_config(
+    folder: Path, description: Mapping[str, Any], timm_keys: Mapping[str, Any], files: tuple[str, ...]
+) -> None:
     """config.json, with size and checksum of the other `files`."""
     sums = {name: {"bytes": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in files}
-    last = {"inputs": ours.get("inputs")}  # 1,700 numbers
-    rest = {key: value for key, value in ours.items() if key not in last}
-    write_json(folder / CONFIG, {**timm_keys, KEY: {**rest, "files": sums, **last}})
+    long_values = {"inputs": description.get("inputs")}  # 1,700 numbers
+    short_values = {key: value for key, value in description.items() if key not in long_values}
+    write_json(folder / CONFIG, {**timm_keys, KEY: {**short_values, "files": sums, **long_values}})

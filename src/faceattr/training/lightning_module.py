@@ -89,8 +89,8 @@ class Classifier(pl.LightningModule):
         self.register_buffer("class_weights", class_weights, persistent=False)
         self.temperature = 1.0
         self.usual_inputs: UsualInputs | None = None
-        self._seen: Tensor | None = None
-        self._seen_rows = 0
+        self._val_values: Tensor | None = None
+        self._val_rows = 0
         self._sums: Tensor | None = None
         self.run_step: StepFunction = self.step
         self.first_trainable_stage = policy.first_trainable_stage(0)
@@ -162,23 +162,25 @@ class Classifier(pl.LightningModule):
         logits, targets, rows = self.logits(batch.inputs, batch.layers_applied), batch.targets, batch.rows
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
         values = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
-        used = self._seen_rows + len(values)
-        if self._seen is None or used > len(
-            self._seen
+        filled = self._val_rows + len(values)
+        if self._val_values is None or filled > len(
+            self._val_values
         ):  # one tensor, not one per batch: see training/inference_torch.py
-            room = values.new_empty(max(1024, 2 * used), values.shape[1])
-            self._seen = room if self._seen is None else torch.cat((self._seen[: self._seen_rows], room))
-        self._seen[self._seen_rows : used] = values
-        self._seen_rows = used
+            room = values.new_empty(max(1024, 2 * filled), values.shape[1])
+            self._val_values = (
+                room if self._val_values is None else torch.cat((self._val_values[: self._val_rows], room))
+            )
+        self._val_values[self._val_rows : filled] = values
+        self._val_rows = filled
 
     def on_validation_epoch_end(self) -> None:
-        assert self._seen is not None
-        seen = self._seen[: self._seen_rows]
-        self._seen, self._seen_rows = None, 0
+        assert self._val_values is not None
+        values = self._val_values[: self._val_rows]
+        self._val_values, self._val_rows = None, 0
         if self.trainer.world_size > 1:
-            seen = self._from_all(seen)
+            values = self._from_all(values)
         k = len(self.task.classes)
-        probabilities, targets, losses = seen[:, :k], seen[:, k:-2], seen[:, -2]
+        probabilities, targets, losses = values[:, :k], values[:, k:-2], values[:, -2]
         targets = targets if self.task.multilabel else targets[:, 0].long()
         if not bool(losses.isfinite().all()):
             raise FaceattrError(
@@ -196,9 +198,9 @@ class Classifier(pl.LightningModule):
         self._sums = None
         return {"train_loss": loss / count, "train_accuracy": right / count}
 
-    def _from_all(self, seen: Tensor) -> Tensor:
+    def _from_all(self, values: Tensor) -> Tensor:
         """The images of every process in the table's order, each once: see `rank_share`."""
-        gathered = self.all_gather(seen).flatten(0, 1).cpu()
+        gathered = self.all_gather(values).flatten(0, 1).cpu()
         _, first = np.unique(gathered[:, -1].numpy(), return_index=True)
         return gathered[torch.from_numpy(first)]
 

@@ -120,8 +120,8 @@ def cpu_capabilities() -> dict[str, Any]:
     return getattr(torch.cpu, "get_capabilities", dict)()
 
 
-def describe_device(used: pl.Trainer) -> str:
+def describe_device(trainer: pl.Trainer) -> str:
     """The device by name: what a run stores."""
-    device = used.strategy.root_device
+    device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_capabilities().get("cpu_name")
-    return f"{device.type} × {used.num_devices} ({name or 'unknown'})"
+    return f"{device.type} × {trainer.num_devices} ({name or 'unknown'})"

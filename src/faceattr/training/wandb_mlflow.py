@@ -20,8 +20,8 @@ def log_results(loggers: Sequence[Logger], metrics: Mapping[str, Mapping[str, An
         if isinstance(logger, MLFlowLogger):
             numbers = {
                 f"{split}_{name}": float(value)
-                for split, own in metrics.items()
-                for name, value in own.items()
+                for split, split_metrics in metrics.items()
+                for name, value in split_metrics.items()
                 if isinstance(value, int | float) and not isinstance(value, bool)
             }
             logger.log_metrics(numbers)

@@ -26,14 +26,14 @@ def found() -> Detections:
 
 def test_face_rows_give_back_what_they_hold():
     faces = [face(1.25), None, face(2.5, score=0.75)]
-    rows = FaceRows.of(faces)
+    rows = FaceRows.from_faces(faces)
     assert list(rows) == faces and len(rows) == 3
     assert list(rows[np.array([2, 1])]) == [faces[2], None]
 
 
 def test_detections_by_image():
     detections = found()
-    assert [len(detections.of(image)) for image in range(4)] == [2, 0, 0, 1]
+    assert [len(detections.faces_of(image)) for image in range(4)] == [2, 0, 0, 1]
     assert list(detections.chosen(RECIPE)) == [face(0, side=50), None, None, face(30)]
     assert detections.counts(FaceRecipe("align", min_size=30)).tolist() == [1, 0, 0, 1]
 
@@ -63,9 +63,9 @@ def test_find_all_is_what_the_detector_finds(photos, detector, weights):
     detections = find_all(photos, RECIPE, weights=str(weights), workers=2)
     for place, path in enumerate(photos[:3]):
         image = decode(path)
-        assert detections.of(place) == detector.find(np.asarray(image))
+        assert detections.faces_of(place) == detector.find(np.asarray(image))
         assert detections.sizes[place].tolist() == list(image.size)
-    assert [len(detections.of(place)) for place in range(4)] == [1, 3, 0, 0]
+    assert [len(detections.faces_of(place)) for place in range(4)] == [1, 3, 0, 0]
     assert list(detections.bad) == [3]
 
 
@@ -75,10 +75,10 @@ def test_find_all_again_needs_no_detector(photos, weights, tmp_path):
     again = find_all(photos, another_crop, weights=str(tmp_path / "absent.onnx"), workers=1)
     assert (again.values == first.values).all() and again.bad == first.bad
     Image.fromarray(np.full((50, 60, 3), 70, np.uint8)).save(photos[0])  # the file has changed
-    assert find_all(photos, RECIPE, weights=str(weights), workers=1).of(0) == []
+    assert find_all(photos, RECIPE, weights=str(weights), workers=1).faces_of(0) == []
 
 
 def test_find_all_without_room_for_a_cache(photos, weights, monkeypatch, caplog):
     monkeypatch.setenv("FACEATTR_CACHE_GB", "0")
-    assert len(find_all(photos, RECIPE, weights=str(weights), workers=1).of(1)) == 3
+    assert len(find_all(photos, RECIPE, weights=str(weights), workers=1).faces_of(1)) == 3
     assert "looked for anew by every run" in caplog.text

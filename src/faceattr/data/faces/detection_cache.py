@@ -35,7 +35,7 @@ class FaceRows(Sequence[Face | None]):
         self.values = values
 
     @classmethod
-    def of(cls, faces: Sequence[Face | None]) -> "FaceRows":
+    def from_faces(cls, faces: Sequence[Face | None]) -> "FaceRows":
         """From a list of faces."""
         no_face = [np.nan] * len(COLUMNS)
         values = [no_face if face is None else as_row(face) for face in faces]
@@ -65,18 +65,20 @@ class Detections:
     values: np.ndarray
     bad: dict[int, str]
 
-    def of(self, image: int) -> list[Face]:
+    def faces_of(self, image: int) -> list[Face]:
         """The faces of an image, the largest first."""
         first, last = np.searchsorted(self.owner, [image, image + 1])
         return [from_row(row) for row in self.values[first:last].tolist()]
 
     def chosen(self, recipe: FaceRecipe) -> FaceRows:
         """The face of each image that the recipe picks."""
-        return FaceRows.of([pick(self.of(image), recipe, *size) for image, size in enumerate(self.sizes.tolist())])
+        return FaceRows.from_faces(
+            [pick(self.faces_of(image), recipe, *size) for image, size in enumerate(self.sizes.tolist())]
+        )
 
     def counts(self, recipe: FaceRecipe) -> np.ndarray:
         """Number of faces of the recipe's least size in each image, int [N]."""
-        return np.array([len(large_enough(self.of(image), recipe)) for image in range(len(self.sizes))], int)
+        return np.array([len(large_enough(self.faces_of(image), recipe)) for image in range(len(self.sizes))], int)
 
     def table(self, names: Sequence[str], recipe: FaceRecipe) -> pd.DataFrame:
         """faces.csv: a row for each face, and one without values for each image without a face.
@@ -85,7 +87,7 @@ class Detections:
         """
         rows: list[list[Any]] = []
         for image, name in enumerate(names):
-            faces = self.of(image)
+            faces = self.faces_of(image)
             picked = pick(faces, recipe, *self.sizes[image].tolist())
             rows += [[name, number, face is picked, *as_row(face)] for number, face in enumerate(faces)]
             rows += [] if faces else [[name, None, False, *[None] * len(COLUMNS)]]

@@ -70,15 +70,15 @@ def load(
 
     codes = {str(int(code)) for code in np.unique(values.to_numpy())}
     values = _with_image(values, folder, source, allow_missing)
-    known, note = known_codes(values[names or [attribute]].astype(float), codes, unknown, where=source.name)
+    labels, note = known_codes(values[names or [attribute]].astype(float), codes, unknown, where=source.name)
     notes = {"notes": [note]} if "0" in codes else {}
     table = pd.DataFrame({"path": f"{folder.relative_to(root).as_posix()}/" + values.index}, index=values.index)
     if names:
-        table = table.join(known)
+        table = table.join(labels)
         table.attrs.update(classes=names, multilabel=True, **notes)
     else:
         classes = ["female", "male"] if attribute == "Male" else [f"not_{attribute.lower()}", attribute.lower()]
-        table["label"] = known[attribute].map({0.0: classes[0], 1.0: classes[1]})
+        table["label"] = labels[attribute].map({0.0: classes[0], 1.0: classes[1]})
         table.attrs.update(classes=classes, ordinal=False, **notes)
     table = _with_split_and_group(table, root, first_per_class, last_per_class or 0)
     attrs = table.attrs

@@ -123,8 +123,8 @@ def to_table(
 
     table = pd.DataFrame({"path": _paths(root, image_dir or "", frame[image_column])}, index=frame.index)
     if names:
-        known, note = yes_or_no(path, frame.drop(columns=image_column), names, unknown)
-        table = table.join(known)
+        labels, note = yes_or_no(path, frame.drop(columns=image_column), names, unknown)
+        table = table.join(labels)
         table.attrs["notes"] = [note]
     elif bins:
         table["label"] = _bin(path, frame[label_column], bins, classes or [])
@@ -183,9 +183,9 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
             "With data.image_dir=null, names are relative to data.root."
         )
     paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
-    finder, at = FileFinder(), root.as_posix()
-    files = [path and not is_image(path) and finder.fitting(posixpath.join(at, path)) for path in paths]
-    return [posixpath.relpath(file, at) if file else path for file, path in zip(files, paths, strict=True)]
+    finder, folder_text = FileFinder(), root.as_posix()
+    files = [path and not is_image(path) and finder.fitting(posixpath.join(folder_text, path)) for path in paths]
+    return [posixpath.relpath(file, folder_text) if file else path for file, path in zip(files, paths, strict=True)]
 
 
 def _bin(path: Path, values: pd.Series, bins: list, classes: list[str]) -> pd.Series:
