@@ -21,7 +21,7 @@ import faceattr
 from faceattr.errors import FaceattrError
 from faceattr.training import checkpoint_format
 from faceattr.training.exported_folder import CONFIG, ONNX, WEIGHTS, describe_export, write_config
-from faceattr.training.inference_onnx import OnnxBackend, create_session
+from faceattr.training.inference_onnx import BLOCK, OnnxBackend, create_session
 from faceattr.training.onnx_export import write_onnx
 from faceattr.training.safetensors_model import write_weights
 
@@ -226,10 +226,12 @@ def test_load_refuses_a_model_that_was_changed(exported, tmp_path):
 
 
 @pytest.mark.parametrize("key", [b"\n\x08", b"\x8a\x00\x08", b"\n\x88\x00", b"\x8a\x80\x80\x00\x88\x80\x00"])
-def test_create_session_refuses_every_spelling_of_a_reference(key):
-    """Of protobuf's two integers before the text: a tag and a length."""
+@pytest.mark.parametrize("before", [0, BLOCK - 30, BLOCK - 13, BLOCK - 2])
+def test_create_session_refuses_every_spelling_of_a_reference(tmp_path, key, before):
+    """Of protobuf's two integers before the text: a tag and a length. Also where it lies in two blocks of the file."""
+    (tmp_path / ONNX).write_bytes(bytes(before) + b"location " + key + b"location")
     with pytest.raises(FaceattrError, match="refers to other files"):
-        create_session(Path("absent"), b"location " + key + b"location", "here")
+        create_session(tmp_path / ONNX, "here")
 
 
 @pytest.mark.parametrize("location", ["secret.bin", "/etc/hostname", "../secret.bin", "*/_ORT_MEM_ADDR_/*"])
@@ -259,7 +261,7 @@ def test_create_session_allows_the_text_location(exported, tmp_path):
     proto = onnx.load(exported[1] / ONNX)
     proto.metadata_props.add(key="classes", value='["location", "\\nlocation"]')
     (tmp_path / ONNX).write_bytes(proto.SerializeToString())
-    create_session(tmp_path / ONNX, proto.SerializeToString(), "here")
+    create_session(tmp_path / ONNX, "here")
 
 
 WITHOUT_TORCH = """

@@ -126,7 +126,7 @@ def _write(
 
 
 def _run(file: Path, threads: int = 0) -> Callable[[np.ndarray], np.ndarray]:
-    session = create_session(file, file.read_bytes(), str(file), threads=threads)
+    session = create_session(file, str(file), threads=threads)
     return lambda pixels: session.run([OUTPUT], {INPUT: pixels})[0]
 
 

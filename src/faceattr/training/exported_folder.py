@@ -7,7 +7,8 @@ to no other file. No torch and no Hydra here.
 import json
 import math
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,11 +145,18 @@ class _Values:
 
 def read_bounded(file: Path, most: int, source: str) -> bytes:
     """The content of a regular file of at most `most` bytes."""
+    with readable(file, most, source):
+        return file.read_bytes()
+
+
+@contextmanager
+def readable(file: Path, most: int, source: str) -> Iterator[int]:
+    """Gives the size of a regular file. Raises FaceattrError: no such file, above `most` bytes, or the block cannot read it."""
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode) or status.st_size > most:
             raise FaceattrError(f"{source} is no file, or larger than {most:,} bytes.")
-        return file.read_bytes()
+        yield status.st_size
     except OSError as error:
         raise FaceattrError(f"{source} cannot be read: {error.strerror or error}") from error
 

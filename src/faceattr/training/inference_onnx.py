@@ -1,8 +1,8 @@
 """Probabilities from the model.onnx of an exported folder, by ONNX Runtime. No torch here."""
 
-import hashlib
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from faceattr.errors import FaceattrError
-from faceattr.training.exported_folder import CONFIG, INPUT, MOST_ONNX_BYTES, ONNX, OUTPUT, read_bounded, read_exported
+from faceattr.files import sha256_of
+from faceattr.training.exported_folder import CONFIG, INPUT, MOST_ONNX_BYTES, ONNX, OUTPUT, read_exported, readable
 from faceattr.training.prediction_rows import SubjectBatches
 
 LOCATION, BEFORE_IT = b"location", re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)\Z")
 """A tensor whose values lie in another file, as protobuf writes that (with any length of its two integers): ONNX Runtime would
 read the file, whatever it is."""
+LONGEST, BLOCK = 24, 2**18
+OVERLAP = LONGEST + len(LOCATION)
+"""Bytes: the two integers at their longest, a part of the file that is searched, and what two parts have in common."""
 LARGE = 20_000_000
 """Bytes. Convolutions of smaller models are laid out anew when they are loaded: a small CNN is a quarter faster then; VGG16 is not,
 and would take 0.2 s longer to load."""
@@ -29,15 +33,17 @@ class OnnxBackend:
     data: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, folder: Path, *, threads: int = 0) -> None:
-        config, source = read_exported(folder), f"ckpt={folder}: {ONNX}"
-        content = read_bounded(folder / ONNX, MOST_ONNX_BYTES, source)
-        if len(content) != config.size or hashlib.sha256(content).hexdigest() != config.sha256:
-            raise FaceattrError(
-                f"{source} is not the file that {CONFIG} describes: damaged, or changed since the export."
-            )
+        config, source, file = read_exported(folder), f"ckpt={folder}: {ONNX}", folder / ONNX
+        with readable(file, MOST_ONNX_BYTES, source) as size, ThreadPoolExecutor(1) as pool:
+            sha256 = pool.submit(sha256_of, file)  # takes as long as the import meanwhile
+            _import_onnxruntime()
+            if (size, sha256.result()) != (config.size, config.sha256):
+                raise FaceattrError(
+                    f"{source} is not the file that {CONFIG} describes: damaged, or changed since the export."
+                )
         self.name, self.classes, self.multilabel = config.name, config.classes, config.multilabel
         self.temperature, self.spec, self.usual_inputs = config.temperature, config.spec, config.usual_inputs
-        self._session = create_session(folder / ONNX, content, source, threads=threads)
+        self._session = create_session(file, source, threads=threads)
         self._check(source)
 
     def _check(self, source: str) -> None:
@@ -65,20 +71,23 @@ class OnnxBackend:
         raise FaceattrError("An exported model has no gradients: Grad-CAM needs the run's checkpoint.")
 
 
-def create_session(file: Path, content: bytes, source: str, *, threads: int = 0) -> Any:
-    """ONNX Runtime's session of a model. Raises FaceattrError: no such model, or one that refers to other files.
-
-    `content` is that of `file`, which ONNX Runtime reads again: it takes a third of the time that it takes for the bytes.
-    """
-    if _names_other_file(content):
-        raise FaceattrError(f"{source} refers to other files.")
+def _import_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
         raise FaceattrError("An exported model needs the package onnxruntime: pip install onnxruntime") from error
+    return onnxruntime
+
+
+def create_session(file: Path, source: str, *, threads: int = 0) -> Any:
+    """ONNX Runtime's session of a model. Raises FaceattrError: no such model, or one that refers to other files."""
+    with readable(file, MOST_ONNX_BYTES, source) as size:
+        if _names_other_file(file):
+            raise FaceattrError(f"{source} refers to other files.")
+    onnxruntime = _import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4  # errors are raised, and so said once
-    if len(content) > LARGE:
+    if size > LARGE:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     try:
         return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -87,11 +96,18 @@ def create_session(file: Path, content: bytes, source: str, *, threads: int = 0)
         raise FaceattrError(f"{source}: ONNX Runtime {onnxruntime.__version__} cannot run it: {reason}") from error
 
 
-def _names_other_file(content: bytes) -> bool:
+def _names_other_file(file: Path) -> bool:
     """Whether a tensor's values lie in another file; see `LOCATION`. Text in names and metadata is allowed."""
-    place = content.find(LOCATION)
-    while place >= 0:
-        if BEFORE_IT.search(content[max(0, place - 24) : place]):
-            return True
-        place = content.find(LOCATION, place + 1)
+    buffer = bytearray(
+        OVERLAP + BLOCK
+    )  # the end of the block before, in which what is looked for may begin; and a block
+    with file.open("rb") as stream:
+        while count := stream.readinto(memoryview(buffer)[OVERLAP:]):
+            end = OVERLAP + count
+            place = buffer.find(LOCATION, 0, end)
+            while place >= 0:
+                if BEFORE_IT.search(buffer[max(0, place - LONGEST) : place]):
+                    return True
+                place = buffer.find(LOCATION, place + 1, end)
+            buffer[:OVERLAP] = buffer[end - OVERLAP : end]
     return False
