@@ -16,18 +16,25 @@ import sys
 class Absent:
     def find_spec(self, name, *_):
         if name.partition(".")[0] in sys.argv[1:]:
-            raise ImportError(name)
+            raise ModuleNotFoundError(name=name)
 
 sys.meta_path.insert(0, Absent())
 import faceattr.commands.main, faceattr.commands.serve
+from faceattr.commands.config_from_checkpoint import stored_config
+try:
+    stored_config(".")  # as /model is where nothing was mounted
+except faceattr.FaceattrError as error:
+    print(error)
 """
 
 
-def test_docker_image_holds_what_serve_imports():
+def test_docker_image_holds_what_serve_imports(tmp_path):
     installed = re.findall(r'"([\w-]+[<>][^"]*)"', (ROOT / "Dockerfile").read_text())
     assert len(installed) > 5 and set(installed) <= set(REQUIREMENTS)
     names = [re.match(r"[\w-]+", text)[0] for text in REQUIREMENTS if text not in installed]
     absent = [MODULES.get(name, name.replace("-", "_")) for name in names]
     assert {"torch", "pytorch_lightning"} <= set(absent)
-    done = subprocess.run([sys.executable, "-c", IMPORT, *absent], capture_output=True, text=True)
+    command = [sys.executable, "-c", IMPORT, *absent]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "a folder without config.json" in done.stdout and "Give the folder that `export.py` wrote" in done.stdout

@@ -277,6 +277,11 @@ import faceattr, numpy
 model = faceattr.load(sys.argv[1])
 print(model.predict_proba(sys.argv[2]).tolist(), "pandas" in sys.modules)
 print(model.predict([sys.argv[2], "absent.png"]).to_csv(index=False))
+for path in ("absent", ".", sys.argv[2]):
+    try:
+        faceattr.load(path)
+    except faceattr.FaceattrError as error:
+        print(error)
 """
 ABSENT = {
     *(
@@ -317,3 +322,5 @@ def test_load_of_an_export_needs_no_torch(exported, tmp_path):
     assert np.array(json.loads(first.removesuffix(" False"))) == pytest.approx(expected, abs=1e-5)
     assert header == "path,predicted,probability_female,probability_male,reason"
     assert rows[0].startswith("a.png,") and "No such file" in rows[1]
+    absent, folder, file = [line for line in rows if line.startswith("ckpt=")]
+    assert "there is no such file" in absent and "a folder without config.json" in folder and "this is a file" in file

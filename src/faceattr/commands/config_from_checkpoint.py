@@ -65,12 +65,14 @@ def check_exported(command: str, ckpt: str) -> None:
 
 def stored_config(ckpt: str) -> dict[str, Any]:
     """The config in a checkpoint; of an exported folder, its group `faces`."""
-    from faceattr.training.exported_folder import faces_keys, is_exported
+    from faceattr.training.exported_folder import faces_keys, is_exported, refuse_without_torch
 
     if is_exported(folder := Path(ckpt).expanduser()):
         return {"faces": faces_keys(folder)}
-    from faceattr.training.checkpoint_format import read_description
-
+    try:
+        from faceattr.training.checkpoint_format import read_description
+    except ModuleNotFoundError as error:
+        raise refuse_without_torch(folder, error.name) from error
     config: dict[str, Any] = read_description(ckpt)["config"]
     return config
 

@@ -45,6 +45,7 @@ def model_card(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[st
         "## Data",
         _data(config, figures),
         "## Figures",
+        *_figures_before_reduction(config, figures),
         *(_split(split, figures, config) for split in ("test", "val") if split in figures.metrics),
         *(
             []
@@ -203,6 +204,14 @@ def _faces(recipe: Mapping[str, Any]) -> str:
     if recipe["mode"] == "none":
         return "images are taken whole"
     return f"{recipe['mode']}, margin {recipe['margin']:g}, least score {recipe['min_score']:g}; YuNet finds them"
+
+
+def _figures_before_reduction(config: Mapping[str, Any], figures: RunFigures) -> list[str]:
+    if config["precision"] == "float32" or not figures.metrics:
+        return []
+    return [
+        f"Those of the checkpoint, before it was reduced to {config['precision']}. The proof, below, says what that changed."
+    ]
 
 
 def _split(split: str, figures: RunFigures, config: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.errors import FaceattrError
 from faceattr.files import sha256_of, write_json
-from faceattr.message_text import is_class_name
+from faceattr.message_text import instead_of, is_class_name
 
 if TYPE_CHECKING:
     from faceattr.training.lightning_module import Classifier
@@ -54,6 +54,17 @@ class Exported:
 def is_exported(path: Path) -> bool:
     """Whether this is a folder that `export` wrote, or says so."""
     return path.is_dir() and (path / CONFIG).exists()
+
+
+def refuse_without_torch(path: Path, missing: str | None) -> FaceattrError:
+    """The error for a path that is no exported folder, where `missing`, a package that a checkpoint needs, is not installed."""
+    if not path.exists():
+        return FaceattrError(f"ckpt={path}: there is no such file.{instead_of(path)}")
+    kind = f"a folder without {CONFIG}" if path.is_dir() else "a file"
+    return FaceattrError(
+        f"ckpt={path}: this is {kind}, so no exported model; and a checkpoint needs {missing}, which is not installed here.\n"
+        "Give the folder that `export.py` wrote, or install faceattr with all that it depends on."
+    )
 
 
 def read_exported(folder: Path) -> Exported:

@@ -12,7 +12,7 @@ import numpy as np
 from faceattr.data.decode import InputSpec
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
-from faceattr.training.exported_folder import is_exported
+from faceattr.training.exported_folder import is_exported, refuse_without_torch
 from faceattr.training.inference_onnx import OnnxBackend
 from faceattr.training.prediction_rows import SubjectBatches
 
@@ -44,7 +44,7 @@ def open_backend(path: Path, trainer: "Trainer | None" = None, *, accelerator: s
     """The classifier in a checkpoint or an exported folder.
 
     `trainer` and `accelerator` say where a checkpoint computes; None is as in training. Raises FaceattrError where they ask for
-    what an exported model cannot do.
+    what an exported model cannot do, and of a checkpoint where there is no torch.
     """
     path = path.expanduser()
     if is_exported(path):
@@ -58,6 +58,8 @@ def open_backend(path: Path, trainer: "Trainer | None" = None, *, accelerator: s
                 "precision of its export."
             )
         return OnnxBackend(path)
-    from faceattr.training.inference_torch import TorchBackend
-
+    try:
+        from faceattr.training.inference_torch import TorchBackend
+    except ModuleNotFoundError as error:
+        raise refuse_without_torch(path, error.name) from error
     return TorchBackend(path, trainer, accelerator=accelerator)
