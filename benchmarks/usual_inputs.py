@@ -14,7 +14,7 @@ import pandas as pd
 
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.image_files import walk
-from faceattr.data.out_of_distribution import UsualInputs, describe_all
+from faceattr.data.out_of_distribution import UsualInputs, statistics_of_all
 from faceattr.data.pixel_scaling import scaling_of
 
 SPEC = InputSpec(64, 64, "bilinear", scaling_of("unit"))
@@ -36,7 +36,9 @@ def main(faces: Path, portraits: Path, celeba: Path) -> None:
     table = pd.read_csv(faces / "faces.csv").sample(frac=1, random_state=0)
     files = {split: [faces / name for name in part["file"]] for split, part in table.groupby("split")}
     test = images(files["val"][1000:])
-    usual = UsualInputs.fit(describe_all([images(files["train"][:2000])]), describe_all([images(files["val"][:1000])]))
+    usual = UsualInputs.fit(
+        statistics_of_all([images(files["train"][:2000])]), statistics_of_all([images(files["val"][:1000])])
+    )
     assert usual is not None
     part = test[:300]
     sets = {
@@ -54,7 +56,7 @@ def main(faces: Path, portraits: Path, celeba: Path) -> None:
     }
     print(f"{'images':26} one  batches of 16")
     for name, pixels in sets.items():
-        described = describe_all([np.ascontiguousarray(pixels)])
+        described = statistics_of_all([np.ascontiguousarray(pixels)])
         print(f"{name:26} {alarms(usual, described, 1):.3f}  {alarms(usual, described, 16):.3f}", flush=True)
 
 

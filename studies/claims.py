@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jobs import CAFFE, V1, WEIGHTS_AND_SCALING
 
-from faceattr.metrics.intervals import Paired, Z, over_runs, paired
+from faceattr.metrics.intervals import PairedDifference, Z, over_runs, paired_difference
 
 Record = dict[str, Any]
 MIN_SEEDS = 3
@@ -61,16 +61,16 @@ class Runs:
         bits = [np.unpackbits(np.frombuffer(bytes.fromhex(run["correct"][split]), np.uint8)) for run in runs]
         return np.stack([b[: run["metrics"][split]["n"]] for b, run in zip(bits, runs, strict=True)]).astype(bool)
 
-    def compare(self, job: str, other: str, split: str = "val") -> tuple[Paired, list[float]] | None:
+    def compare(self, job: str, other: str, split: str = "val") -> tuple[PairedDifference, list[float]] | None:
         """The comparison over all shared seeds, and the difference of each seed; None without a shared seed."""
         seeds = self.shared_seeds(job, other)
         if not seeds:
             return None
         first, second = (self.correct(name, seeds, split) for name in (job, other))
-        return paired(first, second), (first.mean(1) - second.mean(1)).tolist()
+        return paired_difference(first, second), (first.mean(1) - second.mean(1)).tolist()
 
 
-def verdict(pair: Paired, each: Sequence[float], no_better: bool = False) -> str:
+def verdict(pair: PairedDifference, each: Sequence[float], no_better: bool = False) -> str:
     """A claim is decided where the interval excludes zero and every seed has the same sign; else it is open.
 
     `no_better` holds where the interval ends below MARGIN: to see no difference is not enough. Fewer than MIN_SEEDS seeds
@@ -97,7 +97,7 @@ def generalization_gap(runs: Runs, job: str, other: str) -> tuple[list[str], str
     each = gaps[0] - gaps[1]
     images = sum(float((first - second).mean(0).var(ddof=1)) / first.shape[1] for first, second in by_split.values())
     half = float(np.hypot(Z * images**0.5, over_runs(each)))
-    pair = Paired(float(each.mean()), float(each.mean()) - half, float(each.mean()) + half, 0, 0, 1.0)
+    pair = PairedDifference(float(each.mean()), float(each.mean()) - half, float(each.mean()) + half, 0, 0, 1.0)
     cells = [f"{gaps[1].mean():.3f}", f"{gaps[0].mean():.3f}", signed(pair), ", ".join(f"{d:+.3f}" for d in each)]
     return cells, verdict(pair, each.tolist())
 
@@ -124,7 +124,7 @@ OTHER_CLAIMS = (
 )
 
 
-def signed(pair: Paired) -> str:
+def signed(pair: PairedDifference) -> str:
     return f"{pair.difference:+.3f} ({pair.low:+.3f} to {pair.high:+.3f})"
 
 

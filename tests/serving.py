@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from faceattr.commands.from_python import call
+from faceattr.commands.from_python import run_command
 from faceattr.commands.serve import application
 from faceattr.config.validate_keys import validate
 from faceattr.data.sources.sample_people import imagine
@@ -20,7 +20,7 @@ LOCAL = "http://localhost"
 def create(ckpt: Path, folder: Path, *overrides: str) -> Any:
     """The ASGI application that serve.py would run with these arguments; `folder` is for what Hydra writes."""
     given = [f"ckpt={ckpt}", f"hydra.run.dir={folder}", *overrides]
-    return call("serve", given, lambda cfg: application(validate(cfg)))
+    return run_command("serve", given, lambda cfg: application(validate(cfg)))
 
 
 @contextmanager

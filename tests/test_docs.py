@@ -145,7 +145,7 @@ def test_extending_metric_example_has_a_value_and_an_interval(monkeypatch):
     positive = torch.rand(60, generator=torch.Generator().manual_seed(0))
     truth = torch.arange(60) % 2
     scores = torch.stack((1 - positive, positive), 1)
-    metrics = compute_metrics.evaluate(task, scores, truth)
+    metrics = compute_metrics.all_metrics(task, scores, truth)
     metrics |= compute_metrics.intervals_of(metrics, task, scores, truth, None)
     assert metrics["specificity"] == pytest.approx(metrics["recall_no"])
     assert metrics["specificity_low"] < metrics["specificity"] < metrics["specificity_high"]

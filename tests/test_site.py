@@ -16,7 +16,7 @@ from browser import chromium
 from composing import compose_unchecked
 from programs import ROOT, inside
 
-from faceattr.config.quote_for_hydra import readable
+from faceattr.config.quote_for_hydra import quote_arguments
 from faceattr.config.validate_keys import validate
 from faceattr.data.sources import sample
 
@@ -135,7 +135,7 @@ def complete_commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "arguments"), complete_commands())
 def test_commands_of_every_page_compose(page, arguments):
     """Their keys, options and values are the schema's."""
-    validate(compose_unchecked("train", ["name=test", *readable(shlex.split(arguments))]))
+    validate(compose_unchecked("train", ["name=test", *quote_arguments(shlex.split(arguments))]))
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def judge(male: Any, truth: Any) -> dict[str, Any]:
         torch.tensor(male.to_numpy(), dtype=torch.float32),
     )
     scores, positions = torch.stack((1 - p, p), 1), torch.tensor(truth.to_numpy(), dtype=torch.int64)
-    metrics = compute_metrics.evaluate(task, scores, positions)
+    metrics = compute_metrics.all_metrics(task, scores, positions)
     return metrics | compute_metrics.intervals_of(metrics, task, scores, positions, None)
 
 
@@ -114,7 +114,7 @@ def record(run: Path, own: Any, peer: Any, **way: str) -> dict[str, Any]:
         metrics["years_off"] = (table["age"] - peer["age"]).abs().mean()
     if len(peer) == len(own):
         correct = own["true"] == own["predicted"], ((peer["probability_male"] > 0.5) == truth)[own.index]
-        metrics["ours_minus_peer"] = vars(intervals.paired(*(each.to_numpy()[None] for each in correct)))
+        metrics["ours_minus_peer"] = vars(intervals.paired_difference(*(each.to_numpy()[None] for each in correct)))
     return metrics
 
 

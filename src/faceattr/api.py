@@ -79,7 +79,7 @@ def train(*overrides: str) -> Run:
     >>> 0 <= run.metrics["val"]["accuracy"] <= 1
     True
     """
-    from faceattr.commands.from_python import call
+    from faceattr.commands.from_python import run_command
     from faceattr.commands.train import start
 
     def function(cfg: "DictConfig") -> Run:
@@ -91,7 +91,7 @@ def train(*overrides: str) -> Run:
         assert run is not None, "this is the first process"
         return Run(run.folder, run.metrics, run.ckpt)
 
-    return call("train", overrides, function)
+    return run_command("train", overrides, function)
 
 
 def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
@@ -105,13 +105,13 @@ def evaluate(ckpt: str | PathLike[str], *overrides: str) -> dict[str, Any]:
     10
     """
     from faceattr.commands.evaluate import evaluate as run_evaluation
-    from faceattr.commands.from_python import call
+    from faceattr.commands.from_python import run_command
     from faceattr.config.quote_for_hydra import argument
 
     def function(cfg: "DictConfig") -> dict[str, Any]:
         return run_evaluation(cfg, f"faceattr.evaluate{_arguments((str(ckpt), *overrides))}")
 
-    return call("evaluate", [argument("ckpt", Path(ckpt)), *overrides], function)
+    return run_command("evaluate", [argument("ckpt", Path(ckpt)), *overrides], function)
 
 
 def _arguments(overrides: Sequence[str]) -> str:

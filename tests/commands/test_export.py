@@ -18,7 +18,7 @@ from programs import ROOT, tiny_run
 
 import faceattr
 from faceattr.commands.export import export
-from faceattr.commands.from_python import call
+from faceattr.commands.from_python import run_command
 from faceattr.commands.predict import predict
 from faceattr.errors import FaceattrError
 
@@ -33,7 +33,7 @@ def run(tmp_path_factory) -> Path:
 
 def exported(ckpt: Path, out: Path, *overrides: str) -> Path:
     """The folder that export.py writes."""
-    return call("export", [f"ckpt={ckpt}", f"hydra.run.dir={out}", *overrides], export)
+    return run_command("export", [f"ckpt={ckpt}", f"hydra.run.dir={out}", *overrides], export)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def test_export_writes_a_folder_that_answers_as_the_checkpoint(run, folder, tmp_
     rows = []
     for ckpt in (run / "checkpoints" / "best.ckpt", folder):
         out = tmp_path / "predicted" / ckpt.name
-        call("predict", [f"ckpt={ckpt}", f"input={tmp_path}/*.png", f"hydra.run.dir={out}"], predict)
+        run_command("predict", [f"ckpt={ckpt}", f"input={tmp_path}/*.png", f"hydra.run.dir={out}"], predict)
         rows.append(pd.read_csv(out / "predictions.csv"))
     pd.testing.assert_frame_equal(*rows, rtol=0, atol=1e-5)
     assert len(rows[0]) == 5 and faceattr.load(folder).classes == ("female", "male")
@@ -229,5 +229,5 @@ def test_commands_that_need_a_checkpoint_say_so_of_an_export(folder, tmp_path, m
     with pytest.raises(
         FaceattrError, match=f"exported model, for predict and serve. {command} needs a run's checkpoint"
     ):
-        call(command, [f"ckpt={folder}"], lambda cfg: None)
+        run_command(command, [f"ckpt={folder}"], lambda cfg: None)
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from videos import write_video
 
 import faceattr
 from faceattr import FaceattrError
-from faceattr.commands.from_python import call
+from faceattr.commands.from_python import run_command
 from faceattr.commands.predict import predict
 
 WHOLE = ["path", "predicted", "probability_female", "probability_male"]
@@ -25,7 +25,7 @@ FACES = ["path", "face", *WHOLE[1:], "x", "y", "width", "height", "score"]
 
 def run(ckpt: Path, source: Path, out: Path, *overrides: str) -> pd.DataFrame:
     """predictions.csv of predict.py."""
-    call("predict", [f"ckpt={ckpt}", f"input={source}", f"hydra.run.dir={out}", *overrides], predict)
+    run_command("predict", [f"ckpt={ckpt}", f"input={source}", f"hydra.run.dir={out}", *overrides], predict)
     return pd.read_csv(out / "predictions.csv")
 
 

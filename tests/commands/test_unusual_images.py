@@ -9,9 +9,9 @@ from checkpoints import untrained
 from PIL import Image
 
 import faceattr
-from faceattr.commands.from_python import call
+from faceattr.commands.from_python import run_command
 from faceattr.commands.predict import predict
-from faceattr.data.out_of_distribution import UsualInputs, describe_all
+from faceattr.data.out_of_distribution import UsualInputs, statistics_of_all
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def place(tmp_path_factory) -> Path:
             file = place / folder / ("female", "male")[number % 2] / f"{number}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(file)
-    inputs = UsualInputs.fit(describe_all([images[20:300]]), describe_all([images[300:]]))
+    inputs = UsualInputs.fit(statistics_of_all([images[20:300]]), statistics_of_all([images[300:]]))
     untrained(place / "best.ckpt", inputs=inputs)
     return place
 
@@ -35,7 +35,7 @@ def test_images_unlike_the_training_images_bring_a_warning(place, tmp_path, by, 
     ckpt, out = place / "best.ckpt", f"hydra.run.dir={tmp_path / 'out'}"
     with caplog.at_level(logging.INFO):
         if by == "predict.py":
-            call("predict", [f"ckpt={ckpt}", f"input={place / folder}", out], predict)
+            run_command("predict", [f"ckpt={ckpt}", f"input={place / folder}", out], predict)
         elif by == "evaluate":
             faceattr.evaluate(ckpt, "data=folders", f"data.root={place / folder}", "evaluate.report=figures", out)
         else:

@@ -8,7 +8,7 @@ import pytest
 from programs import PATIENCE, ROOT, TINY, inside
 
 from faceattr.config.allowed_targets import target_function
-from faceattr.config.key_annotation import REQUIRED, parameters
+from faceattr.config.key_annotation import REQUIRED, declared_keys
 from faceattr.config.schema import SHARED
 from faceattr.config.validate_keys import GIVEN_BY_CODE, validate
 
@@ -36,7 +36,7 @@ def test_every_option_composes_and_is_valid(composed, choices):
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     cfg = validate(composed(*choices, *(NEEDED[choice] for choice in choices if choice in NEEDED)))
     for group in (choice.partition("=")[0] for choice in choices):
-        assert group not in SHARED or set(parameters(SHARED[group])) <= set(cfg[group])
+        assert group not in SHARED or set(declared_keys(SHARED[group])) <= set(cfg[group])
 
 
 @pytest.mark.parametrize("choices", [row for row in several_at_once() if len(row) > 1], ids=" ".join)
@@ -44,7 +44,7 @@ def test_every_option_lists_the_keys_of_its_function(composed, choices):
     """Hydra overrides only what is there, so a key that a YAML lacks could not be given as `key=value`."""
     cfg = composed(*choices, *(NEEDED[choice] for choice in choices if choice in NEEDED))
     for group in ("data", "model"):
-        own = parameters(target_function(cfg[group], group))
+        own = declared_keys(target_function(cfg[group], group))
         optional = {key for key, declared in own.items() if declared.default is not REQUIRED}
         lacking = {key for key in own if key not in GIVEN_BY_CODE.get(group, ())} - set(cfg[group])
         assert lacking <= optional & {"norm_over", "pretrained_weights", "init"}

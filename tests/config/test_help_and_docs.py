@@ -5,7 +5,7 @@ from programs import ROOT
 
 from faceattr.config.conf_folder import config_folder, groups
 from faceattr.config.help_and_docs import help_text, reference
-from faceattr.config.key_annotation import parameters
+from faceattr.config.key_annotation import declared_keys
 from faceattr.config.schema import Augment, Trainer
 
 
@@ -43,7 +43,7 @@ def test_help_text_shows_groups_and_every_key_with_its_value_and_meaning():
     text = help_text("faceattr train", "train", ["optim.lr=0.5", "augment=none"])
     assert "usage: faceattr train" in text and "cnn cnn7" in text and "  optim.lr=0.5\n" in text
     for group, schema in (("trainer", Trainer), ("augment", Augment)):
-        for name, parameter in parameters(schema).items():
+        for name, parameter in declared_keys(schema).items():
             assert f"  {group}.{name}=" in text
             assert parameter.key.meaning.split()[0] in text
     assert "_target_" not in text and "from_checkpoint" not in text
@@ -58,8 +58,8 @@ def test_help_text_shows_the_options_of_a_folder_of_the_users_own(tmp_path):
 
 @pytest.mark.parametrize("config", ["evaluate", "predict"])
 def test_help_text_of_commands_with_a_checkpoint(config):
-    from faceattr.commands.config_from_checkpoint import add_checkpoint_options
+    from faceattr.commands.config_from_checkpoint import add_config_from_checkpoint
 
-    add_checkpoint_options(config, ["--help"])
+    add_config_from_checkpoint(config, ["--help"])
     text = help_text(f"faceattr {config}", config)
     assert "  ckpt=null\n" in text and "  trainer.precision=auto\n" in text and "model:" not in text

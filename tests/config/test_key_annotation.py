@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from faceattr.config.key_annotation import REQUIRED, Key, parameters, takes_any_key
+from faceattr.config.key_annotation import REQUIRED, Key, declared_keys, takes_any_key
 
 
 @dataclass
@@ -21,14 +21,14 @@ def function(
 
 
 def test_parameters_of_a_dataclass_are_its_fields():
-    assert parameters(Group) == {
+    assert declared_keys(Group) == {
         "rate": (float, 0.5, Key("A rate.", above=0, below=1)),
         "plain": (int, 3, Key()),
     }
 
 
 def test_parameters_of_a_function_have_type_default_and_key():
-    assert parameters(function) == {
+    assert declared_keys(function) == {
         "root": (str, REQUIRED, Key()),
         "count": (int | None, None, Key("How many.", minimum=1)),
         "other": (Any, 2, Key()),

@@ -7,8 +7,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from faceattr.config.command_to_paste import this_command, typed
-from faceattr.config.quote_for_hydra import argument, quoted, readable, value_of
+from faceattr.config.command_to_paste import command_to_paste, this_command
+from faceattr.config.quote_for_hydra import argument, argument_value, quote_arguments, quoted
 
 PATHS = [
     "runs/a-1/x_y.ckpt",
@@ -38,8 +38,8 @@ PATHS += ["null", "1e5", "~/x", "a\\'b/c", "${oc.env:HOME}/x", "a\\${b}/x", "tab
 )
 def test_typed_shows_commands_as_this_process_was_started(monkeypatch, started, train, leaks):
     monkeypatch.setattr(sys, "argv", [started, "seed=1"])
-    assert typed("train", "ckpt=a") == train
-    assert typed("leaks") == leaks
+    assert command_to_paste("train", "ckpt=a") == train
+    assert command_to_paste("leaks") == leaks
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,16 @@ def test_this_command_can_be_typed_again(monkeypatch, started, expected):
 
 def test_typed_quotes_as_windows_wants_it(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
-    assert typed("leaks", r"data.root=C:\my faces") == r'faceattr leaks "data.root=C:\my faces"'
+    assert command_to_paste("leaks", r"data.root=C:\my faces") == r'faceattr leaks "data.root=C:\my faces"'
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_argument_and_typed_can_be_pasted(path):
     """The shell gives Hydra one word, and Hydra gives the config the path."""
-    *_, word = shlex.split(typed("train", argument("ckpt", path)))
+    *_, word = shlex.split(command_to_paste("train", argument("ckpt", path)))
     value = OverridesParser.create().parse_override(word).value()
     assert OmegaConf.create({"ckpt": value}).ckpt == path
-    assert value_of("ckpt", ["seed=1", word, "-m"]) == path
+    assert argument_value("ckpt", ["seed=1", word, "-m"]) == path
 
 
 def test_argument_leaves_an_ordinary_path_without_quotes():
@@ -79,14 +79,14 @@ def test_quoted_writes_lists_and_numbers_as_hydra_reads_them():
 
 
 def test_value_of_takes_the_last_argument_and_leaves_what_hydra_will_refuse():
-    assert value_of("ckpt", ["ckpt=a", "ckpt='b=c'"]) == "b=c"
-    assert value_of("ckpt", ["ckpt=epoch=3.ckpt"]) == "epoch=3.ckpt"
-    assert value_of("ckpt", ["ckpt=null"]) is None and value_of("ckpt", ["data.ckpt=a"]) is None
+    assert argument_value("ckpt", ["ckpt=a", "ckpt='b=c'"]) == "b=c"
+    assert argument_value("ckpt", ["ckpt=epoch=3.ckpt"]) == "epoch=3.ckpt"
+    assert argument_value("ckpt", ["ckpt=null"]) is None and argument_value("ckpt", ["data.ckpt=a"]) is None
 
 
 def read(text: str, *more: str):
     """The value that Hydra reads from an argument as it is typed."""
-    (override,) = OverridesParser.create().parse_overrides([readable([text, *more])[0]])
+    (override,) = OverridesParser.create().parse_overrides([quote_arguments([text, *more])[0]])
     assert not override.is_sweep_override()
     value = override.value()
     return OmegaConf.to_container(OmegaConf.create({"value": value}))["value"]
@@ -156,12 +156,12 @@ def test_readable_quotes_what_hydra_refuses(text, value):
     ],
 )
 def test_readable_leaves_the_rest(text):
-    assert readable([text]) == [text]
+    assert quote_arguments([text]) == [text]
 
 
 def test_readable_leaves_a_sweep_over_paths():
-    assert readable(["-m", "data.root=a,b"]) == ["-m", "data.root=a,b"]
-    assert readable(["data.root=a,b"]) == ["data.root='a,b'"]
+    assert quote_arguments(["-m", "data.root=a,b"]) == ["-m", "data.root=a,b"]
+    assert quote_arguments(["data.root=a,b"]) == ["data.root='a,b'"]
 
 
 @pytest.mark.parametrize(
@@ -176,13 +176,13 @@ def test_readable_leaves_a_sweep_over_paths():
     ],
 )
 def test_readable_takes_text_that_looks_like_a_call_or_a_list_as_text(key, value):
-    (given,) = readable([f"{key}={value}"])
+    (given,) = quote_arguments([f"{key}={value}"])
     assert OmegaConf.create({"x": OverridesParser.create().parse_override(given).value()}).x == value
 
 
 def test_readable_leaves_calls_of_hydras_functions():
-    assert readable(["-m", "seed=range(0,3)", "optim.lr=choice(1,2)"])[1:] == [
+    assert quote_arguments(["-m", "seed=range(0,3)", "optim.lr=choice(1,2)"])[1:] == [
         "seed=range(0,3)",
         "optim.lr=choice(1,2)",
     ]
-    assert readable(["seed=range(0"]) == ["seed=range(0"], "Hydra says what is wrong"
+    assert quote_arguments(["seed=range(0"]) == ["seed=range(0"], "Hydra says what is wrong"

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from faceattr.config.key_annotation import Key, parameters
+from faceattr.config.key_annotation import Key, declared_keys
 from faceattr.config.schema import (
     OPEN_GROUPS,
     SHARED,
@@ -37,7 +37,7 @@ GROUPS = {
 KEYS: dict[str, Key] = {
     f"{group}.{name}".lstrip("."): parameter.key
     for group, schema in GROUPS.items()
-    for name, parameter in parameters(schema).items()
+    for name, parameter in declared_keys(schema).items()
 }
 WITH_CHOICES = sorted(name for name, key in KEYS.items() if key.choices)
 

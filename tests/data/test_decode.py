@@ -13,7 +13,7 @@ from PIL import Image, ImageCms, ImageFile
 from PIL.PngImagePlugin import PngInfo
 
 import faceattr
-from faceattr.config.key_annotation import parameters
+from faceattr.config.key_annotation import declared_keys
 from faceattr.config.schema import Model
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read, read_many
 from faceattr.data.image_files import FORMATS
@@ -26,7 +26,7 @@ BLOCKS = np.kron(  # 16 rows x 24 columns of flat 8x8 blocks, all different: sur
 )
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
 WHITE = [255, 255, 255]
-INTERPOLATIONS = parameters(Model)["interpolation"].key.choices
+INTERPOLATIONS = declared_keys(Model)["interpolation"].key.choices
 
 
 def pixels(path: Path) -> np.ndarray:

@@ -4,7 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from faceattr.data.out_of_distribution import LENGTH, InputCheck, UsualInputs, _least_unusual, describe, describe_all
+from faceattr.data.out_of_distribution import (
+    LENGTH,
+    InputCheck,
+    UsualInputs,
+    _least_unusual,
+    image_statistics,
+    statistics_of_all,
+)
 from faceattr.data.photo_reader import Subject
 from faceattr.errors import FaceattrError
 
@@ -25,13 +32,13 @@ def pictures(n: int, seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def usual() -> UsualInputs:
-    usual = UsualInputs.fit(describe_all([pictures(400, 0)]), describe_all([pictures(400, 1)]))
+    usual = UsualInputs.fit(statistics_of_all([pictures(400, 0)]), statistics_of_all([pictures(400, 1)]))
     assert usual is not None
     return usual
 
 
 def test_difference_of_similar_images_is_empty(usual):
-    described = describe_all([pictures(600, 2)])
+    described = statistics_of_all([pictures(600, 2)])
     alarms = {n: np.mean([bool(usual.difference(described[i : i + n])) for i in range(0, 600 - n, n)]) for n in (1, 16)}
     assert alarms[1] <= 0.02 and alarms[16] == 0  # of 600 draws; 1 in 100 is meant
     assert usual.difference(described[:0]) == ""
@@ -51,7 +58,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("reason", CHANGES)
 def test_difference_names_the_likely_reason(usual, reason):
-    text = usual.difference(describe_all([CHANGES[reason](pictures(40, 3))]))
+    text = usual.difference(statistics_of_all([CHANGES[reason](pictures(40, 3))]))
     assert text.startswith("These images look unlike the training images. Likely: ") and "of 40 are unusual" in text
     assert reason in text and text.endswith("Is this what the model was trained on?")
 
@@ -66,7 +73,7 @@ ALONE = {
 
 @pytest.mark.parametrize("reason", ALONE)
 def test_difference_finds_a_single_image_that_would_be_usual_otherwise(usual, reason):
-    described = describe_all([[np.ascontiguousarray(ALONE[reason](image)) for image in pictures(100, 6)]])
+    described = statistics_of_all([[np.ascontiguousarray(ALONE[reason](image)) for image in pictures(100, 6)]])
     texts = [usual.difference(row[None]) for row in described]
     assert sum(f"Likely: {reason}" in text for text in texts) > 80
 
@@ -74,21 +81,21 @@ def test_difference_finds_a_single_image_that_would_be_usual_otherwise(usual, re
 def test_statistics_of_an_older_checkpoint_are_read(usual):
     stored = {key: value for key, value in usual.stored().items() if key != "most_gained"}
     older = UsualInputs.from_stored(stored, "ckpt=x")
-    assert older is not None and older.difference(describe_all([pictures(20, 4) // 4])).startswith("These images")
+    assert older is not None and older.difference(statistics_of_all([pictures(20, 4) // 4])).startswith("These images")
     assert (
-        not older.difference(describe_all([pictures(1, 6)]))
+        not older.difference(statistics_of_all([pictures(1, 6)]))
         and UsualInputs.from_stored(older.stored(), "x") is not None
     )
 
 
 def test_fit_of_few_images_is_none():
-    described = describe_all([pictures(40, 0)])
+    described = statistics_of_all([pictures(40, 0)])
     assert UsualInputs.fit(described, described[:29]) is None
     assert UsualInputs.fit(described[:1], described) is None
 
 
 def test_stored_statistics_are_read_back(usual):
-    stored, described = usual.stored(), describe_all([pictures(20, 4) // 4])
+    stored, described = usual.stored(), statistics_of_all([pictures(20, 4) // 4])
     again = UsualInputs.from_stored(stored, "ckpt=x")
     assert again is not None and again.difference(described) == usual.difference(described) != ""
     assert UsualInputs.from_stored(None, "ckpt=x") is None
@@ -128,4 +135,4 @@ def test_input_check_without_any_pixels_is_empty(usual):
 
 def test_least_unusual_keeps_false_alarms_below_one_in_a_hundred():
     assert [_least_unusual(n) for n in (1, 10, 100, 2000)] == [1, 2, 5, 32]
-    assert describe(np.zeros((8, 8, 3), np.uint8)).shape == (LENGTH,)
+    assert image_statistics(np.zeros((8, 8, 3), np.uint8)).shape == (LENGTH,)

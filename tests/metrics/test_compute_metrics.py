@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 from torch import Tensor
 
 from faceattr.metrics import accuracy, per_class, registry
-from faceattr.metrics.compute_metrics import evaluate, intervals_of
+from faceattr.metrics.compute_metrics import all_metrics, intervals_of
 from faceattr.metrics.intervals import wilson
 from faceattr.models.task import Task
 
@@ -43,7 +43,7 @@ def scored_attributes(n: int = 400, missing: float = 0.2) -> tuple[Tensor, Tenso
 def test_evaluate_binary_metrics_by_hand():
     """Four images: two men at .9 and .4, two women at .6 and .1."""
     positive = torch.tensor([0.9, 0.4, 0.6, 0.1])
-    metrics = evaluate(BINARY, torch.stack((1 - positive, positive), 1), torch.tensor([1, 1, 0, 0]))
+    metrics = all_metrics(BINARY, torch.stack((1 - positive, positive), 1), torch.tensor([1, 1, 0, 0]))
     assert metrics["accuracy"] == metrics["balanced_accuracy"] == metrics["f1"] == 0.5
     assert (metrics["accuracy_low"], metrics["accuracy_high"]) == wilson(0.5, 4)
     assert metrics["auroc"] == 0.75 and metrics["matthews_corrcoef"] == 0
@@ -53,7 +53,7 @@ def test_evaluate_binary_metrics_by_hand():
 def test_evaluate_takes_the_last_class_as_positive_whatever_the_order():
     probabilities, truth = scored(BINARY)
     turned = Task.from_config(["man", "woman"], ordinal=False, loss="auto")
-    men, women = evaluate(BINARY, probabilities, truth), evaluate(turned, probabilities.flip(1), 1 - truth)
+    men, women = all_metrics(BINARY, probabilities, truth), all_metrics(turned, probabilities.flip(1), 1 - truth)
     assert (men["positive_class"], women["positive_class"]) == ("man", "woman")
     assert men["average_precision"] != pytest.approx(women["average_precision"], abs=0.01)
     assert men["recall_man"] == women["recall_man"]
@@ -63,7 +63,7 @@ def test_evaluate_takes_the_last_class_as_positive_whatever_the_order():
 @pytest.mark.parametrize("task", [BINARY, AGES, KINDS], ids=lambda task: task.kind)
 def test_evaluate_gives_the_recall_and_count_of_each_class(task):
     probabilities, truth = scored(task)
-    metrics, predicted = evaluate(task, probabilities, truth), probabilities.argmax(1)
+    metrics, predicted = all_metrics(task, probabilities, truth), probabilities.argmax(1)
     recalls = sk.recall_score(truth, predicted, average=None)
     assert [metrics[f"recall_{name}"] for name in task.classes] == pytest.approx(list(recalls))
     assert [metrics[f"n_{name}"] for name in task.classes] == truth.bincount().tolist()
@@ -72,15 +72,15 @@ def test_evaluate_gives_the_recall_and_count_of_each_class(task):
 
 def test_evaluate_gives_ordered_classes_the_shares_by_distance():
     probabilities, truth = scored(AGES)
-    metrics, far = evaluate(AGES, probabilities, truth), (probabilities.argmax(1) - truth).abs()
+    metrics, far = all_metrics(AGES, probabilities, truth), (probabilities.argmax(1) - truth).abs()
     assert [metrics["off_by_1"], metrics["off_by_2"]] == [float((far == step).double().mean()) for step in (1, 2)]
-    assert "off_by_1" not in evaluate(KINDS, *scored(KINDS))
+    assert "off_by_1" not in all_metrics(KINDS, *scored(KINDS))
 
 
 def test_evaluate_leaves_a_class_without_images_out_of_averages():
     probabilities, truth = scored(AGES)
     probabilities, truth = probabilities[truth != 1], truth[truth != 1]
-    metrics, predicted = evaluate(AGES, probabilities, truth), probabilities.argmax(1)
+    metrics, predicted = all_metrics(AGES, probabilities, truth), probabilities.argmax(1)
     assert metrics["recall_middle"] is None and metrics["n_middle"] == 0
     assert (predicted == 1).any()
     recalls = [float((predicted[truth == code] == code).float().mean()) for code in (0, 2)]
@@ -89,18 +89,18 @@ def test_evaluate_leaves_a_class_without_images_out_of_averages():
 
 def test_evaluate_of_one_class_has_no_ranking():
     probabilities, _ = scored(AGES)
-    metrics = evaluate(AGES, probabilities, torch.full((300,), 2))
+    metrics = all_metrics(AGES, probabilities, torch.full((300,), 2))
     assert metrics["average_precision"] is metrics["auroc"] is metrics["matthews_corrcoef"] is None
     assert metrics["balanced_accuracy"] == metrics["recall_old"] == pytest.approx(metrics["accuracy"])
-    perfect = evaluate(AGES, torch.eye(3)[[2, 2]], torch.tensor([2, 2]))
+    perfect = all_metrics(AGES, torch.eye(3)[[2, 2]], torch.tensor([2, 2]))
     assert perfect["quadratic_kappa"] is None and perfect["accuracy"] == 1.0
 
 
 def test_evaluate_without_the_positive_class_has_no_f1():
     probabilities, _ = scored(BINARY)
-    women = evaluate(BINARY, probabilities, torch.zeros(300, dtype=torch.int64))
+    women = all_metrics(BINARY, probabilities, torch.zeros(300, dtype=torch.int64))
     assert women["f1"] is women["recall_man"] is women["average_precision"] is None
-    men = evaluate(BINARY, probabilities, torch.ones(300, dtype=torch.int64))
+    men = all_metrics(BINARY, probabilities, torch.ones(300, dtype=torch.int64))
     assert men["f1"] == pytest.approx(2 * men["accuracy"] / (1 + men["accuracy"]))
 
 
@@ -115,14 +115,14 @@ def test_evaluate_gives_flat_plain_json(task):
         (torch.full((5, k), math.nan), torch.tensor([0, 1, 1, 0, 1])),  # training diverged
     ]
     for case in cases:
-        metrics = evaluate(task, *case)
+        metrics = all_metrics(task, *case)
         assert json.loads(json.dumps(metrics, allow_nan=False)) == metrics
         assert all(value is None or type(value) in (int, float, str) for value in metrics.values())
         assert metrics["n"] == len(case[1])
 
 
 def test_evaluate_without_images_gives_no_metrics():
-    metrics = evaluate(BINARY, torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
+    metrics = all_metrics(BINARY, torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
     assert metrics == {"accuracy": None, "accuracy_low": None, "accuracy_high": None, "n": 0}
 
 
@@ -131,14 +131,14 @@ def test_evaluate_counts_a_pair_of_sigmoid_units_per_unit():
     probabilities = torch.tensor(
         [[0.9, 0.6], [0.4, 0.3], [0.2, 0.8]]
     )  # correct but both on; correct but both off; correct
-    metrics = evaluate(task, probabilities, torch.tensor([0, 0, 1]))
+    metrics = all_metrics(task, probabilities, torch.tensor([0, 0, 1]))
     assert metrics["accuracy"] == 1.0 and metrics["accuracy_per_unit"] == pytest.approx(4 / 6)
 
 
 def test_published_map_is_accuracy_and_not_average_precision():
     scores = torch.tensor([0.9, 0.6, 0.45, 0.2])
     probabilities, truth = torch.stack((1 - scores, scores), 1), torch.tensor([1, 0, 1, 0])
-    metrics = evaluate(BINARY, probabilities, truth)
+    metrics = all_metrics(BINARY, probabilities, truth)
     assert accuracy.published_map(probabilities, truth) == metrics["accuracy"] == 0.5
     assert metrics["average_precision"] == pytest.approx(5 / 6)
 
@@ -153,7 +153,7 @@ def test_confusion_has_the_true_class_in_its_rows():
 
 def test_evaluate_gives_each_attributes_metrics_over_its_known_labels():
     scores, truth = scored_attributes()
-    metrics = evaluate(SIGNS, scores, truth)
+    metrics = all_metrics(SIGNS, scores, truth)
     for position, name in enumerate(SIGNS.classes):
         known = truth[:, position].isfinite()
         y, p = truth[known, position].numpy(), scores[known, position].numpy()
@@ -169,16 +169,16 @@ def test_evaluate_gives_each_attributes_metrics_over_its_known_labels():
 def test_evaluate_leaves_an_attribute_of_one_answer_out_of_rankings():
     scores, truth = scored_attributes(missing=0)
     truth[:, 2] = 0
-    metrics = evaluate(SIGNS, scores, truth)
+    metrics = all_metrics(SIGNS, scores, truth)
     assert metrics["average_precision_Smiling"] is None and metrics["recall_Smiling"] is None
     of_two = (metrics["average_precision_Male"] + metrics["average_precision_Young"]) / 2
     assert metrics["average_precision"] == pytest.approx(of_two)
     truth[:, 2] = math.nan
-    metrics = evaluate(SIGNS, scores, truth)
+    metrics = all_metrics(SIGNS, scores, truth)
     assert metrics["accuracy_Smiling"] is None and metrics["n_Smiling"] == 0
     assert metrics["accuracy"] == pytest.approx((metrics["accuracy_Male"] + metrics["accuracy_Young"]) / 2)
     bounds = intervals_of(metrics, SIGNS, scores, truth, None)
-    assert per_class.attributes(metrics | bounds, SIGNS)["name"].tolist() == ["Male", "Young"]
+    assert per_class.attribute_table(metrics | bounds, SIGNS)["name"].tolist() == ["Male", "Young"]
 
 
 def test_accuracy_interval_counts_an_images_labels_as_dependent():
@@ -201,7 +201,7 @@ def test_accuracy_interval_counts_an_images_labels_as_dependent():
 @pytest.mark.parametrize("task", [BINARY, AGES], ids=lambda task: task.kind)
 def test_intervals_of_every_metric_hold_its_value(task):
     probabilities, truth = scored(task)
-    metrics = evaluate(task, probabilities, truth)
+    metrics = all_metrics(task, probabilities, truth)
     bounds = intervals_of(metrics, task, probabilities, truth, None)
     names = ["balanced_accuracy", "average_precision", "auroc", "f1", "matthews_corrcoef", "log_loss"]
     names += ["mean_absolute_error", "quadratic_kappa", "accuracy_within_one"] if task.kind == "ordinal" else []
@@ -215,7 +215,7 @@ def test_intervals_of_every_metric_hold_its_value(task):
 
 def test_intervals_of_attributes_hold_the_means_and_each_attribute():
     scores, truth = scored_attributes()
-    metrics = evaluate(SIGNS, scores, truth)
+    metrics = all_metrics(SIGNS, scores, truth)
     bounds = intervals_of(metrics, SIGNS, scores, truth, [str(i // 4) for i in range(400)])
     means = ("balanced_accuracy", "average_precision", "auroc", "f1", "matthews_corrcoef", "log_loss")
     for name in (*means, "accuracy_Male", "recall_Young"):
@@ -226,9 +226,9 @@ def test_intervals_of_attributes_hold_the_means_and_each_attribute():
 def test_intervals_of_one_attribute_are_those_of_two_classes():
     scores, truth = (part[:, :1] for part in scored_attributes(missing=0))
     one = Task.from_config(["Male"], ordinal=False, multilabel=True, loss="auto")
-    ours = intervals_of(evaluate(one, scores, truth), one, scores, truth, None)
+    ours = intervals_of(all_metrics(one, scores, truth), one, scores, truth, None)
     two, labels = torch.cat((1 - scores, scores), 1), truth[:, 0].long()
-    theirs = intervals_of(evaluate(BINARY, two, labels), BINARY, two, labels, None)
+    theirs = intervals_of(all_metrics(BINARY, two, labels), BINARY, two, labels, None)
     for name in ("average_precision", "auroc", "balanced_accuracy", "f1", "log_loss"):
         assert ours[f"{name}_low"] == pytest.approx(theirs[f"{name}_low"], abs=1e-6), name
 
@@ -236,7 +236,7 @@ def test_intervals_of_one_attribute_are_those_of_two_classes():
 def test_intervals_of_log_loss_weigh_attributes_by_their_labels():
     scores, truth = scored_attributes(missing=0)
     truth[40:, 0] = math.nan
-    metrics = evaluate(SIGNS, scores, truth)
+    metrics = all_metrics(SIGNS, scores, truth)
     bounds = intervals_of(metrics, SIGNS, scores, truth, None)
     middle = (bounds["log_loss_low"] + bounds["log_loss_high"]) / 2
     assert middle == pytest.approx(metrics["log_loss"], abs=0.01)
@@ -244,7 +244,7 @@ def test_intervals_of_log_loss_weigh_attributes_by_their_labels():
 
 def test_intervals_of_one_class_leave_rankings_out():
     probabilities, truth = scored(BINARY)[0], torch.ones(300, dtype=torch.int64)
-    bounds = intervals_of(evaluate(BINARY, probabilities, truth), BINARY, probabilities, truth, None)
+    bounds = intervals_of(all_metrics(BINARY, probabilities, truth), BINARY, probabilities, truth, None)
     assert "auroc_low" not in bounds and bounds["f1_low"] < bounds["f1_high"]
 
 
@@ -255,7 +255,7 @@ def test_evaluate_goes_on_after_a_metric_or_an_interval_that_fails(monkeypatch, 
     for name, entry in (("theirs", {"value": fails}), ("half", {"value": lambda p: 0.5})):
         monkeypatch.setitem(registry.METRICS, name, registry.Metric(name, name, **entry, interval=fails))
     scores, truth = scored(BINARY)
-    metrics = evaluate(BINARY, scores, truth)
+    metrics = all_metrics(BINARY, scores, truth)
     assert metrics["theirs"] is None and metrics["half"] == 0.5 and metrics["auroc"] > 0.5
     bounds = intervals_of(metrics, BINARY, scores, truth, None)
     assert "half_low" not in bounds and bounds["auroc_low"] < metrics["auroc"] < bounds["auroc_high"]

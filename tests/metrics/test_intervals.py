@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn import metrics as sklearn
 
-from faceattr.metrics.intervals import bootstrap, paired, wilson
+from faceattr.metrics.intervals import bootstrap, paired_difference, wilson
 from faceattr.metrics.metric_inputs import Predictions, Resampler
 from faceattr.metrics.registry import METRICS
 
@@ -37,7 +37,7 @@ def test_wilson_without_images_is_nan():
 def test_paired_gives_mcnemars_counts_and_exact_p():
     correct = np.array([[1] * 8 + [0] * 2 + [1] * 30], bool)
     other = np.array([[0] * 8 + [1] * 2 + [1] * 30], bool)
-    pair = paired(correct, other)
+    pair = paired_difference(correct, other)
     assert (pair.wins, pair.losses) == (8, 2)
     assert pair.p == pytest.approx(2 * sum(math.comb(10, k) for k in range(3)) / 2**10)
     assert pair.difference == pytest.approx(6 / 40)
@@ -49,7 +49,7 @@ def test_paired_gives_mcnemars_counts_and_exact_p():
 def test_paired_interval_does_not_narrow_with_runs_on_the_same_images():
     rng = np.random.default_rng(0)
     correct, other = rng.random((1, 400)) < 0.8, rng.random((1, 400)) < 0.7
-    once, often = paired(correct, other), paired(correct.repeat(5, 0), other.repeat(5, 0))
+    once, often = paired_difference(correct, other), paired_difference(correct.repeat(5, 0), other.repeat(5, 0))
     assert (often.low, often.high) == pytest.approx((once.low, once.high))
     assert often.wins == 5 * once.wins and often.p < once.p
 
@@ -64,26 +64,26 @@ def test_paired_interval_covers_the_true_difference(spread):
         correct, other = (
             hard + 0.3 * rng.random((3, 300)) < limit + spread * rng.standard_normal((3, 1)) for limit in (0.85, 0.75)
         )
-        pair = paired(correct, other)
+        pair = paired_difference(correct, other)
         inside += pair.low <= 0.1 <= pair.high
     assert 0.92 <= inside / 300 <= 1
 
 
 def test_paired_without_disagreement_has_an_interval():
     correct = np.array([[True, False, True]])
-    pair = paired(correct, correct)
+    pair = paired_difference(correct, correct)
     assert (pair.difference, pair.p) == (0, 1) and pair.low < -0.5 and pair.high > 0.5
     many = np.ones((1, 2000), bool)
-    assert paired(many, many).high < 0.002
+    assert paired_difference(many, many).high < 0.002
     with pytest.raises(ValueError, match="not the same images"):
-        paired(correct, correct[:, :2])
+        paired_difference(correct, correct[:, :2])
 
 
 def test_paired_groups_widen_the_interval():
     rng = np.random.default_rng(2)
     groups = np.arange(400) // 8
     correct, other = (np.repeat(rng.random(50) < accuracy, 8)[None] for accuracy in (0.8, 0.7))
-    alone, grouped = paired(correct, other), paired(correct, other, groups.tolist())
+    alone, grouped = paired_difference(correct, other), paired_difference(correct, other, groups.tolist())
     assert grouped.difference == alone.difference
     assert (grouped.high - grouped.low) / (alone.high - alone.low) == pytest.approx(math.sqrt(8), rel=0.05)
 

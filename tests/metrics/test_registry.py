@@ -110,7 +110,7 @@ def test_evaluate_gives_the_reference_of_every_metric(kind, case):
     probabilities, truth = draw(task, case)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = compute_metrics.evaluate(task, probabilities, truth)
+        found = compute_metrics.all_metrics(task, probabilities, truth)
     names = [name for name, metric in METRICS.items() if metric.applies(task)]
     assert set(names) == set(METRICS) & set(found)
     values = {name: math.nan if found[name] is None else found[name] for name in names}
@@ -163,7 +163,7 @@ def test_check_monitor_names_the_nearest_choice():
 
 
 def test_logged_holds_the_accuracys_interval_and_no_unknown_metric():
-    logged = registry.logged(compute_metrics.evaluate(TASKS["binary"], *draw(TASKS["binary"], "one class")))
+    logged = registry.logged(compute_metrics.all_metrics(TASKS["binary"], *draw(TASKS["binary"], "one class")))
     assert {"val_accuracy", "val_accuracy_low", "val_accuracy_high", "val_balanced_accuracy"} == set(logged)
 
 
@@ -175,7 +175,7 @@ def test_register_adds_a_metric_to_values_intervals_and_monitors():
     )
     registry.register(constant)
     try:
-        metrics = compute_metrics.evaluate(task, probabilities, truth)
+        metrics = compute_metrics.all_metrics(task, probabilities, truth)
         bounds = compute_metrics.intervals_of(metrics, task, probabilities, truth, None)
         assert (metrics["constant"], bounds["constant_low"], bounds["constant_high"]) == (0.25, 0.25, 0.25)
         assert registry.monitors()["val_constant"] == "min" and registry.logged(metrics)["val_constant"] == 0.25

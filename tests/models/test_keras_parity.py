@@ -385,6 +385,6 @@ def test_losses_equal_keras(keras, loss):
         expected = keras.losses.BinaryCrossentropy(reduction=None)(units, logits.sigmoid())
     assert torch.allclose(task.losses(logits, truth), expected, rtol=0, atol=1e-4)
     if loss == "one_vs_rest":
-        metrics = compute_metrics.evaluate(task, task.probabilities(logits), truth)
+        metrics = compute_metrics.all_metrics(task, task.probabilities(logits), truth)
         per_unit = keras.metrics.binary_accuracy(one_hot, logits.sigmoid()).mean()
         assert metrics["accuracy_per_unit"] == pytest.approx(float(per_unit)) != metrics["accuracy"]

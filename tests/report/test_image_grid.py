@@ -18,7 +18,17 @@ from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
 from faceattr.models import gradcam
 from faceattr.models.staged_network import Network
-from faceattr.report.image_grid import SIDE, Chosen, Explained, Pixels, Tile, chosen, gallery, grid, tiles
+from faceattr.report.image_grid import (
+    SIDE,
+    ChosenImage,
+    ExplainedImage,
+    Pixels,
+    Tile,
+    choose_images,
+    gallery,
+    grid,
+    tiles,
+)
 from faceattr.training.checkpoint_format import load
 from faceattr.training.lightning_module import Classifier
 
@@ -150,28 +160,40 @@ def probabilities(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_chosen_ranks_images():
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.3, 0.7], [0.51, 0.49]])
-    found = chosen(scores, np.array([0, 0, 1, 0, 1]))
-    assert found["fixed sample"] == [Chosen(0, 0), Chosen(1, 1), Chosen(2, 1), Chosen(3, 1), Chosen(4, 0)]
-    assert found["wrong and certain"] == [Chosen(1, 1), Chosen(3, 1), Chosen(4, 0)]
-    assert found["least certain"] == [Chosen(4, 0), Chosen(2, 1), Chosen(3, 1), Chosen(1, 1), Chosen(0, 0)]
-    assert chosen(scores, scores.argmax(1))["wrong and certain"] == []
+    found = choose_images(scores, np.array([0, 0, 1, 0, 1]))
+    assert found["fixed sample"] == [
+        ChosenImage(0, 0),
+        ChosenImage(1, 1),
+        ChosenImage(2, 1),
+        ChosenImage(3, 1),
+        ChosenImage(4, 0),
+    ]
+    assert found["wrong and certain"] == [ChosenImage(1, 1), ChosenImage(3, 1), ChosenImage(4, 0)]
+    assert found["least certain"] == [
+        ChosenImage(4, 0),
+        ChosenImage(2, 1),
+        ChosenImage(3, 1),
+        ChosenImage(1, 1),
+        ChosenImage(0, 0),
+    ]
+    assert choose_images(scores, scores.argmax(1))["wrong and certain"] == []
 
 
 def test_chosen_ranks_attributes_separately():
     scores = np.array([[0.9, 0.4, 0.5], [0.05, 0.97, 0.2], [0.3, 0.6, 0.8]])
     truth = np.array([[0, 1, np.nan], [0, 1, 0], [np.nan, np.nan, np.nan]])
-    found = chosen(scores, truth)
-    assert found["fixed sample"] == [Chosen(0, 0), Chosen(1, 1)], "the one that is certain"
-    assert found["wrong and certain"] == [Chosen(0, 0)]
-    assert found["least certain"] == [Chosen(0, 1), Chosen(1, 2)], "what is not known was asked"
+    found = choose_images(scores, truth)
+    assert found["fixed sample"] == [ChosenImage(0, 0), ChosenImage(1, 1)], "the one that is certain"
+    assert found["wrong and certain"] == [ChosenImage(0, 0)]
+    assert found["least certain"] == [ChosenImage(0, 1), ChosenImage(1, 2)], "what is not known was asked"
     rng = np.random.default_rng(0)
     hard = np.column_stack((rng.uniform(0.4, 0.6, 200), rng.uniform(0.9, 1, 200)))  # all of the first is harder
-    for group in chosen(hard, (rng.random((200, 2)) < 0.5).astype(float)).values():
+    for group in choose_images(hard, (rng.random((200, 2)) < 0.5).astype(float)).values():
         assert {choice.column for choice in group} == {0, 1}, "one attribute only is shown"
 
 
 def test_chosen_sample_is_the_same_for_every_model():
-    one, other = (chosen(*probabilities(500, seed)) for seed in (1, 2))
+    one, other = (choose_images(*probabilities(500, seed)) for seed in (1, 2))
     positions = [choice.position for choice in one["fixed sample"]]
     assert positions == [choice.position for choice in other["fixed sample"]] == sorted(set(positions))
     assert min(positions) < 150 and max(positions) > 350, "not from all of it"
@@ -189,7 +211,7 @@ def evaluated(run: Path, cache: Path) -> dict[str, Any]:
     return {"model": model, "scores": scores, "truth": truth, "paths": rows["path"].tolist(), "files": files}
 
 
-def explained(of: dict[str, Any]) -> dict[str, list[Explained]]:
+def explained(of: dict[str, Any]) -> dict[str, list[ExplainedImage]]:
     model: Classifier = of["model"]
     return tiles(model.task.classes, of["scores"], of["truth"], of["paths"], reader(of["files"]), model.explain)
 
@@ -201,7 +223,7 @@ def reader(files: list[str]) -> Pixels:
 
 def test_tiles_hold_grad_cam_overlays(run, cache, tmp_path):
     of = evaluated(run, cache)
-    found, wanted = explained(of), chosen(of["scores"], of["truth"])
+    found, wanted = explained(of), choose_images(of["scores"], of["truth"])
     assert list(found) == list(wanted)
     heats = []
     for name, group in found.items():
@@ -234,7 +256,7 @@ def test_tiles_of_a_network_without_maps_have_no_overlays(run, cache, tmp_path, 
     of = evaluated(run, cache)
     features = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4))
     of["model"].network = Network(features, {"0": "flat", "1": "flat"}, [32, 32], of["model"].task.num_logits, {})
-    gone = chosen(of["scores"], of["truth"])["fixed sample"][0].position
+    gone = choose_images(of["scores"], of["truth"])["fixed sample"][0].position
     of["files"][gone] = str(tmp_path / "gone.jpg")
     found = explained(of)
     assert [tile.overlay for group in found.values() for tile in group] == [None] * sum(map(len, found.values()))

@@ -5,8 +5,8 @@ import pandas as pd
 import torch
 
 from faceattr.metrics import slices
-from faceattr.metrics.compute_metrics import evaluate
-from faceattr.metrics.intervals import Paired
+from faceattr.metrics.compute_metrics import all_metrics
+from faceattr.metrics.intervals import PairedDifference
 from faceattr.models.task import Task
 from faceattr.report import result_sentences
 
@@ -15,7 +15,7 @@ BINARY = Task.from_config(["woman", "man"], ordinal=False, loss="auto")
 
 def test_describe_metrics_gives_accuracy_with_its_interval_then_average_precision():
     positive = torch.tensor([0.9, 0.4, 0.6, 0.1])
-    metrics = evaluate(BINARY, torch.stack((1 - positive, positive), 1), torch.tensor([1, 1, 0, 0]))
+    metrics = all_metrics(BINARY, torch.stack((1 - positive, positive), 1), torch.tensor([1, 1, 0, 0]))
     text = "accuracy 0.500 (95% 0.150–0.850, n = 4), average precision of man 0.833"
     assert result_sentences.describe_metrics(metrics) == text
     bounds = {"average_precision_low": 0.7, "average_precision_high": 0.95}
@@ -23,7 +23,7 @@ def test_describe_metrics_gives_accuracy_with_its_interval_then_average_precisio
     of_attributes = {key: value for key, value in metrics.items() if key != "positive_class"} | {"labels": 8}
     assert result_sentences.describe_metrics(of_attributes).startswith("mean accuracy 0.500")
     assert result_sentences.describe_metrics(of_attributes).endswith("average precision (mean of attributes) 0.833")
-    one = evaluate(BINARY, torch.eye(2)[[0]], torch.tensor([0]))
+    one = all_metrics(BINARY, torch.eye(2)[[0]], torch.tensor([0]))
     assert result_sentences.describe_metrics(one) == "accuracy 1.000 (95% 0.207–1.000, n = 1)"
     assert result_sentences.describe_metrics({"n": 0}) == "no images"
 
@@ -37,7 +37,7 @@ def test_describe_published_gives_the_published_figure_and_ours():
 
 
 def test_describe_pair_names_the_test():
-    pair = Paired(0.02, -0.01, 0.05, 7, 3, 0.0004)
+    pair = PairedDifference(0.02, -0.01, 0.05, 7, 3, 0.0004)
     text = "Difference +0.020 (95% -0.010 to +0.050); only ckpt right 7, only compare right 3, McNemar p < 0.001"
     assert result_sentences.describe_pair(pair, multilabel=False) == text
     assert "on 7 images, fewer on 3, sign test" in result_sentences.describe_pair(pair, multilabel=True)

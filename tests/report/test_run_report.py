@@ -19,7 +19,7 @@ from faceattr.metrics import calibration, compute_metrics, slices
 from faceattr.metrics.accuracy import ACCURACY
 from faceattr.models.task import Task
 from faceattr.report import run_report
-from faceattr.report.image_grid import Explained
+from faceattr.report.image_grid import ExplainedImage
 from faceattr.report.render_html import LIMIT
 
 RUN = {
@@ -52,7 +52,7 @@ def result(
         truth = rng.integers(0, more.get("present", k), n)
         scores = np.exp(2 * np.eye(k)[truth] + rng.normal(0, 1, (n, k)))
         scores = (scores / scores.sum(1, keepdims=True)).astype(np.float32)
-    metrics = compute_metrics.evaluate(task, torch.tensor(scores), torch.tensor(truth))
+    metrics = compute_metrics.all_metrics(task, torch.tensor(scores), torch.tensor(truth))
     labels = task.flatten_labels(torch.tensor(scores), torch.tensor(truth))
     if n:
         metrics |= compute_metrics.intervals_of(metrics, task, torch.tensor(scores), torch.tensor(truth), None)
@@ -66,10 +66,10 @@ def result(
     return run_report.SplitResult(split, task, metrics | more.get("metrics", {}), scores, truth, table, tiles=tiles)
 
 
-def tile(rng: np.random.Generator, side: int, i: int) -> Explained:
+def tile(rng: np.random.Generator, side: int, i: int) -> ExplainedImage:
     pixels, overlay = rng.integers(0, 256, (2, side, side, 3), dtype=np.uint8)
     predicted = "male" if i % 2 else "female"
-    return Explained(
+    return ExplainedImage(
         f"{i}.jpg", pixels, overlay if i != 3 else None, "male", predicted, 0.9, bool(i % 2), predicted if i else "male"
     )
 

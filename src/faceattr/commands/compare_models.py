@@ -81,7 +81,7 @@ def compare_models(
         result.task.correct(torch.from_numpy(result.scores), torch.from_numpy(result.truth)).numpy()[None]
         for result in (first, second)
     )
-    pair = intervals.paired(correct, other_correct, people(same.table.iloc[same.rows(first.split)]))
+    pair = intervals.paired_difference(correct, other_correct, people(same.table.iloc[same.rows(first.split)]))
     log.info("%s", result_sentences.describe_pair(pair, multilabel=first.task.multilabel))
     metrics = {"ckpt": cfg.ckpt, "compare": cfg.compare, "split": first.split, "multilabel": first.task.multilabel}
     shared = [name for name in first.predictions if name == "path" or str(name).startswith("true")]

@@ -7,13 +7,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from faceattr.config.command_to_paste import typed
-from faceattr.config.quote_for_hydra import argument, quoted, value_of
+from faceattr.config.command_to_paste import command_to_paste
+from faceattr.config.quote_for_hydra import argument, argument_value, quoted
 from faceattr.config.stored_config import GROUPS, with_own_paths
 from faceattr.errors import FaceattrError
 
 
-def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
+def add_config_from_checkpoint(command: str, arguments: Sequence[str]) -> list[str]:
     """`arguments`, with the config of the checkpoint in `ckpt=…` below them.
 
     The groups that the checkpoint stores become the options `from_checkpoint` of Hydra's groups. For `train` this is what resuming
@@ -23,7 +23,7 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
     overrides = dict(
         argument.split("=", 1) for argument in arguments if "=" in argument and not argument.startswith("-")
     )
-    ckpt = value_of("ckpt", arguments)
+    ckpt = argument_value("ckpt", arguments)
     trains = command not in ("evaluate", "predict", "serve", "export")
     if not ckpt:
         if not trains and not {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i"} & set(arguments):
@@ -33,7 +33,9 @@ def add_checkpoint_options(command: str, arguments: Sequence[str]) -> list[str]:
             path = next(
                 (argument("ckpt", text) for text in meant if text and "=" not in text), "ckpt=…/checkpoints/best.ckpt"
             )
-            raise FaceattrError(f"ckpt is not given. Arguments have the form key=value: {typed(command)} {path}")
+            raise FaceattrError(
+                f"ckpt is not given. Arguments have the form key=value: {command_to_paste(command)} {path}"
+            )
         stored: dict[str, Any] = {}
     elif command == "train" and {"-m", "--multirun"} & set(arguments):
         raise FaceattrError("ckpt=… goes on with one run and cannot be swept over. Leave out -m or ckpt.")

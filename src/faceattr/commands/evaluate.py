@@ -36,7 +36,7 @@ from faceattr.config.validate_keys import validate
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.load_table import ModelClasses
-from faceattr.data.out_of_distribution import describe_split
+from faceattr.data.out_of_distribution import statistics_of_split
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
 from faceattr.metrics import slices
@@ -129,7 +129,7 @@ def _describe_inputs(model: Classifier, data: FaceData, split: str) -> str:
     text = ""
     if model.usual_inputs:
         with optional("The comparison with the training images"):
-            text = model.usual_inputs.difference(describe_split(data, split))
+            text = model.usual_inputs.difference(statistics_of_split(data, split))
     if text:
         log.warning("%s", text)
     return text

@@ -23,7 +23,7 @@ from faceattr.models.task import Task
 from faceattr.report import charts, image_grid, result_sentences
 from faceattr.report.sections import SplitResult
 from faceattr.training import checkpoint_format
-from faceattr.training.inference_torch import probabilities, to_frame
+from faceattr.training.inference_torch import predictions_table, probabilities
 from faceattr.training.lightning_module import Classifier
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def evaluate_split(
     scores, _ = probabilities(model, data.split_dataloader(split), trainer, *callbacks)
     rows = data.table.iloc[data.rows(split)]
     truth = torch.from_numpy(table.targets(rows))
-    metrics = compute_metrics.evaluate(model.task, scores, truth)
+    metrics = compute_metrics.all_metrics(model.task, scores, truth)
     absent = [name for name in model.task.classes if metrics.get(f"n_{name}") == 0]
     if absent and not model.task.multilabel and len(truth):
         log.warning(
@@ -71,7 +71,7 @@ def evaluate_split(
         metrics["published_map"] = accuracy.published_map(scores, truth)
     with optional("The calibration error"):
         metrics |= _calibration(model, scores, truth, options, split)
-    predictions = _with_truth(to_frame(rows["path"], model.task, scores), rows, model.task)
+    predictions = _with_truth(predictions_table(rows["path"], model.task, scores), rows, model.task)
     slices = pd.DataFrame()
     with optional("The table of slices"):
         slices = _slices(model.task, data, split, options, scores, truth)
@@ -98,7 +98,7 @@ def write_split(result: SplitResult, folder: Path) -> None:
     write_csv(folder / f"predictions_{split}.csv", result.predictions)
     write_json(folder / f"{split}_metrics.json", result.metrics)
     if result.task.multilabel:
-        write_csv(folder / f"attributes_{split}.csv", per_class.attributes(result.metrics, result.task))
+        write_csv(folder / f"attributes_{split}.csv", per_class.attribute_table(result.metrics, result.task))
     if len(result.slices):
         write_csv(folder / f"slices_{split}.csv", result.slices)
 

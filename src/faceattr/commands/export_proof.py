@@ -13,7 +13,7 @@ from faceattr.commands.evaluate_split import people
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError
-from faceattr.metrics.intervals import paired, wilson
+from faceattr.metrics.intervals import paired_difference, wilson
 from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier
 
@@ -155,7 +155,7 @@ def check_drop(
     Raises FaceattrError where the reduced one is less accurate by more than `max_drop`; `key` is what asked for it.
     """
     rows = reference.data.table.iloc[reference.rows]
-    pair = paired(reference.correct(reduced)[None], reference.correct(scores)[None], people(rows))
+    pair = paired_difference(reference.correct(reduced)[None], reference.correct(scores)[None], people(rows))
     if pair.difference < -max_drop:
         raise FaceattrError(
             f"Not exported: with {key} the accuracy on {reference.splits} falls by {-pair.difference:.4f} (95% "

@@ -12,18 +12,18 @@ from hydra._internal.utils import create_config_search_path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from faceattr.commands.config_from_checkpoint import add_checkpoint_options
+from faceattr.commands.config_from_checkpoint import add_config_from_checkpoint
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import own_hydra_state, remove_empty_run
 from faceattr.commands.run_folder import released
 from faceattr.config.conf_folder import config_folder
-from faceattr.config.quote_for_hydra import readable
+from faceattr.config.quote_for_hydra import quote_arguments
 from faceattr.errors import FaceattrError
 
 Result = TypeVar("Result")
 
 
-def call(command: str, overrides: Sequence[str], function: Callable[[DictConfig], Result]) -> Result:
+def run_command(command: str, overrides: Sequence[str], function: Callable[[DictConfig], Result]) -> Result:
     """Run `function` on the config of conf/<command>.yaml with `overrides`, as Hydra runs the command.
 
     `sys.argv` is not read; Hydra's global state and the loggers are as before when it returns.
@@ -36,7 +36,9 @@ def call(command: str, overrides: Sequence[str], function: Callable[[DictConfig]
             raise FaceattrError(f"{override}: searches run from the command line: faceattr {command} -m {override}")
     try:
         with own_hydra_state(), released():
-            return _run(command, [*add_checkpoint_options(command, readable(overrides)), "hydra.mode=RUN"], function)
+            return _run(
+                command, [*add_config_from_checkpoint(command, quote_arguments(overrides)), "hydra.mode=RUN"], function
+            )
     except FaceattrError:
         raise
     except Exception as error:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from faceattr.commands.build_from_config import data_settings
 from faceattr.config.instantiate import instantiate
-from faceattr.config.key_annotation import parameters
+from faceattr.config.key_annotation import declared_keys
 from faceattr.config.schema import Data
 from faceattr.data import table
 from faceattr.data.load_table import ModelClasses, load_table
@@ -31,7 +31,7 @@ def read_evaluated_table(
     Raises FaceattrError: `calibrate`, and other data.
     """
     loaded, settings = instantiate(cfg.data, "data"), data_settings(cfg)
-    shared = set(parameters(Data)) - {"root"}
+    shared = set(declared_keys(Data)) - {"root"}
     splits_asked = cfg.split != "auto"  # only the run's own data have its splits
     data_keys = ", ".join(data_keys_given(shared)) if own_data and not splits_asked else ""
     if not data_keys:

@@ -23,7 +23,7 @@ class Weights:
     random: str | None = None
 
 
-def first_weights(cfg: DictConfig, network: Network) -> Weights:
+def initial_weights(cfg: DictConfig, network: Network) -> Weights:
     """Loads them, and sets `model.scaling=auto` to what they expect."""
     pretrained, scaling = cfg.model.pretrained, plain(cfg.model)["scaling"]
     report = load_weights(network, pretrained=pretrained, weights=cfg.model.weights, scaling=scaling)

@@ -17,14 +17,14 @@ from typing import Any
 from hydra import version as hydra_version
 from omegaconf import DictConfig
 
-from faceattr.commands.config_from_checkpoint import add_checkpoint_options
+from faceattr.commands.config_from_checkpoint import add_config_from_checkpoint
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import hydra_parser, own_hydra_state, remove_empty_run, run_hydra
 from faceattr.commands.run_folder import released
 from faceattr.commands.signals import Stopped, end_with_parent, end_with_reader, is_worker, stop_on_signals
-from faceattr.config.command_to_paste import typed
+from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.help_and_docs import help_text
-from faceattr.config.quote_for_hydra import readable
+from faceattr.config.quote_for_hydra import quote_arguments
 from faceattr.errors import FaceattrError
 from faceattr.message_text import did_you_mean
 
@@ -128,7 +128,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
             return called(cfg)
 
     with stop_on_signals(), released(), one_clear_error(program, arguments, show_traceback):
-        arguments = readable(arguments)
+        arguments = quote_arguments(arguments)
         with quick_imports():
             hydra_arguments = add_own_options(command, arguments)
         hydra_version.setbase("1.3")
@@ -136,7 +136,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         parsed = parser.parse_args(hydra_arguments)
         if parsed.help:
             with own_hydra_state(), end_with_reader():
-                return print(help_text(typed(command), program, parsed.overrides, parsed.config_dir))
+                return print(help_text(command_to_paste(command), program, parsed.overrides, parsed.config_dir))
         run_hydra(parsed, parser, task, program)
 
 
@@ -158,7 +158,7 @@ def quick_imports() -> Iterator[None]:
 
 def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:
     """`arguments` after what this command adds to them: the config of its checkpoint, its own folder. The user's win."""
-    expanded = add_checkpoint_options(command, arguments)
+    expanded = add_config_from_checkpoint(command, arguments)
     if {"-m", "--multirun"} & set(expanded) and not COMMANDS[command].sweeps:
         raise FaceattrError(f"{command} looks at one configuration. Leave out -m.")
     if (own_folder := COMMANDS[command].own_folder) is None:

@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from faceattr.config.command_to_paste import typed
+from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.quote_for_hydra import argument
 from faceattr.errors import FaceattrError
 from faceattr.files import remove_parts
@@ -72,7 +72,7 @@ def how_to_go_on(folder: Path) -> str:
     """What to type after the run in `folder` has stopped on its way."""
     last = folder / "checkpoints" / "last.ckpt"
     if last.exists():
-        return f"To go on: {typed('train', argument('ckpt', last))}"
+        return f"To go on: {command_to_paste('train', argument('ckpt', last))}"
     return "Nothing was trained yet: give the same command again."
 
 
@@ -115,5 +115,5 @@ def _claim_or_exit(folder: Path) -> None:
 
 def _refuse_second_run(folder: Path) -> None:
     if checkpoint := checkpoint_of(folder):
-        resume = typed("train", argument("ckpt", checkpoint))
+        resume = command_to_paste("train", argument("ckpt", checkpoint))
         sys.exit(f"Error: {folder} already holds a run. Give another hydra.run.dir, or go on with it: {resume}")

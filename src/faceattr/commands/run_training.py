@@ -30,7 +30,7 @@ from faceattr.commands.build_from_config import (
 from faceattr.commands.ddp_processes import workers_end_with
 from faceattr.commands.evaluate_after_training import TrainedRun, evaluate_run, log_results, write_curves, write_report
 from faceattr.commands.evaluate_split import check_evaluation
-from faceattr.commands.initial_weights import first_weights
+from faceattr.commands.initial_weights import initial_weights
 from faceattr.commands.leak_policy import audit_training
 from faceattr.commands.resume import finished_run, resumed_weights
 from faceattr.config.instantiate import instantiate
@@ -79,7 +79,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     network = create_network(cfg, task)
     create_policy(cfg, network)
     fingerprint = table.fingerprint(prepared)
-    weights = resumed_weights(cfg, stored, task, fingerprint, folder) if stored else first_weights(cfg, network)
+    weights = resumed_weights(cfg, stored, task, fingerprint, folder) if stored else initial_weights(cfg, network)
     if stored:
         record.resume()
     else:

@@ -9,7 +9,7 @@ SCRIPTS = ("train", "evaluate", "predict", "export", "serve")
 """Commands that are also a script at the top of a checkout."""
 
 
-def typed(command: str, *arguments: str) -> str:
+def command_to_paste(command: str, *arguments: str) -> str:
     """The command in the form in which this process was started: `python train.py …`, `python -m faceattr train …` or, else,
     `faceattr train …`.
 

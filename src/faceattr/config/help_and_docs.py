@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.conf_folder import config_folder, groups
-from faceattr.config.key_annotation import REQUIRED, Parameter, parameters
+from faceattr.config.key_annotation import REQUIRED, Parameter, declared_keys
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, OWN_GROUPS, SCHEMAS, SHARED
 from faceattr.config.validate_keys import GIVEN_BY_CODE
 
@@ -41,16 +41,16 @@ class Row(NamedTuple):
 def reference() -> str:
     """The text of docs/config.md. Imports every source and model."""
     parts = [INTRODUCTION, "## Groups and options", *_options()]
-    parts += ["## Keys of `train`, `preview` and `leaks`", _table(rows("", parameters(SCHEMAS["train"])))]
-    for group, parameter in parameters(SCHEMAS["train"]).items():
+    parts += ["## Keys of `train`, `preview` and `leaks`", _table(rows("", declared_keys(SCHEMAS["train"])))]
+    for group, parameter in declared_keys(SCHEMAS["train"]).items():
         if group in OPEN_GROUPS:
             parts += [f"### {group}", *_open_group(group)]
         elif is_dataclass(parameter.type):
-            parts += [f"### {group}", _table(rows(group, parameters(parameter.type)))]
+            parts += [f"### {group}", _table(rows(group, declared_keys(parameter.type)))]
     for command in ("evaluate", "predict", "export", "serve"):
-        keys = parameters(SCHEMAS[command])
+        keys = declared_keys(SCHEMAS[command])
         own_groups = [(group, key) for group, key in keys.items() if key.type in OWN_GROUPS]
-        listed = [*rows("", keys), *(row for group, key in own_groups for row in rows(group, parameters(key.type)))]
+        listed = [*rows("", keys), *(row for group, key in own_groups for row in rows(group, declared_keys(key.type)))]
         parts += [f"## Keys of `{command}`", _table(listed)]
     parts.append(
         "`evaluate` takes the groups `data`, `faces`, `trainer` and `evaluate` too, `predict` takes `faces` and `trainer`, "
@@ -64,7 +64,7 @@ def rows(group: str, keys: Mapping[str, Parameter]) -> Iterator[Row]:
     for name, parameter in keys.items():
         full = f"{group}.{name}".lstrip(".")
         if is_dataclass(parameter.type):
-            yield from rows(full, parameters(parameter.type)) if group else ()
+            yield from rows(full, declared_keys(parameter.type)) if group else ()
         elif full not in OPEN_GROUPS:
             default = "required" if parameter.default is REQUIRED else _plain(parameter.default)
             values = ", ".join(parameter.key.choices) or parameter.key.bounds
@@ -79,7 +79,7 @@ def help_text(command: str, config: str, overrides: Sequence[str] = (), own_fold
     search = [f"hydra.searchpath=[{folders[1].as_uri()}]"] if own_folder else []
     with initialize_config_dir(str(config_folder()), version_base="1.3"):
         cfg: Any = OmegaConf.to_container(compose(config, [*search, *overrides]))
-    own_groups = {name for name, key in parameters(SCHEMAS[config]).items() if key.type in OWN_GROUPS}
+    own_groups = {name for name, key in declared_keys(SCHEMAS[config]).items() if key.type in OWN_GROUPS}
     listed = {
         group: options
         for group, options in groups(*folders).items()
@@ -101,15 +101,15 @@ def help_text(command: str, config: str, overrides: Sequence[str] = (), own_fold
 
 
 def _schema_rows(config: str) -> Iterator[Row]:
-    keys = parameters(SCHEMAS[config])
+    keys = declared_keys(SCHEMAS[config])
     yield from rows("", keys)
     for group, parameter in keys.items():
         if group in SHARED and parameter.type not in OWN_GROUPS:
-            yield from rows(group, parameters(SHARED[group]))
+            yield from rows(group, declared_keys(SHARED[group]))
         if group in LIBRARY:
-            yield from rows(group, parameters(LIBRARY[group]))
+            yield from rows(group, declared_keys(LIBRARY[group]))
         if is_dataclass(parameter.type):
-            yield from rows(group, parameters(parameter.type))
+            yield from rows(group, declared_keys(parameter.type))
 
 
 def _leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,18 +131,19 @@ def _options() -> Iterator[str]:
 
 def _open_group(group: str) -> Iterator[str]:
     """Tables of the keys that all options share, and of each function's own."""
-    shared = parameters(SHARED[group]) if group in SHARED else {}
+    shared = declared_keys(SHARED[group]) if group in SHARED else {}
     if shared:
         yield f"Keys of every option:\n\n{_table(rows(group, shared))}"
     if group in LIBRARY:
-        yield f"Further keys, where the class that `_target_` names has them:\n\n{_table(rows(group, parameters(LIBRARY[group])))}"
+        further = _table(rows(group, declared_keys(LIBRARY[group])))
+        yield f"Further keys, where the class that `_target_` names has them:\n\n{further}"
         return
     by_function: dict[str, list[str]] = {}
     for option in groups()[group]:
         text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
         by_function.setdefault(yaml.safe_load(text)["_target_"], []).append(option)
     for target, options in by_function.items():
-        own = {k: p for k, p in parameters(target_function({"_target_": target}, group)).items() if k not in shared}
+        own = {k: p for k, p in declared_keys(target_function({"_target_": target}, group)).items() if k not in shared}
         own = {k: p for k, p in own.items() if k not in GIVEN_BY_CODE.get(group, ())}
         names = ", ".join(f"`{group}={option}`" for option in options)
         yield (

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.config.allowed_targets import target_function
-from faceattr.config.key_annotation import parameters
+from faceattr.config.key_annotation import declared_keys
 from faceattr.config.schema import SHARED
 from faceattr.config.validate_keys import validate_group
 from faceattr.errors import FaceattrError
@@ -20,8 +20,8 @@ def instantiate(node: Mapping[str, Any], group: str, *, drop: tuple[str, ...] = 
     Keys that all options of the group share go to a function that takes them, and to no other.
     """
     function = target_function(node, group)
-    shared = set(parameters(SHARED[group])) if group in SHARED else set()
-    left_out = {"_target_", *drop} | (shared - set(parameters(function)))
+    shared = set(declared_keys(SHARED[group])) if group in SHARED else set()
+    left_out = {"_target_", *drop} | (shared - set(declared_keys(function)))
     keys = {name: value for name, value in validate_group(node, group).items() if name not in left_out}
     try:
         return function(**keys, **arguments)
@@ -36,5 +36,5 @@ def group_settings(group: Mapping[str, Any], schema: type[Settings]) -> Settings
     """
     plain = OmegaConf.to_container(group) if isinstance(group, DictConfig) else group
     assert isinstance(plain, Mapping)
-    keys = parameters(schema)
+    keys = declared_keys(schema)
     return schema(**{str(name): value for name, value in plain.items() if name in keys})

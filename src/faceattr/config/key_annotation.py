@@ -50,7 +50,7 @@ class Parameter(NamedTuple):
 REQUIRED = inspect.Parameter.empty
 
 
-def parameters(described: Any) -> dict[str, Parameter]:
+def declared_keys(described: Any) -> dict[str, Parameter]:
     """The keys that a dataclass's fields or a function's (or other class's) parameters declare, in their order."""
     if is_dataclass(described):
         hints = get_type_hints(described, include_extras=True)

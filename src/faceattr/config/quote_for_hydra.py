@@ -1,6 +1,6 @@
 """The command line: makes what a user types readable for Hydra.
 
-`readable` quotes what Hydra's grammar would refuse or misread; `argument` and `quoted` write a value for that grammar.
+`quote_arguments` quotes what Hydra's grammar would refuse or misread; `argument` and `quoted` write a value for that grammar.
 """
 
 import json
@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from faceattr.config.key_annotation import parameters
+from faceattr.config.key_annotation import declared_keys
 from faceattr.config.schema import SCHEMAS, SHARED
 
 PLAIN = re.compile(r"[A-Za-z0-9_.:@%+-]*/[A-Za-z0-9_./:@%+-]*")
@@ -31,7 +31,7 @@ TEXT_KEYS = ("input", "hydra.run.dir", "hydra.sweep.dir", "data.pattern", "data.
 """Keys whose value is text, besides those whose `Key` has `is_path`."""
 
 
-def readable(arguments: Sequence[str]) -> list[str]:
+def quote_arguments(arguments: Sequence[str]) -> list[str]:
     """`arguments`, quoted so that Hydra reads what the user meant.
 
     Hydra refuses `photo (1).jpg`, `a=b`, `~/x` and letters that are not ASCII, and takes a file named `1e5` for a number and
@@ -92,11 +92,11 @@ def path_keys() -> frozenset[str]:
     """The keys whose value is a path or other text, even if it looks like a number or a list."""
     keys = set(TEXT_KEYS)
     for schema in SCHEMAS.values():
-        keys |= {name for name, parameter in parameters(schema).items() if parameter.key.is_path}
-        for group, parameter in parameters(schema).items():
+        keys |= {name for name, parameter in declared_keys(schema).items() if parameter.key.is_path}
+        for group, parameter in declared_keys(schema).items():
             described = SHARED.get(group, parameter.type)
             if is_dataclass(described):
-                keys |= {f"{group}.{name}" for name, field in parameters(described).items() if field.key.is_path}
+                keys |= {f"{group}.{name}" for name, field in declared_keys(described).items() if field.key.is_path}
     return frozenset(keys)
 
 
@@ -116,7 +116,7 @@ def quoted(value: Any) -> str:
     return QuotedString(escaped, Quote.single).with_quotes()
 
 
-def value_of(key: str, arguments: Sequence[str]) -> str | None:
+def argument_value(key: str, arguments: Sequence[str]) -> str | None:
     """The value of the last argument `key=…`, as text, read as Hydra reads it; None if there is no such argument."""
     matching = [text for text in arguments if text.startswith(f"{key}=")]
     if not matching:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from faceattr.config import conf_folder  # noqa: F401 (it registers the schemas, which what composes a config needs)
 from faceattr.config.allowed_targets import target_function
-from faceattr.config.key_annotation import Key, Parameter, parameters, takes_any_key
+from faceattr.config.key_annotation import Key, Parameter, declared_keys, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
 from faceattr.errors import FaceattrError
 from faceattr.message_text import did_you_mean
@@ -46,7 +46,7 @@ def _top_level(cfg: DictConfig) -> dict[str, Parameter]:
     """The keys of the command that `cfg` was composed for; of every command, where that is not known."""
     schema = OmegaConf.get_type(cfg)
     schemas = [schema] if schema in SCHEMAS.values() else SCHEMAS.values()
-    return {name: key for schema in schemas for name, key in parameters(schema).items()}
+    return {name: key for schema in schemas for name, key in declared_keys(schema).items()}
 
 
 def validate_group(node: Mapping[str, Any], group: str) -> dict[str, Any]:
@@ -62,14 +62,14 @@ def validate_group(node: Mapping[str, Any], group: str) -> dict[str, Any]:
 
 def validate_settings(node: Mapping[str, Any], group: str, schema: type) -> dict[str, Any]:
     """A closed group's keys, checked as `validate` does."""
-    return _checked_node(node, group, parameters(schema))
+    return _checked_node(node, group, declared_keys(schema))
 
 
 def group_keys(function: Any, group: str) -> dict[str, Parameter]:
     """Every key that an option of an open group takes: those its function has, and those that the group shares."""
-    own_keys = {k: p for k, p in parameters(function).items() if k not in GIVEN_BY_CODE.get(group, ())}
-    library = parameters(LIBRARY[group]) if group in LIBRARY else {}
-    shared = parameters(SHARED[group]) if group in SHARED else {}
+    own_keys = {k: p for k, p in declared_keys(function).items() if k not in GIVEN_BY_CODE.get(group, ())}
+    library = declared_keys(LIBRARY[group]) if group in LIBRARY else {}
+    shared = declared_keys(SHARED[group]) if group in SHARED else {}
     return own_keys | {name: key for name, key in library.items() if name in own_keys} | shared
 
 
@@ -84,7 +84,7 @@ def _checked_node(
             raise FaceattrError(unknown_key(full, list(keys)))
         parameter = keys.get(name, Parameter(Any, None, Key()))
         if is_dataclass(parameter.type):
-            checked[name] = _checked_node(_typed(full, value, dict), full, parameters(parameter.type))
+            checked[name] = _checked_node(_typed(full, value, dict), full, declared_keys(parameter.type))
         elif full in OPEN_GROUPS:
             checked[name] = validate_group(value or {}, full)
         else:

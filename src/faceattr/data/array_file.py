@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from faceattr.config.command_to_paste import typed
+from faceattr.config.command_to_paste import command_to_paste
 from faceattr.errors import FaceattrError
 
 CHECKSUM = np.dtype("<u4")
@@ -132,4 +132,4 @@ class RowArray:
 
 
 def _advice() -> str:
-    return f"{typed('cache', 'verify')} removes damaged files."
+    return f"{command_to_paste('cache', 'verify')} removes damaged files."

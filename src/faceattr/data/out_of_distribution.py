@@ -27,7 +27,7 @@ SIDE = 6
 NAMED = ("brightness", "contrast", "colour", "red over blue", "sharpness")
 LENGTH = SIDE * SIDE + len(NAMED)
 OTHERWISE = ("upside down", "turned by a quarter", "turned by a quarter", "negative", "red and blue swapped")
-"""What an image is compared with; see `otherwise`."""
+"""What an image is compared with; see `changed_images`."""
 NEVER = 1e9
 """A threshold that nothing exceeds: of a checkpoint from before there was one."""
 MOST = 2000
@@ -38,7 +38,7 @@ UNUSUAL_SHARE, SHIFT = 0.1, 1.5
 """What is worth a warning: this share of unusual images, or a mean of many images that is so many standard deviations off."""
 
 
-def describe(pixels: np.ndarray) -> np.ndarray:
+def image_statistics(pixels: np.ndarray) -> np.ndarray:
     """The statistics of an image, uint8 [H, W, 3]: float64 [LENGTH]; the arrangement is without brightness and contrast."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float64).ravel()
@@ -50,9 +50,9 @@ def describe(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([(small - small.mean()) / (small.std() + 4), named])
 
 
-def describe_all(batches: Iterable[np.ndarray]) -> np.ndarray:
+def statistics_of_all(batches: Iterable[np.ndarray]) -> np.ndarray:
     """float64 [N, LENGTH] of the images of batches, uint8 [B, H, W, 3]."""
-    rows = [describe(pixels) for batch in batches for pixels in batch]
+    rows = [image_statistics(pixels) for batch in batches for pixels in batch]
     return np.array(rows).reshape(-1, LENGTH)
 
 
@@ -135,7 +135,7 @@ class UsualInputs:
 
     def _gains(self, described: np.ndarray) -> np.ndarray:
         """How much less distant each image would be in each other way, in spreads: [N, len(OTHERWISE)]."""
-        others = np.stack([self._distances(other) for other in otherwise(described)], axis=1)
+        others = np.stack([self._distances(other) for other in changed_images(described)], axis=1)
         return self._distances(described)[:, None] - others
 
     def _largest_shifts(self, described: np.ndarray) -> np.ndarray:
@@ -174,7 +174,7 @@ class UsualInputs:
         return cls(**plain)
 
 
-def otherwise(described: np.ndarray) -> list[np.ndarray]:
+def changed_images(described: np.ndarray) -> list[np.ndarray]:
     """The statistics [N, LENGTH] that images would have in each of the ways `OTHERWISE`, from those that they have."""
     squares, named = described[:, : -len(NAMED)].reshape(-1, SIDE, SIDE), described[:, -len(NAMED) :]
     swapped = named * [1, 1, 1, -1, 1]
@@ -218,14 +218,14 @@ def _reason(name: str, shift: float, shifted: bool) -> str:
 
 def fit_to(data: "FaceData") -> UsualInputs | None:
     """From training and validation images of a run; None where there are too few."""
-    return UsualInputs.fit(*(describe_split(data, split) for split in ("train", "val")))
+    return UsualInputs.fit(*(statistics_of_split(data, split) for split in ("train", "val")))
 
 
-def describe_split(data: "FaceData", split: str) -> np.ndarray:
+def statistics_of_split(data: "FaceData", split: str) -> np.ndarray:
     """float64 [N, LENGTH] of at most `MOST` images of a split, evenly drawn."""
     rows = data.rows(split)
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int))]
-    return describe_all(batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(chosen))
+    return statistics_of_all(batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(chosen))
 
 
 class InputCheck:
@@ -239,7 +239,7 @@ class InputCheck:
         """The subjects, of which the first `MOST` are described."""
         for subject in subjects:
             if self._usual and subject.pixels is not None and len(self._described) < MOST:
-                self._described.append(describe(subject.pixels))
+                self._described.append(image_statistics(subject.pixels))
             yield subject
 
     @property

@@ -1,4 +1,4 @@
-"""The metrics of predictions: their values (`evaluate`) and their 95% intervals (`intervals_of`), for every kind of task."""
+"""The metrics of predictions: their values (`all_metrics`) and their 95% intervals (`intervals_of`), for every kind of task."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from faceattr.metrics.registry import METRICS, Metric
 from faceattr.models.task import Task
 
 
-def evaluate(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, Any]:
+def all_metrics(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, Any]:
     """Flat metrics from probabilities [N, classes] and the truth as `Task` has it.
 
     A metric that the images cannot give (the recall of a class that is not present, a ranking with one class only) is None,
@@ -31,13 +31,13 @@ def evaluate(task: Task, probabilities: Tensor, truth: Tensor) -> dict[str, Any]
     values = {metric.name: _values_or_nan(metric, labels if metric.over_labels else parts) for metric in applied}
     means = {name: _nanmean(each) for name, each in values.items()}
     if task.multilabel:
-        more = per_class.of_attributes(task.classes, parts, values["accuracy"], values["average_precision"])
+        more = per_class.attribute_metrics(task.classes, parts, values["accuracy"], values["average_precision"])
     else:
-        more = per_class.of_classes(task, parts[0])
+        more = per_class.class_metrics(task, parts[0])
     return _plain(metrics | {name: mean for name, mean in means.items() if name not in metrics} | more)
 
 
-def compute(name: str, task: Task, probabilities: Tensor, truth: Tensor) -> float:
+def one_metric(name: str, task: Task, probabilities: Tensor, truth: Tensor) -> float:
     """One metric by its name; nan where the images cannot give it."""
     metric = METRICS[name]
     return _nanmean(_values(metric, (all_labels if metric.over_labels else problems)(task, probabilities, truth)))
@@ -61,7 +61,7 @@ def _nanmean(values: Sequence[float]) -> float:
 def intervals_of(
     metrics: Mapping[str, Any], task: Task, probabilities: Tensor, truth: Tensor, groups: Sequence[Any] | None
 ) -> dict[str, Any]:
-    """`<name>_low` and `<name>_high` (95%) of `metrics`, as `evaluate` gives them: Wilson's of shares, else by bootstrap.
+    """`<name>_low` and `<name>_high` (95%) of `metrics`, as `all_metrics` gives them: Wilson's of shares, else by bootstrap.
 
     `interval_unit` says what was resampled: images, or whole `groups` [N] (identities), where they are known.
     """

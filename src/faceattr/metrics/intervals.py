@@ -27,7 +27,7 @@ def wilson(accuracy: float, n: float) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
-class Paired:
+class PairedDifference:
     """Difference in accuracy of two models on the same images, with its 95% interval. `wins` and `losses` count the images (of
     all runs) that only the first, or only the second, has right; `p` is McNemar's exact test of them."""
 
@@ -51,7 +51,7 @@ def over_runs(values: np.ndarray) -> float:
     return float(t.ppf(0.975, k - 1) * values.std(ddof=1)) / math.sqrt(k) if k > 1 else 0.0
 
 
-def paired(correct: np.ndarray, other: np.ndarray, groups: Sequence[Any] | None = None) -> Paired:
+def paired_difference(correct: np.ndarray, other: np.ndarray, groups: Sequence[Any] | None = None) -> PairedDifference:
     """Accuracy of `correct` minus that of `other`, both [runs, images] of the same images (one run: [1, images]): 1 or true where
     an image is classified correctly, else 0; for attributes the share of them.
 
@@ -74,7 +74,7 @@ def paired(correct: np.ndarray, other: np.ndarray, groups: Sequence[Any] | None 
     half = math.hypot(half, over_runs(correct.mean(1) - other.mean(1)))
     wins, losses = int((correct > other).sum()), int((other > correct).sum())
     p = float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
-    return Paired(difference, difference - half, difference + half, wins, losses, p)
+    return PairedDifference(difference, difference - half, difference + half, wins, losses, p)
 
 
 def bootstrap(

@@ -23,7 +23,7 @@ def confusion(task: Task, probabilities: Tensor, truth: Tensor) -> np.ndarray:
     return (truth * k + probabilities.argmax(1)).bincount(minlength=k * k).view(k, k).numpy()
 
 
-def of_classes(task: Task, p: Predictions) -> dict[str, Any]:
+def class_metrics(task: Task, p: Predictions) -> dict[str, Any]:
     """`recall_<class>` (nan without images of the class) and `n_<class>`; binary: `positive_class`; ordinal: `off_by_<k>`, the
     share of images whose prediction is k classes off."""
     counts = p.truth.bincount(minlength=p.num_classes)
@@ -37,7 +37,7 @@ def of_classes(task: Task, p: Predictions) -> dict[str, Any]:
     return metrics
 
 
-def of_attributes(
+def attribute_metrics(
     names: Sequence[str], parts: Sequence[Predictions], accuracy: Sequence[float], average_precision: Sequence[float]
 ) -> dict[str, Any]:
     """`accuracy_`, `average_precision_`, `recall_`, `n_` (known labels) and `positive_<attribute>`, and of all attributes: `labels`
@@ -67,7 +67,7 @@ def shares(metrics: Mapping[str, Any], task: Task) -> dict[str, int]:
     return {name: n for name, n in n_of.items() if metrics[name] is not None}
 
 
-def attributes(metrics: Mapping[str, Any], task: Task) -> pd.DataFrame:
+def attribute_table(metrics: Mapping[str, Any], task: Task) -> pd.DataFrame:
     """A row per attribute with known labels: name, n (of them), positive, accuracy with its interval, average_precision, recall."""
     columns = ("n", "positive", "accuracy", "average_precision", "recall")
     rows = [{"name": name} | {column: metrics[f"{column}_{name}"] for column in columns} for name in task.classes]

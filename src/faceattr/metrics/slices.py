@@ -151,9 +151,9 @@ def _metrics(rows: np.ndarray, task: Task, probabilities: torch.Tensor, truth: t
     probabilities, truth = probabilities[chosen], truth[chosen]
     share = accuracy(task, probabilities, truth)
     metrics = {"n": len(truth), **{name: share[name] for name in ACCURACY}}
-    metrics["average_precision"] = compute_metrics.compute("average_precision", task, probabilities, truth)
+    metrics["average_precision"] = compute_metrics.one_metric("average_precision", task, probabilities, truth)
     if not task.multilabel:
-        classes = per_class.of_classes(task, problems(task, probabilities, truth)[0])
+        classes = per_class.class_metrics(task, problems(task, probabilities, truth)[0])
         metrics |= {f"recall_{name}": classes[f"recall_{name}"] for name in task.classes}
     return metrics
 

@@ -129,14 +129,14 @@ def _attributes_caption(row: pd.Series) -> tuple[str, bool]:
     return "\n".join([count, *(f"wrong: {name}" for name in wrong[:2])]), bool(wrong)
 
 
-class Chosen(NamedTuple):
+class ChosenImage(NamedTuple):
     """An image by its position, and the class or attribute to explain by its column."""
 
     position: int
     column: int
 
 
-def chosen(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[Chosen]]:
+def choose_images(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[ChosenImage]]:
     """The images to explain, at most `EXPLAINED` in each group, of probabilities [N, K] and the truth (as models.task has it).
 
     `fixed sample` is random, of the same images for every model on the same split; `wrong and certain` has errors, the most
@@ -166,11 +166,11 @@ def chosen(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[Chosen]]:
         members = np.flatnonzero(np.isfinite(rank).any(1))
         best_first = members[np.argsort(-rank[members].max(1, initial=-np.inf), kind="stable")]
         rows = _draw(members, EXPLAINED) if name == "fixed sample" else best_first[:EXPLAINED]
-        groups[name] = [Chosen(int(row), int(rank[row].argmax())) for row in rows]
+        groups[name] = [ChosenImage(int(row), int(rank[row].argmax())) for row in rows]
     return groups
 
 
-class Explained(NamedTuple):
+class ExplainedImage(NamedTuple):
     """An image as the network gets it, uint8 [h, w, 3], enlarged or reduced to `SIDE`, and with its Grad-CAM map (None for a
     network without maps); the true and the predicted class, its probability, whether it is correct, and the class that the map
     explains.
@@ -195,17 +195,17 @@ def tiles(
     paths: Sequence[str],
     pixels_of: Pixels,
     explain: Callable[[torch.Tensor, torch.Tensor], np.ndarray],
-) -> dict[str, list[Explained]]:
-    """The groups of `chosen` with Grad-CAM maps. An image without pixels is left out.
+) -> dict[str, list[ExplainedImage]]:
+    """The groups of `choose_images` with Grad-CAM maps. An image without pixels is left out.
 
     `names` are the classes, `paths` the images' names. `explain` gives maps [N, H, W] of uint8 images
     [N, 3, H, W] and a class for each [N].
     """
-    groups = chosen(scores, truth)
+    groups = choose_images(scores, truth)
     distinct = sorted({choice for group in groups.values() for choice in group})
     images_at = pixels_of(sorted({choice.position for choice in distinct}))
     pixels = {choice: images_at[choice.position] for choice in distinct if choice.position in images_at}
-    maps: dict[Chosen, np.ndarray | None] = dict.fromkeys(pixels)
+    maps: dict[ChosenImage, np.ndarray | None] = dict.fromkeys(pixels)
     try:
         if pixels:
             images = torch.from_numpy(np.stack(list(pixels.values()))).permute(0, 3, 1, 2)
@@ -214,11 +214,11 @@ def tiles(
     except FaceattrError as error:
         log.warning("%s", error)
 
-    def explained(choice: Chosen) -> Explained:
+    def explained(choice: ChosenImage) -> ExplainedImage:
         shown, heat = _resized(pixels[choice]), maps[choice]
         overlay = None if heat is None else gradcam.overlay(shown, cv2.resize(heat, shown.shape[1::-1]))
         answers = _answers(names, scores[choice.position], truth[choice.position], choice.column)
-        return Explained(paths[choice.position], shown, overlay, *answers, names[choice.column])
+        return ExplainedImage(paths[choice.position], shown, overlay, *answers, names[choice.column])
 
     return {name: [explained(choice) for choice in group if choice in pixels] for name, group in groups.items()}
 

@@ -156,18 +156,20 @@ DESCRIPTIONS = {
 }
 
 
-class Listed(NamedTuple):
+class ListedFile(NamedTuple):
     path: str
     size: str
     description: str
 
 
-def files_in(folder: Path) -> list[Listed]:
+def files_in(folder: Path) -> list[ListedFile]:
     """The files of a run's folder to link: its own, its checkpoints, the compared model's and Hydra's config."""
     patterns = ("*", "checkpoints/*", ".hydra/*", "compared/*")
     paths = [path for pattern in patterns for path in sorted(folder.glob(pattern))]
     shown = [path for path in paths if path.is_file() and not path.name.startswith(".") and path.name != FILE]
-    return [Listed(path.relative_to(folder).as_posix(), _size(path), DESCRIPTIONS.get(path.name, "")) for path in shown]
+    return [
+        ListedFile(path.relative_to(folder).as_posix(), _size(path), DESCRIPTIONS.get(path.name, "")) for path in shown
+    ]
 
 
 def _size(path: Path) -> str:

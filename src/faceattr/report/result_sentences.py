@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from faceattr.message_text import listed
-from faceattr.metrics.intervals import Paired, wilson
+from faceattr.metrics.intervals import PairedDifference, wilson
 from faceattr.metrics.slices import LEAST, TRUE_CLASS
 
 
@@ -31,7 +31,7 @@ def describe_metrics(metrics: Mapping[str, Any]) -> str:
     return text
 
 
-class Commonest(NamedTuple):
+class CommonestAnswer(NamedTuple):
     """What the same answer for every image gives: the answer, its accuracy and its balanced accuracy."""
 
     answer: str
@@ -39,19 +39,19 @@ class Commonest(NamedTuple):
     balanced_accuracy: float
 
 
-def commonest_of_uneven(metrics: Mapping[str, Any]) -> Commonest | None:
+def commonest_of_uneven(metrics: Mapping[str, Any]) -> CommonestAnswer | None:
     """Where one class has half as many images again as another: what the most frequent class gives; else None. Attributes: the
     commoner answer to each, where that is right as often."""
     if metrics.get("balanced_accuracy") is None:
         return None
     if "labels" in metrics:
         share = metrics.get("commonest_answers") or 0
-        return Commonest("the commoner answer", share, 0.5) if share >= 0.6 else None
+        return CommonestAnswer("the commoner answer", share, 0.5) if share >= 0.6 else None
     present = {key[2:]: n for key, n in metrics.items() if key.startswith("n_") and n}
     if len(present) < 2 or max(present.values()) < 1.5 * min(present.values()):
         return None
     most = max(present, key=present.__getitem__)
-    return Commonest(most, present[most] / sum(present.values()), 1 / len(present))
+    return CommonestAnswer(most, present[most] / sum(present.values()), 1 / len(present))
 
 
 def describe_uneven(metrics: Mapping[str, Any]) -> str:
@@ -93,7 +93,7 @@ def describe_published(entry: Mapping[str, Any], ours: float | None) -> str:
     return f"{name} {entry['value']:.3f} (95% {low:.3f}–{high:.3f}, n = {entry['n']:,}; {entry['source']}), {here}"
 
 
-def describe_pair(pair: Paired, *, multilabel: bool) -> str:
+def describe_pair(pair: PairedDifference, *, multilabel: bool) -> str:
     """The difference in accuracy of two models on the same images, and whether it may be chance."""
     difference = f"Difference {pair.difference:+.3f} (95% {pair.low:+.3f} to {pair.high:+.3f}); "
     if multilabel:

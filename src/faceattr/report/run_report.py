@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from faceattr.config.command_to_paste import typed
+from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.quote_for_hydra import argument
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.table_faces import FoundFaces
 from faceattr.data.table import counts, shortened
 from faceattr.errors import optional
 from faceattr.message_text import counted
-from faceattr.metrics.intervals import Paired
+from faceattr.metrics.intervals import PairedDifference
 from faceattr.report import charts, render_html
 from faceattr.report.draw_detections import FacePicture, doubtful_faces
 from faceattr.report.render_html import Chart
@@ -89,7 +89,7 @@ def write(
         published=_published(results, metadata),
         facts=facts,
         config=config,
-        evaluate_again=typed("evaluate", argument("ckpt", checkpoint)) if checkpoint else None,
+        evaluate_again=command_to_paste("evaluate", argument("ckpt", checkpoint)) if checkpoint else None,
         files=render_html.files_in(folder),
     )
 
@@ -111,7 +111,7 @@ def _published(results: Sequence[SplitResult], metadata: Mapping[str, Any]) -> l
 
 def _comparison(comparison: Mapping[str, Any]) -> dict[str, Any]:
     """comparison.json with a sentence as `text`."""
-    pair = Paired(**{field.name: comparison[field.name] for field in fields(Paired)})
+    pair = PairedDifference(**{field.name: comparison[field.name] for field in fields(PairedDifference)})
     return {**comparison, "text": describe_pair(pair, multilabel=comparison.get("multilabel", False))}
 
 

@@ -20,7 +20,7 @@ from faceattr.report.charts import ThresholdCurve
 from faceattr.report.render_html import Chart, Row, interval, number
 
 if TYPE_CHECKING:
-    from faceattr.report.image_grid import Explained
+    from faceattr.report.image_grid import ExplainedImage
 
 MOST_LINES, MOST_CLASSES, MOST_CELLS = 6, MOST_LISTED, 20
 """Most classes in a chart of thresholds, recalls among the metrics, and classes in a confusion matrix."""
@@ -57,7 +57,7 @@ class SplitResult:
     truth: np.ndarray
     slices: pd.DataFrame
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame)
-    tiles: Mapping[str, Sequence["Explained"]] = field(default_factory=dict)
+    tiles: Mapping[str, Sequence["ExplainedImage"]] = field(default_factory=dict)
 
     @property
     def images(self) -> str:
@@ -103,7 +103,7 @@ class SplitResult:
         return self.task.classes[int(n.argmax())], float(n.max() / n.sum())
 
     @property
-    def commonest_of_uneven(self) -> result_sentences.Commonest | None:
+    def commonest_of_uneven(self) -> result_sentences.CommonestAnswer | None:
         """Where classes are uneven, what the most frequent answer gives: balanced accuracy then belongs into the headline."""
         return result_sentences.commonest_of_uneven(self.metrics)
 

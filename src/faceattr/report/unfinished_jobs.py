@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from faceattr.config.command_to_paste import typed
+from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.quote_for_hydra import argument
 from faceattr.report.leaderboard import read_jobs
 
@@ -26,13 +26,13 @@ def unfinished(folder: str | Path) -> list[str]:
         if not job["error"]:
             continue
         begin = [*job["arguments"], argument("hydra.run.dir", job["job"])]
-        commands.append(typed("train", *([argument("ckpt", last)] if last.exists() else begin)))
+        commands.append(command_to_paste("train", *([argument("ckpt", last)] if last.exists() else begin)))
     started = Counter(tuple(job["arguments"]) for job in jobs)
     for number, arguments in enumerate(_planned(folder)):
         if started[arguments]:
             started[arguments] -= 1
         else:
-            commands.append(typed("train", *arguments, argument("hydra.run.dir", folder / str(number))))
+            commands.append(command_to_paste("train", *arguments, argument("hydra.run.dir", folder / str(number))))
     return commands
 
 

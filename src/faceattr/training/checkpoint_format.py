@@ -16,7 +16,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from faceattr import __version__
-from faceattr.config.command_to_paste import typed
+from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.instantiate import group_settings
 from faceattr.config.quote_for_hydra import argument
 from faceattr.config.schema import Faces, Finetune, Model
@@ -68,7 +68,7 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
     if not isinstance(described, dict) or "format" not in described:
         raise FaceattrError(
             f"ckpt={path}: not a faceattr checkpoint. "
-            f"To start from its weights instead: {typed('train', argument('model.weights', path))}"
+            f"To start from its weights instead: {command_to_paste('train', argument('model.weights', path))}"
         )
     if described["format"] not in range(1, FORMAT + 1):
         raise FaceattrError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from faceattr import __version__
-from faceattr.config.key_annotation import Key, parameters
+from faceattr.config.key_annotation import Key, declared_keys
 from faceattr.config.schema import Faces, Model
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.crop_recipe import FaceRecipe
@@ -38,7 +38,7 @@ MOST_CONFIG_BYTES, MOST_ONNX_BYTES = 1_000_000, 2**31
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """An exported model, as its config.json describes it. `sha256` and `size` (bytes) are those of model.onnx."""
 
     name: str
@@ -67,7 +67,7 @@ def refuse_without_torch(path: Path, missing: str | None) -> FaceattrError:
     )
 
 
-def read_exported(folder: Path) -> Exported:
+def read_exported(folder: Path) -> ExportedModel:
     """The description of the folder. Raises FaceattrError: damaged, of a later format, or with values that cannot be."""
     source = f"ckpt={folder}: {CONFIG}"
     content = read_bounded(folder / CONFIG, MOST_CONFIG_BYTES, source)
@@ -83,7 +83,7 @@ def read_exported(folder: Path) -> Exported:
     values = _Values(ours, source)
     kind = values.text("kind", choices=("binary", "multiclass", "ordinal", "multilabel"))
     file = values.group("files").group(ONNX)
-    return Exported(
+    return ExportedModel(
         name=values.text("name"),
         classes=values.classes(),
         multilabel=kind == "multilabel",
@@ -96,7 +96,7 @@ def read_exported(folder: Path) -> Exported:
 
 
 def _spec(values: "_Values") -> InputSpec:
-    node, keys = values.group("input"), parameters(Model)
+    node, keys = values.group("input"), declared_keys(Model)
     height, width = (int(node.number(name, keys["image_size"].key)) for name in ("height", "width"))
     interpolation, resize = (node.text(name, choices=keys[name].key.choices) for name in ("interpolation", "resize"))
     return InputSpec(height, width, interpolation, "unit", values.faces(), resize)
@@ -142,7 +142,7 @@ class _Values:
 
     def faces(self) -> FaceRecipe:
         """The recipe. Refused where its faces would be found by another detector than ours."""
-        node, keys = self.group("faces"), parameters(Faces)
+        node, keys = self.group("faces"), declared_keys(Faces)
         checked: dict[str, Any] = {
             name: node.text(name, choices=key.choices) if key.choices else node.number(name, key)
             for name, (_, _, key) in keys.items()

@@ -34,14 +34,14 @@ def probabilities(
     model: Classifier, loader: Iterable[Batch], settings: Trainer, *callbacks: Callback
 ) -> tuple[Tensor, Tensor]:
     """Float32 [N, classes] and the row [N] of each, in the loader's order, without gradients, on the trainer's device."""
-    collected = Collected()
+    collected = CollectedScores()
     trainer = build_trainer(settings, single=True, callbacks=[*callbacks, collected])
     trainer.predict(model, loader, return_predictions=False)
     scores = np.frombuffer(collected.scores, np.float32).reshape(-1, len(model.task.classes))
     return torch.from_numpy(scores), torch.from_numpy(np.frombuffer(collected.rows, np.int64))
 
 
-class Collected(Callback):
+class CollectedScores(Callback):
     """Scores and rows of all batches in one piece of memory each: many small tensors kept between large ones that come and
     go would keep the heap from using those again, several kilobytes an image."""
 
@@ -61,7 +61,7 @@ class Collected(Callback):
         self._progress.update()
 
 
-def to_frame(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:
+def predictions_table(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:
     """Columns path, predicted (a class; the attributes that are there, comma-separated), and a probability by each name."""
     if task.multilabel:
         predicted = [

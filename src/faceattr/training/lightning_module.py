@@ -187,7 +187,7 @@ class Classifier(pl.LightningModule):
                 f"The validation loss is no longer finite in epoch {self.current_epoch}: training diverged.\n"
                 "Lower optim.lr, or set trainer.gradient_clip or trainer.precision=32. last.ckpt is from the epoch before."
             )
-        metrics = compute_metrics.evaluate(self.task, probabilities.cpu(), targets.cpu())
+        metrics = compute_metrics.all_metrics(self.task, probabilities.cpu(), targets.cpu())
         self.log_dict({**self._training_metrics(), "val_loss": losses.mean(), **registry.logged(metrics)})
 
     def _training_metrics(self) -> dict[str, Tensor]:

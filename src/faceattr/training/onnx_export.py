@@ -24,7 +24,7 @@ LEAST_HALVED = 256
 """Values; smaller tensors stay float32: they take no room."""
 
 
-class Answering(nn.Module):
+class PixelsToProbabilities(nn.Module):
     """Pixels to probabilities, as `Classifier.predict_step` in float32."""
 
     mean: Tensor
@@ -58,7 +58,7 @@ def write_onnx(model: Classifier, file: Path, metadata: Mapping[str, Any]) -> No
     try:
         with _quiet(), torch.inference_mode():
             program = torch.onnx.export(
-                Answering(model).eval(),
+                PixelsToProbabilities(model).eval(),
                 (images,),
                 dynamo=True,
                 dynamic_shapes=shapes,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from faceattr.config.key_annotation import parameters
+from faceattr.config.key_annotation import declared_keys
 from faceattr.config.schema import Faces, Predict
 from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = Predict.batch_size
 """As the command's: with another batch size, some kernels round differently."""
-MODES = parameters(Faces)["mode"].key.choices
+MODES = declared_keys(Faces)["mode"].key.choices
 
 
 class Predictor:
