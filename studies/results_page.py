@@ -121,7 +121,7 @@ def draw(runs: Sequence[Record], picture: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from faceattr.report.charts import INK, MUTED, STYLE
+    from faceattr.report.charts import INK, MUTED, STYLE, save
 
     by_budget = {budget: Runs(runs, budget) for budget in BUDGETS}
     jobs = [job for job in PRESETS if any(of_budget.of_job(job) for of_budget in by_budget.values())]
@@ -143,7 +143,7 @@ def draw(runs: Sequence[Record], picture: Path) -> None:
         axes.set(xlabel="accuracy, 95% interval; ours on stand-ins where the images of the study were not available")
         axes.xaxis.label.set_color(MUTED)
         figure.legend(loc="outside upper right", ncols=3, frameon=False, fontsize=9)
-        figure.savefig(picture)
+        save(figure, picture)
 
 
 def _intervals(by_budget: dict[str, Runs], job: str) -> dict[str, tuple[float, float, float]]:

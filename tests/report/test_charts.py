@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from faceattr.report import charts
@@ -181,3 +182,24 @@ def test_distances_draws_signed_shares(tmp_path):
     )
     assert [text for text in shown if re.fullmatch(r"correct|[+−]\d", text)] == ["−2", "−1", "correct", "+1", "+2"]
     assert drawn(tmp_path, partial(charts.distances, matrix=np.zeros((3, 3)))).count("0.0%") == 5
+
+
+@pytest.mark.parametrize("form", ["png", "svg"])
+def test_save_lays_out_as_savefig_does_with_constrained_layout(tmp_path, form):
+    """A label of two lines needs a margin that only a layout gives."""
+
+    def figure(**options) -> Figure:
+        drawn = Figure(figsize=(3, 2), **options)
+        drawn.add_subplot().set(ylabel="two\nlines", title="title")
+        return drawn
+
+    with matplotlib.rc_context({"svg.hashsalt": "the same", "savefig.dpi": 150}):
+        charts.save(figure(), tmp_path / f"ours.{form}")
+        figure(layout="constrained").savefig(tmp_path / f"theirs.{form}")
+        figure().savefig(tmp_path / f"none.{form}")
+
+    ours, theirs, none = (
+        re.sub(rb"<dc:date>.*?</dc:date>", b"", (tmp_path / f"{name}.{form}").read_bytes())
+        for name in ("ours", "theirs", "none")
+    )
+    assert ours == theirs != none

@@ -16,7 +16,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import ArrayLike
 
@@ -31,7 +34,7 @@ STYLE: Any = {
     **{"axes.labelcolor": MUTED, "axes.labelsize": 9, "grid.color": GRID, "text.parse_math": False},
     **{"xtick.color": GRID, "ytick.color": GRID, "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED},
     **{"xtick.labelsize": 9, "ytick.labelsize": 9, "xtick.major.size": 0, "ytick.major.size": 0},
-    **{"figure.constrained_layout.use": True, "figure.facecolor": "white", "savefig.dpi": 150},
+    **{"figure.facecolor": "white", "savefig.dpi": 150},
 }
 # Okabe and Ito's colours: distinct with every kind of colour blindness; vermilion and blue in grey too.
 BLUE, VERMILION = "#0072b2", "#d55e00"
@@ -252,11 +255,26 @@ def coverage(axes: Axes, shares: pd.DataFrame) -> None:
 
 
 def save(figure: Figure, file: File, **options: Any) -> None:
-    """As `savefig`; a path gets the whole file, in the format of its suffix, or none."""
+    """As `savefig`, after constrained layout of its charts; a path gets the whole file, in the format of its suffix, or none."""
     if not isinstance(file, str | Path):
+        _lay_out(figure, matplotlib.rcParams["savefig.format"])
         return figure.savefig(file, **options)
+    form = Path(file).suffix.removeprefix(".")
+    _lay_out(figure, form)
     with write_atomically(Path(file)) as stream:
-        figure.savefig(stream, format=Path(file).suffix.removeprefix("."), **options)
+        figure.savefig(stream, format=form, **options)
+
+
+def _lay_out(figure: Figure, form: str) -> None:
+    """Constrained layout, for a file of this format. If `savefig` did it, it would draw the whole figure once more."""
+    if not figure.axes:
+        return
+    if form == "svg":
+        FigureCanvasSVG(figure)
+    else:
+        FigureCanvasAgg(figure)
+        figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
+    ConstrainedLayoutEngine().execute(figure)
 
 
 def _figure(width: float, height: float, title: str) -> Figure:

@@ -49,7 +49,7 @@ class Tile(NamedTuple):
     framed: bool = False
 
 
-@matplotlib.rc_context(STYLE | {"figure.constrained_layout.use": False})
+@matplotlib.rc_context(STYLE)
 def grid(rows: Sequence[Sequence[Tile]], path: str | Path, *, title: str, note: str, names: Sequence[str] = ()) -> None:
     """Draws rows of tiles, all of one size. The `names` of the rows are on the left, `note` is below the title.
 
