@@ -2,12 +2,13 @@
 
 import gc
 import os
+import pkgutil
 import subprocess
 import sys
 from types import ModuleType
 
 import pytest
-from programs import FIGURES, TINY, quick
+from programs import FIGURES, TINY, inside, quick
 
 from faceattr.commands.main import COMMANDS, main, overview, quick_imports
 
@@ -73,6 +74,36 @@ def test_config_dir_adds_a_data_set_and_a_model_from_another_package(tmp_path):
     assert ended.code == 0, ended.err
     metrics = [(tmp_path / folder / "test_metrics.json").read_text() for folder in ("run", "again")]
     assert metrics[0] == metrics[1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "trainer.max_epochs=0",
+        "data.batch_size=0",
+        "optim.lr=-1",
+        "model.image_size=[64]",
+        "evaluate.report=no",
+        "data=csv",
+        "quirks=corrected",
+    ],
+)
+def test_a_wrong_value_is_refused_before_anything_is_imported_for_the_command(tmp_path, monkeypatch, wrong):
+    def imported(name):
+        raise AssertionError(f"{name} is imported")
+
+    monkeypatch.setattr(
+        pkgutil, "resolve_name", imported
+    )  # as `launch` gets its commands, and `validate` the open groups
+    ended = inside("train", wrong, cwd=tmp_path)
+    assert ended.code == 1 and ended.err.startswith("Error: ") and wrong.split("=")[0].split(".")[0] in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_checkpoint_is_refused_before_torch_is_imported(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faceattr.training.checkpoint_format", None)
+    ended = inside("evaluate", "ckpt=none.ckpt", cwd=tmp_path)
+    assert ended.code == 1 and ended.err.startswith("Error: ckpt=none.ckpt: there is no such file.")
 
 
 def test_overview_has_a_line_for_each_command():

@@ -1,6 +1,7 @@
 """What `ckpt=…` on a command line adds to it: the config that the checkpoint stores."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from omegaconf import OmegaConf
 
 from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.quote_for_hydra import argument, argument_value, quoted
-from faceattr.config.stored_config import GROUPS, with_own_paths
+from faceattr.config.stored_config import GROUPS, checkpoint_file, with_own_paths
 from faceattr.errors import FaceattrError
 
 
@@ -71,6 +72,8 @@ def stored_config(ckpt: str) -> dict[str, Any]:
 
     if is_exported(folder := Path(ckpt).expanduser()):
         return {"faces": faces_keys(folder)}
+    if find_spec("torch"):
+        checkpoint_file(ckpt)  # before torch is imported, which takes seconds
     try:
         from faceattr.training.checkpoint_format import read_description
     except ModuleNotFoundError as error:

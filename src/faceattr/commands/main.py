@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hydra import version as hydra_version
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from faceattr.commands.config_from_checkpoint import add_config_from_checkpoint
@@ -25,6 +27,7 @@ from faceattr.commands.signals import Stopped, end_with_parent, end_with_reader,
 from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.help_and_docs import help_text
 from faceattr.config.quote_for_hydra import quote_arguments
+from faceattr.config.validate_keys import check_before_imports
 from faceattr.errors import FaceattrError
 from faceattr.message_text import did_you_mean
 
@@ -123,6 +126,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     def task(cfg: DictConfig) -> Any:
         end_with_parent()
         with stop_on_signals(), one_clear_error(program, arguments, show_traceback):
+            if HydraConfig.get().mode == RunMode.RUN:  # in a sweep, the jobs without an error run
+                check_before_imports(cfg)
             with quick_imports():
                 called = pkgutil.resolve_name(function)  # torch is imported only once the config is composed
             return called(cfg)

@@ -34,12 +34,27 @@ def validate(cfg: DictConfig) -> DictConfig:
 
     Raises a FaceattrError that names the key, its value and what would be right.
     """
+    return OmegaConf.create(_checked_node(_complete(cfg), "", _top_level(cfg)))
+
+
+def check_before_imports(cfg: DictConfig) -> None:
+    """The checks of `validate` that import no function of an open group, which takes seconds: of such a group, only keys that its
+    options share are checked."""
+    node, keys = _complete(cfg), _top_level(cfg)
+    for group in [name for name in OPEN_GROUPS if name in keys and not is_dataclass(keys[name].type)]:
+        shared, values = declared_keys(SHARED[group]) if group in SHARED else {}, node.pop(group, None) or {}
+        _checked_node({name: value for name, value in values.items() if name in shared}, group, shared)
+    _checked_node(node, "", keys)
+
+
+def _complete(cfg: DictConfig) -> dict[str, Any]:
+    """`cfg` in plain containers. Raises FaceattrError: a key that is required is missing, or quirks without a study."""
     _check_study(cfg)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise FaceattrError(f"Required and not given: {', '.join(missing)}. Give it as {missing[0]}=…")
     node: Any = OmegaConf.to_container(cfg, resolve=True)
-    return OmegaConf.create(_checked_node(node, "", _top_level(cfg)))
+    return node
 
 
 def _top_level(cfg: DictConfig) -> dict[str, Parameter]:

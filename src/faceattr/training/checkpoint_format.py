@@ -20,7 +20,7 @@ from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.instantiate import group_settings
 from faceattr.config.quote_for_hydra import argument
 from faceattr.config.schema import Faces, Finetune, Model
-from faceattr.config.stored_config import check_stored_config
+from faceattr.config.stored_config import check_stored_config, checkpoint_file
 from faceattr.config.validate_keys import validate_settings
 from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.decode import InputSpec
@@ -28,7 +28,7 @@ from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically
-from faceattr.message_text import instead_of, is_class_name
+from faceattr.message_text import is_class_name
 from faceattr.models.freezing import Policy
 from faceattr.models.staged_network import build_network
 from faceattr.models.task import Task
@@ -48,13 +48,7 @@ MOVED = {
 
 def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
     """The whole checkpoint, tensors memory-mapped by default; anything but a checkpoint of ours is refused in one line."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        present = [file for file in (path / "best.ckpt", path / "checkpoints" / "best.ckpt") if file.is_file()]
-        file = next(iter(present), path / "checkpoints" / "best.ckpt")
-        raise FaceattrError(f"ckpt={path}: this is a folder. Give a checkpoint in it: {file}")
-    if not path.is_file():
-        raise FaceattrError(f"ckpt={path}: there is no such file.{instead_of(path)}")
+    path = checkpoint_file(path)
     if (part := damaged_part(path)) is not None:
         raise FaceattrError(f"ckpt={path}: damaged: {part} is not as it was written.")
     try:
