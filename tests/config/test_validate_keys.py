@@ -12,12 +12,12 @@ from faceattr.config.schema import (
     OPEN_GROUPS,
     SHARED,
     Augment,
-    Evaluation,
+    EvaluateOptions,
     Faces,
     Finetune,
     Head,
     Report,
-    Train,
+    TrainConfig,
     Trainer,
 )
 from faceattr.config.validate_keys import validate
@@ -25,13 +25,13 @@ from faceattr.errors import FaceattrError
 
 GROUPS = {
     **{group: SHARED[group] for group in OPEN_GROUPS if group in SHARED},
-    "": Train,
+    "": TrainConfig,
     "model.head": Head,
     "faces": Faces,
     "finetune": Finetune,
     "augment": Augment,
     "trainer": Trainer,
-    "evaluate": Evaluation,
+    "evaluate": EvaluateOptions,
     "report": Report,
 }
 KEYS: dict[str, Key] = {

@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.config.instantiate import group_settings, instantiate
-from faceattr.config.schema import Augment, Data, Evaluation, Faces, Finetune, Model, Optim, Trainer
+from faceattr.config.schema import Augment, Data, EvaluateOptions, Faces, Finetune, Model, Optim, Trainer
 from faceattr.data.datamodule import FaceData
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.crop_recipe import FaceRecipe
@@ -49,8 +49,8 @@ def trainer_settings(cfg: DictConfig) -> Trainer:
     return group_settings(cfg.trainer, Trainer)
 
 
-def evaluation_settings(cfg: DictConfig) -> Evaluation:
-    return group_settings(cfg.evaluate, Evaluation)
+def evaluation_settings(cfg: DictConfig) -> EvaluateOptions:
+    return group_settings(cfg.evaluate, EvaluateOptions)
 
 
 def input_spec(cfg: DictConfig) -> InputSpec:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from faceattr.config.schema import Evaluation, Trainer
+from faceattr.config.schema import EvaluateOptions, Trainer
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
@@ -29,7 +29,7 @@ from faceattr.training.lightning_module import Classifier
 log = logging.getLogger(__name__)
 
 
-def check_evaluation(options: Evaluation, task: Task) -> None:
+def check_evaluation(options: EvaluateOptions, task: Task) -> None:
     """Raises FaceattrError where `evaluate.…` asks for what this kind of task cannot give."""
     requested = [name for name in ("precision", "recall") if getattr(options, name) is not None]
     if requested and task.kind != "binary":
@@ -46,7 +46,7 @@ def evaluate_split(
     data: FaceData,
     split: str,
     trainer: Trainer,
-    options: Evaluation,
+    options: EvaluateOptions,
     *callbacks: Callback,
     published_map: bool = False,
 ) -> SplitResult:
@@ -160,7 +160,7 @@ def _with_truth(frame: pd.DataFrame, rows: pd.DataFrame, task: Task) -> pd.DataF
 
 
 def _calibration(
-    model: Classifier, scores: torch.Tensor, truth: torch.Tensor, options: Evaluation, split: str
+    model: Classifier, scores: torch.Tensor, truth: torch.Tensor, options: EvaluateOptions, split: str
 ) -> dict[str, Any]:
     """The calibration error, before the temperature too; and the requested threshold, where one reaches it."""
     probability, label = (part.numpy() for part in model.task.flatten_labels(scores, truth))
@@ -182,7 +182,7 @@ def _calibration(
 
 
 def _slices(
-    task: Task, data: FaceData, split: str, options: Evaluation, scores: torch.Tensor, truth: torch.Tensor
+    task: Task, data: FaceData, split: str, options: EvaluateOptions, scores: torch.Tensor, truth: torch.Tensor
 ) -> pd.DataFrame:
     """The slices that `evaluate.slices` asks for, and those of `evaluate.leakage`."""
     columns = None if options.slices is None else [*options.slices, *(["in_train"] if options.leakage else [])]

@@ -15,7 +15,7 @@ from faceattr.commands.build_from_config import create_data, faces_settings, rea
 from faceattr.commands.export_to_hub import check_push, push
 from faceattr.commands.images_to_evaluate import warn_of_changed_data
 from faceattr.config.instantiate import group_settings
-from faceattr.config.schema import Exporting
+from faceattr.config.schema import ExportOptions
 from faceattr.config.validate_keys import validate
 from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.load_table import ModelClasses
@@ -39,7 +39,7 @@ def export(cfg: DictConfig) -> Path:
     """Writes and proves the exported folder, and pushes it where that is asked for; returns the folder."""
     choices, output = HydraConfig.get().runtime.choices, Path(HydraConfig.get().runtime.output_dir)
     cfg = validate(cfg)
-    options = group_settings(cfg.export, Exporting)
+    options = group_settings(cfg.export, ExportOptions)
     if options.half and options.quantize != "none":
         raise FaceattrError(
             "export.half=true and export.quantize=int8 exclude each other: int8 weights are smaller still."
@@ -90,7 +90,7 @@ def _write(
     model: Classifier,
     metadata: dict[str, Any],
     reference: export_proof.ReferencePredictions,
-    options: Exporting,
+    options: ExportOptions,
     folder: Path,
 ) -> dict[str, Any]:
     """model.onnx, model.safetensors and config.json in `folder`, proved; returns validation.json.

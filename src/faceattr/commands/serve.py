@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from faceattr.config.instantiate import group_settings
-from faceattr.config.schema import Faces, Serving
+from faceattr.config.schema import Faces, ServeOptions
 from faceattr.config.validate_keys import validate
 from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detector_file import detector_file
@@ -68,7 +68,7 @@ def serve(cfg: DictConfig) -> None:
 
 def application(cfg: DictConfig) -> SecurityMiddleware:
     """The ASGI application of the model in `cfg.ckpt`, which has answered once."""
-    limits = group_settings(cfg.serve, Serving)
+    limits = group_settings(cfg.serve, ServeOptions)
     model = Predictor(open_backend(Path(cfg.ckpt), accelerator=cfg.accelerator))
     metadata = model.metadata
     faces = FaceRecipe.from_config(group_settings(cfg.faces, Faces))

@@ -377,7 +377,7 @@ class Trainer:
 
 
 @dataclass
-class Evaluation:
+class EvaluateOptions:
     """What is computed from a model's predictions, besides its metrics."""
 
     slices: Annotated[
@@ -420,7 +420,7 @@ Seed = Annotated[int, Key("Seed of everything random.", minimum=0, maximum=LARGE
 
 
 @dataclass
-class Train:
+class TrainConfig:
     """Top level of conf/train.yaml."""
 
     name: Annotated[str, Key("Name of the run, and of its folder in outputs/.")] = "run"
@@ -440,7 +440,7 @@ class Train:
     published: Annotated[
         list[Any], Key("What a study published: entries of metric, split, value, n and source; a preset fills it.")
     ] = field(default_factory=list)
-    evaluate: Evaluation = field(default_factory=Evaluation)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     report: Report = field(default_factory=Report)
     data: Any = None
     faces: Faces = field(default_factory=Faces)
@@ -453,7 +453,7 @@ class Train:
 
 
 @dataclass
-class Evaluate:
+class EvaluateConfig:
     """Top level of conf/evaluate.yaml."""
 
     ckpt: Annotated[str | None, Key("The checkpoint to evaluate.", is_path=True)] = None
@@ -469,7 +469,7 @@ class Evaluate:
             choices=("auto", "train", "val", "test", "all"),
         ),
     ] = "auto"
-    evaluate: Evaluation = field(default_factory=Evaluation)
+    evaluate: EvaluateOptions = field(default_factory=EvaluateOptions)
     report: Report = field(default_factory=Report)
     data: Any = None
     faces: Faces = field(default_factory=Faces)
@@ -477,7 +477,7 @@ class Evaluate:
 
 
 @dataclass
-class Prediction:
+class PredictOptions:
     """How an answer is made."""
 
     mirror: Annotated[bool, Key("Judge each crop as it is and mirrored, and answer with the mean.")] = False
@@ -498,7 +498,7 @@ class InputTable:
 
 
 @dataclass
-class Predict:
+class PredictConfig:
     """Top level of conf/predict.yaml."""
 
     ckpt: Annotated[str | None, Key("The checkpoint to predict with.", is_path=True)] = None
@@ -517,13 +517,13 @@ class Predict:
     annotate: Annotated[bool, Key("Write the pictures with boxes and answers into annotated/.")] = False
     crops: Annotated[bool, Key("Write what the network takes, a picture for each answer, into crops/.")] = False
     faces: Faces = field(default_factory=Faces)
-    predict: Prediction = field(default_factory=Prediction)
+    predict: PredictOptions = field(default_factory=PredictOptions)
     data: InputTable = field(default_factory=InputTable)
     trainer: Trainer = field(default_factory=Trainer)
 
 
 @dataclass
-class Exporting:
+class ExportOptions:
     """How an export is made and what it must prove."""
 
     tolerance: Annotated[
@@ -557,7 +557,7 @@ class Exporting:
 
 
 @dataclass
-class Export:
+class ExportConfig:
     """Top level of conf/export.yaml."""
 
     ckpt: Annotated[str | None, Key("The checkpoint to export.", is_path=True)] = None
@@ -566,13 +566,13 @@ class Export:
         Key("The folder to write, which must not exist; null: a new one in outputs/export.", is_path=True),
     ] = None
     seed: Seed = 0
-    export: Exporting = field(default_factory=Exporting)
+    export: ExportOptions = field(default_factory=ExportOptions)
     data: Any = None
     faces: Faces = field(default_factory=Faces)
 
 
 @dataclass
-class Serving:
+class ServeOptions:
     """What the server takes, and how much of it at a time."""
 
     queue: Annotated[
@@ -601,7 +601,7 @@ class Serving:
 
 
 @dataclass
-class Serve:
+class ServeConfig:
     """Top level of conf/serve.yaml."""
 
     ckpt: Annotated[str | None, Key("The checkpoint to serve.", is_path=True)] = None
@@ -617,20 +617,20 @@ class Serve:
         Key("Below this probability the answer is `uncertain`; null: there is always an answer.", above=0, maximum=1),
     ] = None
     faces: Faces = field(default_factory=Faces)
-    serve: Serving = field(default_factory=Serving)
+    serve: ServeOptions = field(default_factory=ServeOptions)
 
 
 SCHEMAS: dict[str, Any] = {
-    "train": Train,
-    "evaluate": Evaluate,
-    "predict": Predict,
-    "export": Export,
-    "serve": Serve,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "predict": PredictConfig,
+    "export": ExportConfig,
+    "serve": ServeConfig,
 }
 SHARED: dict[str, Any] = {"data": Data, "model": Model, "optim": Optim}
 """Open groups whose options share keys; a function gets those of them that it takes."""
 LIBRARY: dict[str, Any] = {"optim": TorchOptimizer, "logger": Logger}
 """Keys of functions that are not ours: used where a function has a parameter of that name."""
 OPEN_GROUPS = ("data", "model", "optim", "logger")
-OWN_GROUPS = (Prediction, InputTable, Exporting, Serving)
+OWN_GROUPS = (PredictOptions, InputTable, ExportOptions, ServeOptions)
 """Keys of one command that stand together, without options in conf/."""

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from faceattr.config.key_annotation import declared_keys
-from faceattr.config.schema import Faces, Predict
+from faceattr.config.schema import Faces, PredictConfig
 from faceattr.data.decode import ImageLike, InputSpec
 from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.faces.detect import Detector
@@ -27,7 +27,7 @@ from faceattr.training.prediction_rows import RowFormat, ScoredSubject, SubjectB
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH_SIZE = Predict.batch_size
+BATCH_SIZE = PredictConfig.batch_size
 """As the command's: with another batch size, some kernels round differently."""
 MODES = declared_keys(Faces)["mode"].key.choices
 

@@ -26,7 +26,7 @@ from faceattr.commands.serving.app import create_app
 from faceattr.commands.serving.classify_upload import PhotoClassifier
 from faceattr.commands.serving.http_errors import Problem
 from faceattr.commands.serving.uploads import upright_size
-from faceattr.config.schema import Serving
+from faceattr.config.schema import ServeOptions
 from faceattr.data.faces.crop_recipe import WHOLE_IMAGE
 from faceattr.training import checkpoint_format
 from faceattr.training.exported_folder import ONNX, WEIGHTS, describe_export, write_config
@@ -262,7 +262,7 @@ class Failing:
 
 def app_of(model: Any, **limits: Any) -> Any:
     return create_app(
-        PhotoClassifier(model, WHOLE_IMAGE, None, 10**6, 10), Serving(**limits), "127.0.0.1", dict(model.metadata)
+        PhotoClassifier(model, WHOLE_IMAGE, None, 10**6, 10), ServeOptions(**limits), "127.0.0.1", dict(model.metadata)
     )
 
 

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from faceattr.commands.serving.app import create_app
 from faceattr.commands.serving.security import SecurityMiddleware
-from faceattr.config.schema import Serving
+from faceattr.config.schema import ServeOptions
 
 
 def answered(host: str, *, listening: str = "127.0.0.1", origin: str | None = None, method: str = "POST") -> int:
@@ -58,7 +58,7 @@ def test_security_middleware_refuses_images_from_pages_of_other_origins(origin, 
 def test_cors_is_off_unless_an_origin_is_named():
     def allowed(*origins: str) -> str | None:
         answerer: Any = None  # GET /model asks no model
-        app = create_app(answerer, Serving(origins=[*origins]), "127.0.0.1", {"classes": ["a"]})
+        app = create_app(answerer, ServeOptions(origins=[*origins]), "127.0.0.1", {"classes": ["a"]})
         headers = {"origin": "https://friend.example", "host": "localhost"}
         return TestClient(app).get("/model", headers=headers).headers.get("access-control-allow-origin")
 

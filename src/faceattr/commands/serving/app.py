@@ -19,16 +19,18 @@ from starlette.staticfiles import StaticFiles
 from faceattr.commands.serving.batch_queue import BatchQueue
 from faceattr.commands.serving.classify_upload import PhotoClassifier, Prediction
 from faceattr.commands.serving.http_errors import HANDLERS, Problem, busy
-from faceattr.commands.serving.openapi import description
+from faceattr.commands.serving.openapi import openapi_document
 from faceattr.commands.serving.security import SecurityMiddleware
 from faceattr.commands.serving.uploads import read_upload
-from faceattr.config.schema import Serving
+from faceattr.config.schema import ServeOptions
 
 PAGE = Path(__file__).parent / "page"
 Result = TypeVar("Result")
 
 
-def create_app(classifier: PhotoClassifier, limits: Serving, host: str, facts: dict[str, Any]) -> SecurityMiddleware:
+def create_app(
+    classifier: PhotoClassifier, limits: ServeOptions, host: str, facts: dict[str, Any]
+) -> SecurityMiddleware:
     """The ASGI application. `host` is the address that it listens on; `facts` is what GET /model says besides the limits."""
     api = Api(classifier, limits, facts)
     cors = Middleware(CORSMiddleware, allow_origins=limits.origins, allow_methods=["GET", "POST"], allow_headers=["*"])
@@ -52,11 +54,11 @@ def create_app(classifier: PhotoClassifier, limits: Serving, host: str, facts: d
 class Api:
     """What the addresses do. At most `limits.queue` requests are read, wait, or are computed at a time."""
 
-    def __init__(self, classifier: PhotoClassifier, limits: Serving, facts: dict[str, Any]) -> None:
+    def __init__(self, classifier: PhotoClassifier, limits: ServeOptions, facts: dict[str, Any]) -> None:
         self._classifier, self._limits = classifier, limits
         bounds = {name: getattr(limits, name) for name in ("max_bytes", "max_pixels", "max_faces", "timeout")}
         self._facts = facts | {"limits": bounds}
-        self._openapi = description(facts["classes"], limits)
+        self._openapi = openapi_document(facts["classes"], limits)
         self._queue = BatchQueue(self._compute, limits.batch)
         self._under_way = 0
         self._seconds_per_image = 0.1

@@ -5,7 +5,7 @@ from typing import Any
 
 from faceattr import __version__
 from faceattr.commands.serving.http_errors import MEDIA_TYPE
-from faceattr.config.schema import Serving
+from faceattr.config.schema import ServeOptions
 from faceattr.data.faces.detect import POINTS
 
 Json = dict[str, Any]
@@ -13,7 +13,7 @@ NUMBER: Json = {"type": "number"}
 TEXT: Json = {"type": "string"}
 
 
-def description(classes: Sequence[str], limits: Serving) -> Json:
+def openapi_document(classes: Sequence[str], limits: ServeOptions) -> Json:
     """The document for a model with these classes."""
     return {
         "openapi": "3.1.0",
@@ -28,7 +28,7 @@ def description(classes: Sequence[str], limits: Serving) -> Json:
     }
 
 
-def _predict(limits: Serving) -> Json:
+def _predict(limits: ServeOptions) -> Json:
     answer = _content("application/json", {"$ref": "#/components/schemas/Answer"})
     return {
         "operationId": "predict",
@@ -38,7 +38,7 @@ def _predict(limits: Serving) -> Json:
     }
 
 
-def _explain(classes: Sequence[str], limits: Serving) -> Json:
+def _explain(classes: Sequence[str], limits: ServeOptions) -> Json:
     fields: Json = {
         "label": {"type": "string", "enum": list(classes), "description": "By default the most probable class."},
         "face": {"type": "integer", "minimum": 0, "description": "Number of the face, as in the answer of /predict."},
@@ -53,12 +53,12 @@ def _explain(classes: Sequence[str], limits: Serving) -> Json:
     }
 
 
-def _image_body(limits: Serving, fields: Json) -> Json:
+def _image_body(limits: ServeOptions, fields: Json) -> Json:
     image = {"type": "string", "contentMediaType": "application/octet-stream"}
     form = {"type": "object", "required": ["image"], "properties": {"image": image} | fields}
-    description = f"An image file of at most {limits.max_bytes:,} bytes and {limits.max_pixels:,} pixels."
+    openapi_document = f"An image file of at most {limits.max_bytes:,} bytes and {limits.max_pixels:,} pixels."
     content = _content("multipart/form-data", form)["content"] | {"image/*": {}, "application/octet-stream": {}}
-    return {"required": True, "description": description, "content": content}
+    return {"required": True, "description": openapi_document, "content": content}
 
 
 def _get(name: str, summary: str) -> Json:
