@@ -56,9 +56,9 @@ def _explain(classes: Sequence[str], limits: ServeOptions) -> Json:
 def _image_body(limits: ServeOptions, fields: Json) -> Json:
     image = {"type": "string", "contentMediaType": "application/octet-stream"}
     form = {"type": "object", "required": ["image"], "properties": {"image": image} | fields}
-    openapi_document = f"An image file of at most {limits.max_bytes:,} bytes and {limits.max_pixels:,} pixels."
+    text = f"An image file of at most {limits.max_bytes:,} bytes and {limits.max_pixels:,} pixels."
     content = _content("multipart/form-data", form)["content"] | {"image/*": {}, "application/octet-stream": {}}
-    return {"required": True, "description": openapi_document, "content": content}
+    return {"required": True, "description": text, "content": content}
 
 
 def _get(name: str, summary: str) -> Json:
