@@ -1,4 +1,4 @@
-"""Do images look like those that a model was trained on? Statistics of the training images, kept in the checkpoint.
+"""Out-of-distribution images: do they look like those that a model was trained on? Its checkpoint has statistics of those.
 
 What is compared is cheap: the arrangement of light and dark, brightness, contrast, colour, sharpness of what the network gets. It
 finds whole photos given to a model of face crops, swapped colours, turned, dark and blurred images; it says nothing about people.

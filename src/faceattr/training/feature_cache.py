@@ -1,4 +1,4 @@
-"""The output of the frozen stages: computed once for every image, stored by `data.cache`, and served in place of pixels.
+"""The output of the frozen stages: computed once for every image, stored by `data.disk_cache`, and served in place of pixels.
 
 Below the first trained layer a network is a constant function of the image while augmentation is off. Its output has the
 run's precision; later epochs, seeds, jobs of a sweep and the run's own evaluation start from it. With augmentation on,
