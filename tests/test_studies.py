@@ -398,7 +398,7 @@ def test_claims_are_decided_by_interval_and_by_every_seed(studies):
 
 
 def test_no_better_needs_a_narrow_interval(studies):
-    verdict, pair = studies["claims"].verdict, studies["claims"].Paired
+    verdict, pair = studies["claims"].verdict, studies["claims"].PairedDifference
     assert verdict(pair(0.0, -0.01, 0.01, 0, 0, 1), [0.0, 0.01, -0.01], no_better=True) == "**holds**"
     assert verdict(pair(-0.2, -0.3, -0.1, 0, 0, 1), [-0.2, -0.2, -0.2], no_better=True) == "**holds**"
     assert verdict(pair(0.0, -0.04, 0.04, 0, 0, 1), [0.0, 0.0, 0.0], no_better=True) == "open"

@@ -111,7 +111,7 @@ def _typed(full: str, value: Any, annotation: Any) -> Any:
     """The value as OmegaConf converts it to the annotated type; as it is where OmegaConf does not know the type."""
     alternatives = [annotation, *get_args(annotation)]
     kinds = {*alternatives, *map(get_origin, alternatives)}
-    if dict in kinds and isinstance(value, str) and value.startswith("{"):  # quote_for_hydra.readable writes it so
+    if dict in kinds and isinstance(value, str) and value.startswith("{"):  # quote_for_hydra writes it so
         value = yaml.safe_load(value)
     if list in kinds and isinstance(value, str | int | float):
         raise FaceattrError(f"{full}={value}: must be a list, such as [{value}].")
