@@ -133,6 +133,9 @@ def test_export_of_int8_is_accepted_by_its_accuracy(run, tmp_path):
     assert validation["precision"] == "int8" and change["low"] <= change["difference"] <= change["high"]
     assert change["difference"] == pytest.approx(validation["accuracy_onnx"] - validation["accuracy_checkpoint"])
     assert sorted(file.name for file in small.iterdir()) == FILES
+    images = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), np.uint8)
+    probabilities = faceattr.load(small).predict_proba(images)
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-6), "the last layer stays float32"
     assert "before it was reduced to int8" in (small / "README.md").read_text("utf-8")
 
 

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 from programs import FIGURES, TINY, inside, quick
 
+from faceattr.commands.error_message import error_message
 from faceattr.commands.main import COMMANDS, main, overview, quick_imports
 
 PACKAGE = '''
@@ -134,6 +135,12 @@ def test_main_ends_without_a_message_when_nobody_reads_its_output(tmp_path, argu
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, text=True)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_error_message_names_a_missing_package_of_torch_only():
+    missing = ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
+    assert "train needs the package torch, which is not installed" in str(error_message(missing, "train", []))
+    assert error_message(ModuleNotFoundError("No module named 'mine'", name="mine"), "train", []) is None
 
 
 def test_quick_imports_pauses_the_garbage_collector_while_torch_is_imported(monkeypatch, request):

@@ -19,6 +19,9 @@ from faceattr.config.schema import SCHEMAS
 from faceattr.config.validate_keys import type_message, unknown_key
 from faceattr.errors import FaceattrError
 
+TORCH = ("torch", "torchvision", "torchmetrics", "pytorch_lightning")
+"""Packages that an exported model does without, so that they may be missing."""
+
 
 def error_message(error: BaseException, program: str, arguments: Sequence[str]) -> str | None:
     """One to three lines for the user, or None where the error is ours, and its traceback is worth seeing.
@@ -29,6 +32,8 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         return "interrupted"
     if isinstance(error, FaceattrError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) in TORCH:
+        return f"{program} needs the package {package}, which is not installed: install faceattr with all that it depends on."
     text = f"{error}\n{error.__cause__ or ''}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return unknown_key(unknown[1], _keys_beside(unknown[1], program, arguments))

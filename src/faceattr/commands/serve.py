@@ -45,7 +45,8 @@ def serve(cfg: DictConfig) -> None:
     """Loads the model, opens the port, and answers until a signal comes; then finishes what is under way."""
     cfg = validate(cfg)
     app = application(cfg)
-    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # else a line for each malformed request,
+    for name in ("uvicorn", "python_multipart"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # else a line for each malformed request,
     warnings.filterwarnings("ignore", module="PIL")  # and for each odd image
     with _listening(cfg.host, cfg.port) as listener:
         config = uvicorn.Config(

@@ -124,6 +124,7 @@ def halve(file: Path, out: Path) -> None:
 def quantize(file: Path, out: Path, batches: Iterable[np.ndarray]) -> None:
     """The model with int8 weights and arithmetic in its convolutions and matrix products (ONNX Runtime's static quantization, QDQ).
 
+    The last layer and what follows it stay float32: in 8 bits, probabilities have steps of 1/255 and do not sum to 1.
     `batches` are images, uint8 [N, H, W, 3], on which the ranges of the values between layers are measured.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
@@ -149,5 +150,15 @@ def quantize(file: Path, out: Path, batches: Iterable[np.ndarray]) -> None:
             reduce_range=True,  # 7 bits: on x86 without VNNI, sums of 8-bit products saturate
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=_from_last_layer(prepared),
         )
     prepared.unlink()
+
+
+def _from_last_layer(file: Path) -> list[str]:
+    """Names of the nodes from the last matrix product, or convolution, to the probabilities. A graph has them in this order."""
+    import onnx
+
+    nodes = onnx.load(file).graph.node
+    products = [place for place, node in enumerate(nodes) if node.op_type in ("Gemm", "MatMul", "Conv")]
+    return [node.name for node in nodes[products[-1] :]]
