@@ -20,7 +20,7 @@ from programs import FIGURES, TINY, inside, tiny_run
 import faceattr
 from faceattr import FaceattrError, api
 from faceattr.config.conf_folder import config_folder
-from faceattr.training import python_predictor
+from faceattr.training import predictor
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +244,7 @@ def test_load_and_evaluate_of_no_checkpoint_are_clear_errors(tmp_path, monkeypat
 @pytest.mark.slow
 def test_examples_in_docstrings_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for modules in ((faceattr,), (api, python_predictor)):
+    for modules in ((faceattr,), (api, predictor)):
         tests = []
         for module in modules:
             examples = [test for test in doctest.DocTestFinder().find(module) if test.examples]

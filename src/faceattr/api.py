@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from faceattr.errors import FaceattrError
 from faceattr.training.inference_backend import open_backend
-from faceattr.training.python_predictor import Predictor
+from faceattr.training.predictor import Predictor
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

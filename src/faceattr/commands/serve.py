@@ -21,7 +21,7 @@ from faceattr.data.faces.detector_file import detector_file
 from faceattr.errors import FaceattrError
 from faceattr.message_text import PERCEIVED
 from faceattr.training.inference_backend import open_backend
-from faceattr.training.python_predictor import Predictor
+from faceattr.training.predictor import Predictor
 
 try:
     import uvicorn

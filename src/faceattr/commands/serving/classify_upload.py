@@ -14,7 +14,7 @@ from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detect import POINTS
 from faceattr.data.photo_reader import NO_FACE
 from faceattr.errors import FaceattrError
-from faceattr.training.python_predictor import Predictor
+from faceattr.training.predictor import Predictor
 
 Prediction = dict[str, Any]
 """`faces`: a dictionary for each; `image`: its size. docs/serving.md lists the keys."""
