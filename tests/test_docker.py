@@ -13,12 +13,7 @@ MODULES = {"hydra-core": "hydra", "pillow": "PIL", "opencv-python-headless": "cv
 IMPORT = """
 import sys
 
-class Absent:
-    def find_spec(self, name, *_):
-        if name.partition(".")[0] in sys.argv[1:]:
-            raise ModuleNotFoundError(name=name)
-
-sys.meta_path.insert(0, Absent())
+sys.modules.update(dict.fromkeys(sys.argv[1:]))  # as if they were not installed
 import faceattr.commands.main, faceattr.commands.serve
 from faceattr.commands.config_from_checkpoint import stored_config
 try:
