@@ -188,7 +188,7 @@ def test_views_are_augmented_and_drawn_anew_in_each_epoch():
     assert not np.isclose(kept, bare[:, None], atol=1e-4).all(2).any(), "an augmented view equals the plain image"
     assert not np.isclose(kept[:, 0], kept[:, 1], atol=1e-4).all(1).any()
     assert np.corrcoef(kept.mean(1).ravel(), bare.ravel())[0, 1] > 0.9, "views belong to other images"
-    drawn = images._at[images.rows] - np.arange(len(images)) * 3
+    drawn = images._positions[images.rows] - np.arange(len(images)) * 3
     assert set(drawn) == {0, 1, 2}
     whole, *_ = fit(cfg, keep=False)
     assert steps.validation[0] == pytest.approx(whole.validation[0], abs=0.1)
