@@ -215,6 +215,10 @@ def test_openapi_describes_what_is_answered(whole, align):
     for app, image in ((whole, noise(60, 40)), (align, scene(3, 8)), (align, noise(20, 20))):
         answer = app.post("/predict", content=encoded(image)).json()
         jsonschema.validate(answer, {"$ref": "#/components/schemas/Answer", "components": document["components"]})
+    for address, name in (("/model", "Model"), ("/health", "Health")):
+        answer, schema = align.get(address).json(), document["components"]["schemas"][name]
+        jsonschema.validate(answer, schema)
+        assert set(answer) == set(schema["properties"])
     with pytest.raises(jsonschema.ValidationError):
         schema = {"$ref": "#/components/schemas/Answer", "components": document["components"]}
         jsonschema.validate({"faces": [{}], "image": {}, "model": "", "milliseconds": 1}, schema)

@@ -11,6 +11,26 @@ from faceattr.data.faces.detect import POINTS
 Json = dict[str, Any]
 NUMBER: Json = {"type": "number"}
 TEXT: Json = {"type": "string"}
+WHOLE: Json = {"type": "integer"}
+YES_NO: Json = {"type": "boolean"}
+HEALTH: Json = {"status": {"const": "ok"}, "under_way": WHOLE, "queue": WHOLE}
+MODEL: Json = {
+    "name": TEXT,
+    "classes": {"type": "array", "items": TEXT},
+    "multilabel": YES_NO | {"description": "Whether each class is an attribute of its own."},
+    "input": {
+        "type": "object",
+        "description": "What the network takes: height and width in pixels, and how images are resized.",
+    },
+    "faces": {"type": "object", "description": "How faces are found and cropped."},
+    "temperature": NUMBER | {"description": "By which the logits are divided."},
+    "explains": YES_NO | {"description": "Whether POST /explain is possible."},
+    "abstain": {"type": ["number", "null"], "description": "Below this probability the answer is `uncertain`."},
+    "summary": TEXT | {"description": "How often it was right, and for whom least often."},
+    "notice": TEXT,
+    "card": {"type": ["string", "null"], "description": "The model card of an exported model, in Markdown."},
+    "limits": {"type": "object", "description": "The most bytes, pixels, faces and seconds."},
+}
 
 
 def openapi_document(classes: Sequence[str], limits: ServeOptions) -> Json:
@@ -34,7 +54,8 @@ def _predict(limits: ServeOptions) -> Json:
         "operationId": "predict",
         "summary": "The faces in an image, each with its answer. Without a face the list is empty.",
         "requestBody": _image_body(limits, {}),
-        "responses": {"200": {"description": "The faces."} | answer} | _problems(400, 403, 408, 413, 415, 422, 503),
+        "responses": {"200": {"description": "The faces."} | answer}
+        | _problems(400, 403, 408, 413, 415, 421, 422, 500, 503),
     }
 
 
@@ -49,7 +70,7 @@ def _explain(classes: Sequence[str], limits: ServeOptions) -> Json:
         "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in fields.items()],
         "requestBody": _image_body(limits, fields),
         "responses": {"200": {"description": "The picture."} | _content("image/png", {})}
-        | _problems(400, 403, 408, 413, 415, 422, 501, 503),
+        | _problems(400, 403, 408, 413, 415, 421, 422, 500, 501, 503),
     }
 
 
@@ -62,7 +83,9 @@ def _image_body(limits: ServeOptions, fields: Json) -> Json:
 
 
 def _get(name: str, summary: str) -> Json:
-    answer = {"description": "JSON."} | _content("application/json", {"type": "object"})
+    answer = {"description": "JSON."} | _content(
+        "application/json", {"$ref": f"#/components/schemas/{name.capitalize()}"}
+    )
     return {"operationId": name, "summary": summary, "responses": {"200": answer}}
 
 
@@ -95,7 +118,8 @@ def _schemas(classes: Sequence[str]) -> Json:
         "milliseconds": NUMBER,
     }
     problem = {"title": TEXT, "status": {"type": "integer"}, "detail": TEXT}
-    return {"Answer": _object(answer), "Face": _object(face), "Problem": _object(problem)}
+    objects = {"Answer": answer, "Face": face, "Problem": problem, "Health": HEALTH, "Model": MODEL}
+    return {name: _object(properties) for name, properties in objects.items()}
 
 
 def _object(properties: Json) -> Json:
