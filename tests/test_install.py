@@ -119,7 +119,7 @@ def test_wheel_runs_every_command_without_the_checkout(installed):
 
 @pytest.mark.slow
 def test_wheel_helps_without_the_checkout(installed, tmp_path):
-    where = "import faceattr, faceattr.config.conf_folder as groups; print(faceattr.__file__, groups.config_folder())"
+    where = "import faceattr; from faceattr.config.conf_folder import config_folder; print(faceattr.__file__, config_folder())"
     assert str(ROOT) not in succeeded(installed("python", "-c", where)).out
     page = (
         "from importlib.resources import files; print(len([*(files('faceattr.commands.serving') / 'page').iterdir()]))"

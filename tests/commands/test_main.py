@@ -95,7 +95,7 @@ def test_a_wrong_value_is_refused_before_anything_is_imported_for_the_command(tm
 
     monkeypatch.setattr(
         pkgutil, "resolve_name", imported
-    )  # as `launch` gets its commands, and `validate` the open groups
+    )  # as `main.run` gets its commands, and `validate` the open groups
     ended = inside("train", wrong, cwd=tmp_path)
     assert ended.code == 1 and ended.err.startswith("Error: ") and wrong.split("=")[0].split(".")[0] in ended.err
     assert list(tmp_path.iterdir()) == []

@@ -20,14 +20,14 @@ def function(
     pass
 
 
-def test_parameters_of_a_dataclass_are_its_fields():
+def test_declared_keys_of_a_dataclass_are_its_fields():
     assert declared_keys(Group) == {
         "rate": (float, 0.5, Key("A rate.", above=0, below=1)),
         "plain": (int, 3, Key()),
     }
 
 
-def test_parameters_of_a_function_have_type_default_and_key():
+def test_declared_keys_of_a_function_have_type_default_and_key():
     assert declared_keys(function) == {
         "root": (str, REQUIRED, Key()),
         "count": (int | None, None, Key("How many.", minimum=1)),

@@ -1,13 +1,12 @@
-"""Commands are shown as they are typed here: as a script, a module or the installed command."""
+"""What a user types, as Hydra reads it: paths, lists, texts and sweeps; and values written for Hydra's grammar."""
 
 import shlex
-import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from faceattr.config.command_to_paste import command_to_paste, this_command
+from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.quote_for_hydra import argument, argument_value, quote_arguments, quoted
 
 PATHS = [
@@ -25,43 +24,8 @@ PATHS = [
 PATHS += ["null", "1e5", "~/x", "a\\'b/c", "${oc.env:HOME}/x", "a\\${b}/x", "tab\there/x", "(a)/#b!/$c/*?;&|<>`x`"]
 
 
-@pytest.mark.parametrize(
-    ("started", "train", "leaks"),
-    [
-        ("train.py", "python train.py ckpt=a", "faceattr leaks"),
-        ("/repo/evaluate.py", "python train.py ckpt=a", "faceattr leaks"),
-        ("/venv/bin/faceattr", "faceattr train ckpt=a", "faceattr leaks"),
-        ("C:/venv/Scripts/faceattr.exe", "faceattr train ckpt=a", "faceattr leaks"),
-        ("/site-packages/faceattr/__main__.py", "python -m faceattr train ckpt=a", "python -m faceattr leaks"),
-        ("/site-packages/ipykernel/__main__.py", "faceattr train ckpt=a", "faceattr leaks"),
-    ],
-)
-def test_typed_shows_commands_as_this_process_was_started(monkeypatch, started, train, leaks):
-    monkeypatch.setattr(sys, "argv", [started, "seed=1"])
-    assert command_to_paste("train", "ckpt=a") == train
-    assert command_to_paste("leaks") == leaks
-
-
-@pytest.mark.parametrize(
-    ("started", "expected"),
-    [
-        ("train.py", "python train.py 'data.classes=[a, b]'"),
-        ("/venv/bin/faceattr", "faceattr 'data.classes=[a, b]'"),
-        ("/x/faceattr/__main__.py", "python -m faceattr 'data.classes=[a, b]'"),
-    ],
-)
-def test_this_command_can_be_typed_again(monkeypatch, started, expected):
-    monkeypatch.setattr(sys, "argv", [started, "data.classes=[a, b]"])
-    assert this_command() == expected
-
-
-def test_typed_quotes_as_windows_wants_it(monkeypatch):
-    monkeypatch.setattr(sys, "platform", "win32")
-    assert command_to_paste("leaks", r"data.root=C:\my faces") == r'faceattr leaks "data.root=C:\my faces"'
-
-
 @pytest.mark.parametrize("path", PATHS)
-def test_argument_and_typed_can_be_pasted(path):
+def test_argument_can_be_pasted(path):
     """The shell gives Hydra one word, and Hydra gives the config the path."""
     *_, word = shlex.split(command_to_paste("train", argument("ckpt", path)))
     value = OverridesParser.create().parse_override(word).value()
@@ -78,7 +42,7 @@ def test_quoted_writes_lists_and_numbers_as_hydra_reads_them():
     assert OverridesParser.create().parse_override(f"key={quoted(values)}").value() == values
 
 
-def test_value_of_takes_the_last_argument_and_leaves_what_hydra_will_refuse():
+def test_argument_value_takes_the_last_argument_and_leaves_what_hydra_will_refuse():
     assert argument_value("ckpt", ["ckpt=a", "ckpt='b=c'"]) == "b=c"
     assert argument_value("ckpt", ["ckpt=epoch=3.ckpt"]) == "epoch=3.ckpt"
     assert argument_value("ckpt", ["ckpt=null"]) is None and argument_value("ckpt", ["data.ckpt=a"]) is None
@@ -113,7 +77,7 @@ def read(text: str, *more: str):
     ],
 )
 @pytest.mark.parametrize("key", ["input", "data.root", "ckpt", "model.weights", "hydra.run.dir"])
-def test_readable_takes_paths_as_they_are_typed(key, path):
+def test_quote_arguments_takes_paths_as_they_are_typed(key, path):
     assert read(f"{key}={path}") == path
 
 
@@ -130,7 +94,7 @@ def test_readable_takes_paths_as_they_are_typed(key, path):
         ("data.label_map={0: weiß, 1: schwarz}", {0: "weiß", 1: "schwarz"}),
     ],
 )
-def test_readable_quotes_what_hydra_refuses(text, value):
+def test_quote_arguments_quotes_what_hydra_refuses(text, value):
     assert read(text) == value
 
 
@@ -155,11 +119,11 @@ def test_readable_quotes_what_hydra_refuses(text, value):
         ),
     ],
 )
-def test_readable_leaves_the_rest(text):
+def test_quote_arguments_leaves_the_rest(text):
     assert quote_arguments([text]) == [text]
 
 
-def test_readable_leaves_a_sweep_over_paths():
+def test_quote_arguments_leaves_a_sweep_over_paths():
     assert quote_arguments(["-m", "data.root=a,b"]) == ["-m", "data.root=a,b"]
     assert quote_arguments(["data.root=a,b"]) == ["data.root='a,b'"]
 
@@ -175,12 +139,12 @@ def test_readable_leaves_a_sweep_over_paths():
         ("data.image_dir", "[1]"),
     ],
 )
-def test_readable_takes_text_that_looks_like_a_call_or_a_list_as_text(key, value):
+def test_quote_arguments_takes_text_that_looks_like_a_call_or_a_list_as_text(key, value):
     (given,) = quote_arguments([f"{key}={value}"])
     assert OmegaConf.create({"x": OverridesParser.create().parse_override(given).value()}).x == value
 
 
-def test_readable_leaves_calls_of_hydras_functions():
+def test_quote_arguments_leaves_calls_of_hydras_functions():
     assert quote_arguments(["-m", "seed=range(0,3)", "optim.lr=choice(1,2)"])[1:] == [
         "seed=range(0,3)",
         "optim.lr=choice(1,2)",

@@ -37,10 +37,10 @@ def scored_attributes(n: int = 400, missing: float = 0.2) -> tuple[Tensor, Tenso
     return torch.from_numpy(scores).float(), torch.from_numpy(truth).float()
 
 
-# evaluate: classes
+# all_metrics: classes
 
 
-def test_evaluate_binary_metrics_by_hand():
+def test_all_metrics_binary_metrics_by_hand():
     """Four images: two men at .9 and .4, two women at .6 and .1."""
     positive = torch.tensor([0.9, 0.4, 0.6, 0.1])
     metrics = all_metrics(BINARY, torch.stack((1 - positive, positive), 1), torch.tensor([1, 1, 0, 0]))
@@ -50,7 +50,7 @@ def test_evaluate_binary_metrics_by_hand():
     assert metrics["average_precision"] == pytest.approx((1 + 2 / 3) / 2)
 
 
-def test_evaluate_takes_the_last_class_as_positive_whatever_the_order():
+def test_all_metrics_takes_the_last_class_as_positive_whatever_the_order():
     probabilities, truth = scored(BINARY)
     turned = Task.from_config(["man", "woman"], ordinal=False, loss="auto")
     men, women = all_metrics(BINARY, probabilities, truth), all_metrics(turned, probabilities.flip(1), 1 - truth)
@@ -61,7 +61,7 @@ def test_evaluate_takes_the_last_class_as_positive_whatever_the_order():
 
 
 @pytest.mark.parametrize("task", [BINARY, AGES, KINDS], ids=lambda task: task.kind)
-def test_evaluate_gives_the_recall_and_count_of_each_class(task):
+def test_all_metrics_gives_the_recall_and_count_of_each_class(task):
     probabilities, truth = scored(task)
     metrics, predicted = all_metrics(task, probabilities, truth), probabilities.argmax(1)
     recalls = sk.recall_score(truth, predicted, average=None)
@@ -70,14 +70,14 @@ def test_evaluate_gives_the_recall_and_count_of_each_class(task):
     assert ("positive_class" in metrics) == (task.kind == "binary")
 
 
-def test_evaluate_gives_ordered_classes_the_shares_by_distance():
+def test_all_metrics_gives_ordered_classes_the_shares_by_distance():
     probabilities, truth = scored(AGES)
     metrics, far = all_metrics(AGES, probabilities, truth), (probabilities.argmax(1) - truth).abs()
     assert [metrics["off_by_1"], metrics["off_by_2"]] == [float((far == step).double().mean()) for step in (1, 2)]
     assert "off_by_1" not in all_metrics(KINDS, *scored(KINDS))
 
 
-def test_evaluate_leaves_a_class_without_images_out_of_averages():
+def test_all_metrics_leaves_a_class_without_images_out_of_averages():
     probabilities, truth = scored(AGES)
     probabilities, truth = probabilities[truth != 1], truth[truth != 1]
     metrics, predicted = all_metrics(AGES, probabilities, truth), probabilities.argmax(1)
@@ -87,7 +87,7 @@ def test_evaluate_leaves_a_class_without_images_out_of_averages():
     assert metrics["balanced_accuracy"] == pytest.approx(np.mean(recalls))
 
 
-def test_evaluate_of_one_class_has_no_ranking():
+def test_all_metrics_of_one_class_has_no_ranking():
     probabilities, _ = scored(AGES)
     metrics = all_metrics(AGES, probabilities, torch.full((300,), 2))
     assert metrics["average_precision"] is metrics["auroc"] is metrics["matthews_corrcoef"] is None
@@ -96,7 +96,7 @@ def test_evaluate_of_one_class_has_no_ranking():
     assert perfect["quadratic_kappa"] is None and perfect["accuracy"] == 1.0
 
 
-def test_evaluate_without_the_positive_class_has_no_f1():
+def test_all_metrics_without_the_positive_class_has_no_f1():
     probabilities, _ = scored(BINARY)
     women = all_metrics(BINARY, probabilities, torch.zeros(300, dtype=torch.int64))
     assert women["f1"] is women["recall_man"] is women["average_precision"] is None
@@ -105,7 +105,7 @@ def test_evaluate_without_the_positive_class_has_no_f1():
 
 
 @pytest.mark.parametrize("task", [BINARY, AGES, KINDS], ids=lambda task: task.kind)
-def test_evaluate_gives_flat_plain_json(task):
+def test_all_metrics_gives_flat_plain_json(task):
     probabilities, truth = scored(task)
     k = len(task.classes)
     cases = [
@@ -121,12 +121,12 @@ def test_evaluate_gives_flat_plain_json(task):
         assert metrics["n"] == len(case[1])
 
 
-def test_evaluate_without_images_gives_no_metrics():
+def test_all_metrics_without_images_gives_no_metrics():
     metrics = all_metrics(BINARY, torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
     assert metrics == {"accuracy": None, "accuracy_low": None, "accuracy_high": None, "n": 0}
 
 
-def test_evaluate_counts_a_pair_of_sigmoid_units_per_unit():
+def test_all_metrics_counts_a_pair_of_sigmoid_units_per_unit():
     task = Task.from_config(["female", "male"], ordinal=False, loss="one_vs_rest")
     probabilities = torch.tensor(
         [[0.9, 0.6], [0.4, 0.3], [0.2, 0.8]]
@@ -148,10 +148,10 @@ def test_confusion_has_the_true_class_in_its_rows():
     assert counts.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1]]
 
 
-# evaluate: attributes
+# all_metrics: attributes
 
 
-def test_evaluate_gives_each_attributes_metrics_over_its_known_labels():
+def test_all_metrics_gives_each_attributes_metrics_over_its_known_labels():
     scores, truth = scored_attributes()
     metrics = all_metrics(SIGNS, scores, truth)
     for position, name in enumerate(SIGNS.classes):
@@ -166,7 +166,7 @@ def test_evaluate_gives_each_attributes_metrics_over_its_known_labels():
     assert metrics["commonest_answers"] == pytest.approx(float(torch.maximum(shares, 1 - shares).mean()))
 
 
-def test_evaluate_leaves_an_attribute_of_one_answer_out_of_rankings():
+def test_all_metrics_leaves_an_attribute_of_one_answer_out_of_rankings():
     scores, truth = scored_attributes(missing=0)
     truth[:, 2] = 0
     metrics = all_metrics(SIGNS, scores, truth)
@@ -248,7 +248,7 @@ def test_intervals_of_one_class_leave_rankings_out():
     assert "auroc_low" not in bounds and bounds["f1_low"] < bounds["f1_high"]
 
 
-def test_evaluate_goes_on_after_a_metric_or_an_interval_that_fails(monkeypatch, caplog):
+def test_all_metrics_goes_on_after_a_metric_or_an_interval_that_fails(monkeypatch, caplog):
     def fails(_: object) -> float:
         raise ZeroDivisionError("of somebody's package")
 

@@ -34,7 +34,7 @@ def test_wilson_without_images_is_nan():
 # paired comparison -------------------------------------------------------------------------------------------------
 
 
-def test_paired_gives_mcnemars_counts_and_exact_p():
+def test_paired_difference_gives_mcnemars_counts_and_exact_p():
     correct = np.array([[1] * 8 + [0] * 2 + [1] * 30], bool)
     other = np.array([[0] * 8 + [1] * 2 + [1] * 30], bool)
     pair = paired_difference(correct, other)
@@ -46,7 +46,7 @@ def test_paired_gives_mcnemars_counts_and_exact_p():
     assert pair.high - pair.difference == pytest.approx(1.959964 * math.sqrt(variance))
 
 
-def test_paired_interval_does_not_narrow_with_runs_on_the_same_images():
+def test_paired_difference_interval_does_not_narrow_with_runs_on_the_same_images():
     rng = np.random.default_rng(0)
     correct, other = rng.random((1, 400)) < 0.8, rng.random((1, 400)) < 0.7
     once, often = paired_difference(correct, other), paired_difference(correct.repeat(5, 0), other.repeat(5, 0))
@@ -55,7 +55,7 @@ def test_paired_interval_does_not_narrow_with_runs_on_the_same_images():
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.02, 0.04])
-def test_paired_interval_covers_the_true_difference(spread):
+def test_paired_difference_interval_covers_the_true_difference(spread):
     """Two recipes that are 0.1 apart on average; each run of them is off by its own luck."""
     rng = np.random.default_rng(1)
     inside = 0
@@ -69,7 +69,7 @@ def test_paired_interval_covers_the_true_difference(spread):
     assert 0.92 <= inside / 300 <= 1
 
 
-def test_paired_without_disagreement_has_an_interval():
+def test_paired_difference_without_disagreement_has_an_interval():
     correct = np.array([[True, False, True]])
     pair = paired_difference(correct, correct)
     assert (pair.difference, pair.p) == (0, 1) and pair.low < -0.5 and pair.high > 0.5
@@ -79,7 +79,7 @@ def test_paired_without_disagreement_has_an_interval():
         paired_difference(correct, correct[:, :2])
 
 
-def test_paired_groups_widen_the_interval():
+def test_paired_difference_of_groups_has_a_wider_interval():
     rng = np.random.default_rng(2)
     groups = np.arange(400) // 8
     correct, other = (np.repeat(rng.random(50) < accuracy, 8)[None] for accuracy in (0.8, 0.7))

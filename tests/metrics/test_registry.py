@@ -105,7 +105,7 @@ def expected(name: str, task: Task, probabilities: torch.Tensor, truth: torch.Te
 @pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("kind", TASKS)
-def test_evaluate_gives_the_reference_of_every_metric(kind, case):
+def test_all_metrics_gives_the_reference_of_every_metric(kind, case):
     task = TASKS[kind]
     probabilities, truth = draw(task, case)
     with warnings.catch_warnings():

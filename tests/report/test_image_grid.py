@@ -158,7 +158,7 @@ def probabilities(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return draw.dirichlet((1, 1, 1), n).astype(np.float32), draw.integers(0, 3, n)
 
 
-def test_chosen_ranks_images():
+def test_choose_images_ranks_images():
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.3, 0.7], [0.51, 0.49]])
     found = choose_images(scores, np.array([0, 0, 1, 0, 1]))
     assert found["fixed sample"] == [
@@ -179,7 +179,7 @@ def test_chosen_ranks_images():
     assert choose_images(scores, scores.argmax(1))["wrong and certain"] == []
 
 
-def test_chosen_ranks_attributes_separately():
+def test_choose_images_ranks_attributes_separately():
     scores = np.array([[0.9, 0.4, 0.5], [0.05, 0.97, 0.2], [0.3, 0.6, 0.8]])
     truth = np.array([[0, 1, np.nan], [0, 1, 0], [np.nan, np.nan, np.nan]])
     found = choose_images(scores, truth)
@@ -192,7 +192,7 @@ def test_chosen_ranks_attributes_separately():
         assert {choice.column for choice in group} == {0, 1}, "one attribute only is shown"
 
 
-def test_chosen_sample_is_the_same_for_every_model():
+def test_choose_images_draws_the_same_sample_for_every_model():
     one, other = (choose_images(*probabilities(500, seed)) for seed in (1, 2))
     positions = [choice.position for choice in one["fixed sample"]]
     assert positions == [choice.position for choice in other["fixed sample"]] == sorted(set(positions))

@@ -1,4 +1,4 @@
-"""The kept prefix: the same training as without it, found again, and never met by other weights."""
+"""The feature cache: the same training as without it, found again, and never met by other weights."""
 
 import json
 import logging
