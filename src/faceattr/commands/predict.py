@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from faceattr.commands.annotated_and_crops import Pictures
 from faceattr.commands.build_from_config import spec_from_checkpoint, trainer_settings
-from faceattr.commands.input_files import input_files
+from faceattr.commands.predict_input import input_files
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import InputTable
 from faceattr.config.validate_keys import validate

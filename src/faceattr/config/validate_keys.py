@@ -38,10 +38,10 @@ def validate(cfg: DictConfig) -> DictConfig:
 
 
 def check_before_imports(cfg: DictConfig) -> None:
-    """The checks of `validate` that import no function of an open group, which takes seconds: of such a group, only keys that its
-    options share are checked."""
+    """As `validate`, but imports nothing: of an open group only its shared keys are checked."""
     node, keys = _complete(cfg), _top_level(cfg)
-    for group in [name for name in OPEN_GROUPS if name in keys and not is_dataclass(keys[name].type)]:
+    groups = [name for name in OPEN_GROUPS if name in keys and not is_dataclass(keys[name].type)]
+    for group in groups:
         shared, values = declared_keys(SHARED[group]) if group in SHARED else {}, node.pop(group, None) or {}
         _checked_node({name: value for name, value in values.items() if name in shared}, group, shared)
     _checked_node(node, "", keys)

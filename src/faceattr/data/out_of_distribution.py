@@ -27,7 +27,7 @@ SIDE = 6
 NAMED = ("brightness", "contrast", "colour", "red over blue", "sharpness")
 LENGTH = SIDE * SIDE + len(NAMED)
 OTHERWISE = ("upside down", "turned by a quarter", "turned by a quarter", "negative", "red and blue swapped")
-"""What an image is compared with; see `changed_images`."""
+"""What an image is compared with; see `changed_statistics`."""
 NEVER = 1e9
 """A threshold that nothing exceeds: of a checkpoint from before there was one."""
 MOST = 2000
@@ -135,7 +135,7 @@ class UsualInputs:
 
     def _gains(self, described: np.ndarray) -> np.ndarray:
         """How much less distant each image would be in each other way, in spreads: [N, len(OTHERWISE)]."""
-        others = np.stack([self._distances(other) for other in changed_images(described)], axis=1)
+        others = np.stack([self._distances(other) for other in changed_statistics(described)], axis=1)
         return self._distances(described)[:, None] - others
 
     def _largest_shifts(self, described: np.ndarray) -> np.ndarray:
@@ -174,7 +174,7 @@ class UsualInputs:
         return cls(**plain)
 
 
-def changed_images(described: np.ndarray) -> list[np.ndarray]:
+def changed_statistics(described: np.ndarray) -> list[np.ndarray]:
     """The statistics [N, LENGTH] that images would have in each of the ways `OTHERWISE`, from those that they have."""
     squares, named = described[:, : -len(NAMED)].reshape(-1, SIDE, SIDE), described[:, -len(NAMED) :]
     swapped = named * [1, 1, 1, -1, 1]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-SPLITS = {"test": "test", "val": "validation"}
-"""Where there are figures of both, those of the images that chose nothing."""
+SPLIT_NAMES = {"test": "test", "val": "validation"}
+"""In order of preference: test images chose no epoch."""
 
 
 def accuracy_sentence(metrics: Mapping[str, Any], split: str, slices: pd.DataFrame | None) -> str:
@@ -17,10 +17,9 @@ def accuracy_sentence(metrics: Mapping[str, Any], split: str, slices: pd.DataFra
 
     metrics: as in <split>_metrics.json; slices: as in slices_<split>.csv.
     """
-    right = f"{_percent(metrics, 'accuracy')} of {metrics['n']:,} {SPLITS[split]} images"
-    if "labels" in metrics:
-        right = f"{_percent(metrics, 'accuracy')} of the attributes (their mean), on {metrics['n']:,} {SPLITS[split]} images"
-    return f"Right on {right}{_worst(metrics, slices)}."
+    of_what = "of the attributes (their mean), on" if "labels" in metrics else "of"
+    images = f"{metrics['n']:,} {SPLIT_NAMES[split]} images"
+    return f"Right on {_percent(metrics, 'accuracy')} {of_what} {images}{_worst(metrics, slices)}."
 
 
 def _worst(metrics: Mapping[str, Any], slices: pd.DataFrame | None) -> str:

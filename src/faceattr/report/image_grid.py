@@ -145,16 +145,16 @@ def choose_images(scores: np.ndarray, truth: np.ndarray) -> dict[str, list[Chose
     by itself: else the groups would show the hardest one only.
     """
     if truth.ndim == 2:
-        shown, certainty = np.isfinite(truth), np.maximum(scores, 1 - scores)
-        wrong = shown & ((scores > 0.5) != (truth > 0.5))
+        eligible, certainty = np.isfinite(truth), np.maximum(scores, 1 - scores)
+        wrong = eligible & ((scores > 0.5) != (truth > 0.5))
     else:
         predicted = scores.argmax(1)[:, None]
-        shown, certainty = np.arange(scores.shape[1]) == predicted, scores
-        wrong = shown & (predicted != truth[:, None])
+        eligible, certainty = np.arange(scores.shape[1]) == predicted, scores
+        wrong = eligible & (predicted != truth[:, None])
     ranks = {  # the higher, the earlier in the group; by image and column
-        "fixed sample": np.where(shown, certainty, -np.inf),
+        "fixed sample": np.where(eligible, certainty, -np.inf),
         "wrong and certain": np.where(wrong, certainty, -np.inf),
-        "least certain": np.where(shown, -certainty, -np.inf),
+        "least certain": np.where(eligible, -certainty, -np.inf),
     }
     groups = {}
     for name, rank in ranks.items():

@@ -183,9 +183,9 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
             "With data.image_dir=null, names are relative to data.root."
         )
     paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
-    finder, folder_text = FileFinder(), root.as_posix()
-    files = [path and not is_image(path) and finder.fitting(posixpath.join(folder_text, path)) for path in paths]
-    return [posixpath.relpath(file, folder_text) if file else path for file, path in zip(files, paths, strict=True)]
+    finder, root_text = FileFinder(), root.as_posix()
+    files = [path and not is_image(path) and finder.fitting(posixpath.join(root_text, path)) for path in paths]
+    return [posixpath.relpath(file, root_text) if file else path for file, path in zip(files, paths, strict=True)]
 
 
 def _bin(path: Path, values: pd.Series, bins: list, classes: list[str]) -> pd.Series:

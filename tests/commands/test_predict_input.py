@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from checkpoints import untrained
 
-from faceattr.commands.input_files import input_files
+from faceattr.commands.predict_input import input_files
 from faceattr.config.schema import InputTable
 from faceattr.errors import FaceattrError
 
