@@ -15,10 +15,10 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from faceattr.config.schema import Faces, Model
 from faceattr.data import damaged_images
 from faceattr.data.array_file import RowArray
-from faceattr.data.damaged_images import ImageFile
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.faces.detect import Face
+from faceattr.data.file_kinds import PathOrContent, describe_other_file
 from faceattr.data.image_files import FORMATS
 from faceattr.data.pixel_scaling import Scaling, scaling_of
 from faceattr.progress import Progress
@@ -63,7 +63,7 @@ class UnreadableImage(Exception):
     """The image cannot be decoded completely; the message is the reason."""
 
 
-ImageLike = ImageFile | Image.Image | np.ndarray
+ImageLike = PathOrContent | Image.Image | np.ndarray
 """An image file or its content, a PIL image, or pixels: uint8 [height, width, 3] (RGB) or [height, width] (grey)."""
 
 
@@ -93,17 +93,17 @@ def decode(source: ImageLike) -> Image.Image:
         raise UnreadableImage(str(error) or type(error).__name__) from error
 
 
-def open_image(file: ImageFile) -> Image.Image:
+def open_image(file: PathOrContent) -> Image.Image:
     """The image file, not yet decoded. Raises UnreadableImage if it is no file, or of none of `FORMATS`."""
     if not isinstance(file, bytes) and (reason := damaged_images.reason_not_opened(file)):
         raise UnreadableImage(reason)
     try:
         return Image.open(BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise UnreadableImage(damaged_images.describe_other_file(file)) from error
+        raise UnreadableImage(describe_other_file(file)) from error
 
 
-def _check_file(file: ImageFile, image: Image.Image) -> None:
+def _check_file(file: PathOrContent, image: Image.Image) -> None:
     """Raises if the file's data are incomplete or damaged in a way that Pillow lets pass."""
     if image.format == "PNG":
         damaged_images.check_png(file)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from faceattr.data.damaged_images import kind_of_file
+from faceattr.data.file_kinds import kind_of_file
 from faceattr.data.pixel_scaling import SCALINGS, Scaling, mean_and_std, scaling_of
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part

@@ -22,9 +22,9 @@ from faceattr.config.quote_for_hydra import argument
 from faceattr.config.schema import Faces, Finetune, Model
 from faceattr.config.stored_config import check_stored_config, checkpoint_file
 from faceattr.config.validate_keys import validate_settings
-from faceattr.data.damaged_images import kind_of_file
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.crop_recipe import FaceRecipe
+from faceattr.data.file_kinds import kind_of_file
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part, write_atomically

@@ -9,12 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from faceattr.data.damaged_images import EXCEL, PARQUET
 from faceattr.data.sources.text_table import Record, decoded
 from faceattr.errors import FaceattrError
 from faceattr.message_text import listed
-
-__all__ = ["EXCEL", "EXCEL_SUFFIXES", "JSON_SUFFIXES", "PARQUET", "excel_records", "json_records", "parquet_records"]
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from faceattr.data.damaged_images import kind_of_file
+from faceattr.data.file_kinds import EXCEL, PARQUET, kind_of_file
 from faceattr.data.sources import excel_parquet_json
 from faceattr.data.sources.text_table import BLANK, SEPARATORS, Record, text_records
 from faceattr.errors import FaceattrError
@@ -69,17 +69,15 @@ def read(path: Path, *, header: bool = True) -> pd.DataFrame:
 def _records(path: Path, *, header: bool) -> tuple[str, str, Iterator[Record]]:
     """What a row is called, the separator ("" where cells are not separated by text), and the rows, that of the header first."""
     kind = kind_of_file(path)
-    if kind == excel_parquet_json.EXCEL:
+    if kind == EXCEL:
         return "row", "", excel_parquet_json.excel_records(path)
     if not kind and path.suffix.lower() in excel_parquet_json.EXCEL_SUFFIXES and path.read_bytes()[:2] == b"PK":
-        raise FaceattrError(
-            f"{path} is not a readable table: {excel_parquet_json.EXCEL}, but damaged."
-        )  # else it passes for text
-    if kind != excel_parquet_json.PARQUET and path.suffix.lower() not in excel_parquet_json.JSON_SUFFIXES:
+        raise FaceattrError(f"{path} is not a readable table: {EXCEL}, but damaged.")  # else it passes for text
+    if kind != PARQUET and path.suffix.lower() not in excel_parquet_json.JSON_SUFFIXES:
         return ("line", *text_records(path))
     if not header:
         raise FaceattrError(f"data.header=false: {path} names its columns. Leave it out.")
-    if kind == excel_parquet_json.PARQUET:
+    if kind == PARQUET:
         return "row", "", excel_parquet_json.parquet_records(path)
     return "line", "", excel_parquet_json.json_records(path)
 

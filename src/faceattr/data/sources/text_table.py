@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from faceattr.data.damaged_images import kind_of_file
+from faceattr.data.file_kinds import kind_of_file
 from faceattr.errors import FaceattrError
 from faceattr.files import original
 
