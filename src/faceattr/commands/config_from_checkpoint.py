@@ -8,9 +8,10 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from faceattr.config.checkpoint_path import checkpoint_file, existing_path
 from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.quote_for_hydra import argument, argument_value, quoted
-from faceattr.config.stored_config import GROUPS, checkpoint_file, with_own_paths
+from faceattr.config.stored_config import GROUPS, with_own_paths
 from faceattr.errors import FaceattrError
 
 
@@ -68,16 +69,17 @@ def check_exported(command: str, ckpt: str) -> None:
 
 def stored_config(ckpt: str) -> dict[str, Any]:
     """The config in a checkpoint; of an exported folder, its group `faces`."""
-    from faceattr.training.exported_folder import faces_keys, is_exported, refuse_without_torch
+    from faceattr.training.exported_folder import error_without_torch, faces_keys, is_exported
 
-    if is_exported(folder := Path(ckpt).expanduser()):
-        return {"faces": faces_keys(folder)}
+    path = existing_path(ckpt)
+    if is_exported(path):
+        return {"faces": faces_keys(path)}
     if find_spec("torch"):
-        checkpoint_file(ckpt)  # before torch is imported, which takes seconds
+        checkpoint_file(path)  # a folder is refused before torch is imported, which takes seconds
     try:
         from faceattr.training.checkpoint_format import read_description
     except ModuleNotFoundError as error:
-        raise refuse_without_torch(folder, error.name) from error
+        raise error_without_torch(path, error.name) from error
     config: dict[str, Any] = read_description(ckpt)["config"]
     return config
 

@@ -6,12 +6,10 @@ a stored config holds plain values, one allowed `_target_` per open group, and n
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from faceattr.config.allowed_targets import target_function
 from faceattr.errors import FaceattrError
-from faceattr.message_text import instead_of
 
 GROUPS = ("data", "faces", "model", "finetune", "augment", "optim", "trainer", "logger")
 WITH_TARGET = ("data", "model", "optim", "logger")
@@ -24,18 +22,6 @@ DRAWN_BY_CODE = "faceattr.data.sources.sample.load"
 OWN_FOLDER = "${hydra:runtime.output_dir}"
 OWN_MLFLOW = "${oc.env:MLFLOW_TRACKING_URI,'sqlite:///mlflow.db'}"
 """As conf/logger/mlflow.yaml has it: a checkpoint names no server."""
-
-
-def checkpoint_file(path: str | Path) -> Path:
-    """The checkpoint that `ckpt=path` names. Raises FaceattrError: there is none, or a folder. Torch is not needed to say so."""
-    path = Path(path).expanduser()
-    if path.is_dir():
-        present = [file for file in (path / "best.ckpt", path / "checkpoints" / "best.ckpt") if file.is_file()]
-        file = next(iter(present), path / "checkpoints" / "best.ckpt")
-        raise FaceattrError(f"ckpt={path}: this is a folder. Give a checkpoint in it: {file}")
-    if not path.is_file():
-        raise FaceattrError(f"ckpt={path}: there is no such file.{instead_of(path)}")
-    return path
 
 
 def check_stored_config(config: dict[str, Any], source: str) -> None:

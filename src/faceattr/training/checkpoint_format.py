@@ -16,11 +16,12 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from faceattr import __version__
+from faceattr.config.checkpoint_path import checkpoint_file
 from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.instantiate import group_settings
 from faceattr.config.quote_for_hydra import argument
 from faceattr.config.schema import Faces, Finetune, Model
-from faceattr.config.stored_config import check_stored_config, checkpoint_file
+from faceattr.config.stored_config import check_stored_config
 from faceattr.config.validate_keys import validate_settings
 from faceattr.data.decode import InputSpec
 from faceattr.data.faces.crop_recipe import FaceRecipe

@@ -1,7 +1,7 @@
-"""The exported folder: the names of its files, and config.json: how it is written, read and checked.
+"""The exported folder: the names of its files, and how config.json is written, read and checked.
 
-The folder may come from a stranger, so what it says is data: fixed names, bounded sizes, checked values, and a model that refers
-to no other file. No torch and no Hydra here.
+The folder may come from a stranger, so what it says is data: fixed names, bounded sizes, checked values. No torch and no Hydra
+here.
 """
 
 import json
@@ -22,7 +22,7 @@ from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.data.pixel_scaling import mean_and_std
 from faceattr.errors import FaceattrError
 from faceattr.files import sha256_of, write_json
-from faceattr.message_text import instead_of, is_class_name
+from faceattr.message_text import is_class_name
 
 if TYPE_CHECKING:
     from faceattr.training.lightning_module import Classifier
@@ -56,10 +56,8 @@ def is_exported(path: Path) -> bool:
     return path.is_dir() and (path / CONFIG).exists()
 
 
-def refuse_without_torch(path: Path, missing: str | None) -> FaceattrError:
+def error_without_torch(path: Path, missing: str | None) -> FaceattrError:
     """The error for a path that is no exported folder, where `missing`, a package that a checkpoint needs, is not installed."""
-    if not path.exists():
-        return FaceattrError(f"ckpt={path}: there is no such file.{instead_of(path)}")
     kind = f"a folder without {CONFIG}" if path.is_dir() else "a file"
     return FaceattrError(
         f"ckpt={path}: this is {kind}, so no exported model; and a checkpoint needs {missing}, which is not installed here.\n"
@@ -70,7 +68,8 @@ def refuse_without_torch(path: Path, missing: str | None) -> FaceattrError:
 def read_exported(folder: Path) -> ExportedModel:
     """The description of the folder. Raises FaceattrError: damaged, of a later format, or with values that cannot be."""
     source = f"ckpt={folder}: {CONFIG}"
-    content = read_bounded(folder / CONFIG, MOST_CONFIG_BYTES, source)
+    with readable(folder / CONFIG, MOST_CONFIG_BYTES, source):
+        content = (folder / CONFIG).read_bytes()
     try:
         ours = json.loads(content)[KEY]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -152,12 +151,6 @@ class _Values:
         if node._node.get("detector") != recipe.detector:
             raise node._refuse("detector")
         return recipe
-
-
-def read_bounded(file: Path, most: int, source: str) -> bytes:
-    """The content of a regular file of at most `most` bytes."""
-    with readable(file, most, source):
-        return file.read_bytes()
 
 
 @contextmanager

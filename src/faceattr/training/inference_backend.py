@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from faceattr.config.checkpoint_path import existing_path
 from faceattr.data.decode import InputSpec
 from faceattr.data.out_of_distribution import UsualInputs
 from faceattr.errors import FaceattrError
-from faceattr.training.exported_folder import is_exported, refuse_without_torch
+from faceattr.training.exported_folder import error_without_torch, is_exported
 from faceattr.training.inference_onnx import OnnxBackend
 from faceattr.training.prediction_rows import SubjectBatches
 
@@ -46,7 +47,7 @@ def open_backend(path: Path, trainer: "Trainer | None" = None, *, accelerator: s
     `trainer` and `accelerator` say where a checkpoint computes; None is as in training. Raises FaceattrError where they ask for
     what an exported model cannot do, and of a checkpoint where there is no torch.
     """
-    path = path.expanduser()
+    path = existing_path(path)
     if is_exported(path):
         device, precision = (
             accelerator or (trainer.accelerator if trainer else "auto"),
@@ -61,5 +62,5 @@ def open_backend(path: Path, trainer: "Trainer | None" = None, *, accelerator: s
     try:
         from faceattr.training.inference_torch import TorchBackend
     except ModuleNotFoundError as error:
-        raise refuse_without_torch(path, error.name) from error
+        raise error_without_torch(path, error.name) from error
     return TorchBackend(path, trainer, accelerator=accelerator)
