@@ -7,28 +7,25 @@ measured or saved. If a run would train on cached features of its frozen stages,
 
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 from epoch_timer import EpochTimer
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from faceattr.commands.build_from_config import create_classifier, reason_without_feature_cache, trainer_settings
+from faceattr.config.conf_folder import compose_conf
 from faceattr.config.validate_keys import validate
 from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier
 from faceattr.training.trainer import keep_freed_memory, resolve_precision
 
-ROOT = Path(__file__).resolve().parents[1]
 AUTOCAST = {"bf16": torch.bfloat16, "16": torch.float16}
 WARM_UP_STEPS = 3
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
     """The config that `train.py` would get."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return validate(compose("train", ["name=benchmark", *overrides]))
+    return validate(compose_conf("train", ["name=benchmark", *overrides]))
 
 
 def first_layer(cfg: DictConfig, model: Classifier) -> int:

@@ -2,11 +2,9 @@
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from faceattr.commands.build_from_config import (
@@ -18,20 +16,19 @@ from faceattr.commands.build_from_config import (
     reason_without_feature_cache,
     trainer_settings,
 )
+from faceattr.config.conf_folder import compose_conf
 from faceattr.config.validate_keys import validate
 from faceattr.data.datamodule import FaceData
 from faceattr.models.pretrained import load_weights
 from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier
 
-ROOT = Path(__file__).resolve().parents[1]
 __all__ = ["create_classifier", "create_feature_cache", "reason_without_feature_cache", "trainer_settings"]
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """The config that `train.py` would see."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return validate(compose("train", ["name=benchmark", *overrides]))
+    return validate(compose_conf("train", ["name=benchmark", *overrides]))
 
 
 @functools.lru_cache(maxsize=4)

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from faceattr.commands.build_from_config import create_network, create_policy
+from faceattr.config.conf_folder import compose_conf
 from faceattr.data import augment
 from faceattr.data.array_file import RowArray
 from faceattr.models import freezing
@@ -93,7 +93,9 @@ class Case:
 
 def case(model: str, size: list[int] | None, policy: str, cached: bool, batch: int = BATCH) -> Case:
     """Counts a training step in bf16 with augment=light; with `cached` that of the trained rest alone."""
-    cfg = compose("train", [f"model={model}", f"finetune={policy}", *([f"model.image_size={size}"] if size else [])])
+    cfg = compose_conf(
+        "train", [f"model={model}", f"finetune={policy}", *([f"model.image_size={size}"] if size else [])]
+    )
     with torch.device("meta"):
         network = create_network(cfg, Task.from_config(["female", "male"], ordinal=False, loss="auto"))
     start, size = create_policy(cfg, network).first_trainable_stage(0), list(cfg.model.image_size)
@@ -227,8 +229,7 @@ def celeba(at: dict[tuple, Case]) -> str:
 
 
 def tables() -> str:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        counted = {repr(key): {batch: case(*key, batch) for batch in BATCHES} for key in CASES}
+    counted = {repr(key): {batch: case(*key, batch) for batch in BATCHES} for key in CASES}
     at = {key: sizes[BATCH] for key, sizes in counted.items()}
     full = at[repr(("vgg16", LARGE, "full", False))]
     beside = (full.state + BATCH * full.saved) / 1e9

@@ -68,10 +68,8 @@ def resized(folder: Path, target: Path, size: int) -> list[Path]:
 
 def checkpoint(file: Path) -> Path:
     """Of VGG16 that takes aligned faces, never trained."""
-    from hydra import compose, initialize_config_dir
-
     from faceattr.commands.build_from_config import create_classifier, input_spec
-    from faceattr.config.conf_folder import config_folder
+    from faceattr.config.conf_folder import compose_conf
     from faceattr.config.validate_keys import validate
     from faceattr.models.task import Task
     from faceattr.training import checkpoint_format as format
@@ -84,8 +82,7 @@ def checkpoint(file: Path) -> Path:
         "faces=align",
         "trainer=cpu",
     ]
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = validate(compose("train", overrides))
+    cfg = validate(compose_conf("train", overrides))
     task = Task.from_config(["female", "male"], ordinal=False, loss=cfg.loss)
     plain = OmegaConf.to_container(cfg, resolve=True)
     detector = input_spec(cfg).faces.detector

@@ -8,11 +8,10 @@ import os
 from collections.abc import Sequence
 from functools import cache
 
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from programs import ROOT
 
+from faceattr.config.conf_folder import compose_conf
 from faceattr.config.validate_keys import validate
 
 
@@ -43,5 +42,4 @@ def _checked(overrides: tuple[str, ...], cache_folder: str | None) -> DictConfig
 
 @cache
 def _composed(config: str, overrides: tuple[str, ...], with_hydra: bool) -> DictConfig:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose(config, list(overrides), return_hydra_config=with_hydra)
+    return compose_conf(config, overrides, with_hydra=with_hydra)

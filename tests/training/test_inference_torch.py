@@ -5,16 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import ROOT
 
 GROWTH = """
 import sys
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
 
 from faceattr.commands.build_from_config import create_classifier, trainer_settings
+from faceattr.config.conf_folder import compose_conf
 from faceattr.config.validate_keys import validate
 from faceattr.data.batches import Batch
 from faceattr.training.inference_torch import probabilities
@@ -37,9 +36,8 @@ class Batches(torch.utils.data.IterableDataset):
             yield Batch(torch.zeros(32, 3, 32, 32, dtype=torch.uint8), torch.zeros(32).long(), rows)
 
 
-with initialize_config_dir(sys.argv[1], version_base="1.3"):
-    given = ["name=x", "model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", "trainer=cpu"]
-    cfg = validate(compose("train", given))
+given = ["name=x", "model=cnn", "model.blocks=[[4]]", "model.image_size=[32,32]", "trainer=cpu"]
+cfg = validate(compose_conf("train", given))
 task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")
 model = create_classifier(cfg, task)
 settings = trainer_settings(cfg)
@@ -56,8 +54,6 @@ print(anonymous() - before)
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path):
     """Of 16,000 images, 49 MB, no more than their scores and rows is kept: a quarter of a megabyte."""
     (tmp_path / "growth.py").write_text(GROWTH)
-    grown = subprocess.run(
-        [sys.executable, "growth.py", str(ROOT / "conf")], cwd=tmp_path, capture_output=True, text=True
-    )
+    grown = subprocess.run([sys.executable, "growth.py"], cwd=tmp_path, capture_output=True, text=True)
     assert grown.returncode == 0, grown.stderr
     assert float(grown.stdout.splitlines()[-1]) < 20

@@ -5,7 +5,6 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 
-import hydra
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,7 +12,7 @@ from yaml import YAMLError
 
 from faceattr.commands.hydra_app import own_hydra_state
 from faceattr.config import schema
-from faceattr.config.conf_folder import config_folder
+from faceattr.config.conf_folder import compose_conf
 from faceattr.config.quote_for_hydra import quoted
 from faceattr.config.schema import SCHEMAS
 from faceattr.config.validate_keys import type_message, unknown_key
@@ -81,8 +80,8 @@ def _keys_beside(key: str, program: str, arguments: Sequence[str]) -> list[str]:
     groups = [arg for arg in arguments if re.fullmatch(r"[\w/]+=[\w\-]+", arg) and arg.split("=")[0] != key]
     known_groups = [group for group in groups if group.split("=")[0] in SCHEMAS["train"].__dataclass_fields__]
     try:
-        with own_hydra_state(), hydra.initialize_config_dir(str(config_folder()), version_base="1.3"):
-            node = OmegaConf.select(hydra.compose(program, known_groups), key.rpartition(".")[0])
+        with own_hydra_state():
+            node = OmegaConf.select(compose_conf(program, known_groups), key.rpartition(".")[0])
     except Exception:
         node = None
     top = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}

@@ -16,7 +16,7 @@ from faceattr.commands.config_from_checkpoint import add_config_from_checkpoint
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import own_hydra_state, remove_empty_run
 from faceattr.commands.run_folder import released
-from faceattr.config.conf_folder import config_folder
+from faceattr.config.conf_folder import config_folder, register_schemas
 from faceattr.config.quote_for_hydra import quote_arguments
 from faceattr.errors import FaceattrError
 
@@ -64,6 +64,7 @@ def _run(command: str, arguments: list[str], function: Callable[[DictConfig], Re
             failures.append(error)
             return None
 
+    register_schemas()
     hydra_version.setbase("1.3")
     hydra = Hydra.create_main_hydra2(command, create_config_search_path(str(config_folder())))
     returned = hydra.run(command, task, arguments, with_log_configuration=False).return_value

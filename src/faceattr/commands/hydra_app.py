@@ -16,7 +16,7 @@ from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from faceattr.commands.run_folder import LOCK
-from faceattr.config.conf_folder import config_folder
+from faceattr.config.conf_folder import config_folder, register_schemas
 
 
 def hydra_parser() -> argparse.ArgumentParser:
@@ -70,6 +70,7 @@ class ComposedOnce(hydra_module.Hydra):
 
 def run_hydra(arguments: argparse.Namespace, parser: argparse.ArgumentParser, task: TaskFunction, program: str) -> None:
     """What Hydra does with these arguments: runs `task` on the config `program` of conf/, sweeps, prints the config, …"""
+    register_schemas()
     original = hydra_module.Hydra
     hydra_module.Hydra = ComposedOnce
     try:

@@ -1,10 +1,12 @@
-"""conf/: where it lies, its groups and their options, and the schemas that Hydra composes it with; what composes a config imports
-this module."""
+"""conf/: where it lies, its groups and their options, and the schemas that Hydra composes it with."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig
 
 from faceattr.config.schema import SCHEMAS, SHARED
 
@@ -37,7 +39,8 @@ def _summary(file: Path) -> str:
 
 
 def register_schemas() -> None:
-    """Stores the schemas, `_base` of each open group (its shared keys), and the options of `quirks`."""
+    """Gives Hydra the schemas, `_base` of each open group (its shared keys), and the options of `quirks`. Needed before a config is
+    composed."""
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         store.store(name=f"{name}_schema", node=schema)
@@ -47,4 +50,8 @@ def register_schemas() -> None:
         store.store(group="quirks", name=variant, node={}, package="_global_")
 
 
-register_schemas()
+def compose_conf(name: str, overrides: Sequence[str] = (), *, with_hydra: bool = False) -> DictConfig:
+    """conf/<name>.yaml with `overrides`, not checked; `with_hydra`: with Hydra's own part."""
+    register_schemas()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        return compose(name, list(overrides), return_hydra_config=with_hydra)

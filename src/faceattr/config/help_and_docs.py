@@ -11,11 +11,10 @@ from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
 import yaml
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from faceattr.config.allowed_targets import target_function
-from faceattr.config.conf_folder import config_folder, groups
+from faceattr.config.conf_folder import compose_conf, config_folder, groups
 from faceattr.config.key_annotation import REQUIRED, Parameter, declared_keys
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, OWN_GROUPS, SCHEMAS, SHARED
 from faceattr.config.validate_keys import GIVEN_BY_CODE
@@ -77,8 +76,7 @@ def help_text(command: str, config: str, overrides: Sequence[str] = (), own_fold
     torch nor a source."""
     folders = [config_folder(), *([Path(own_folder).absolute()] if own_folder else [])]
     search = [f"hydra.searchpath=[{folders[1].as_uri()}]"] if own_folder else []
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg: Any = OmegaConf.to_container(compose(config, [*search, *overrides]))
+    cfg: Any = OmegaConf.to_container(compose_conf(config, [*search, *overrides]))
     own_groups = {name for name, key in declared_keys(SCHEMAS[config]).items() if key.type in OWN_GROUPS}
     listed = {
         group: options

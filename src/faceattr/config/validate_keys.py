@@ -17,7 +17,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from faceattr.config import conf_folder  # noqa: F401 (it registers the schemas, which what composes a config needs)
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.key_annotation import Key, Parameter, declared_keys, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
