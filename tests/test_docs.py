@@ -123,6 +123,11 @@ def example(name: str, module: ModuleType) -> Any:
     return namespace[name]
 
 
+def test_extending_names_imports_that_exist():
+    (block,) = re.findall(r"^```python\n(from faceattr.*?)^```", read("docs/extending.md"), re.M | re.S)
+    exec(block, {})
+
+
 def test_extending_data_set_example_reads_a_table(tmp_path):
     for name in "ab":
         Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")

@@ -1,5 +1,6 @@
-"""python -m faceattr <command> …: as `faceattr <command> …`."""
+"""`python -m faceattr <command> …`, and the program `faceattr <command> …`."""
 
 from faceattr.commands.main import main
 
-main()
+if __name__ == "__main__":
+    main()

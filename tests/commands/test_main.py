@@ -126,7 +126,7 @@ def test_main_without_a_command(monkeypatch, capsys, arguments, code, message):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGPIPE")
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["cache"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["train", "--cfg", "job"], ["cache"]])
 def test_main_ends_without_a_message_when_nobody_reads_its_output(tmp_path, arguments):
     reader, writer = os.pipe()
     os.close(reader)
@@ -139,7 +139,7 @@ def test_main_ends_without_a_message_when_nobody_reads_its_output(tmp_path, argu
 
 def test_error_message_names_a_missing_package_of_torch_only():
     missing = ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn")
-    assert "train needs the package torch, which is not installed" in str(error_message(missing, "train", []))
+    assert "This command needs the package torch, which is not installed" in str(error_message(missing, "train", []))
     assert error_message(ModuleNotFoundError("No module named 'mine'", name="mine"), "train", []) is None
 
 

@@ -42,6 +42,11 @@ def test_accuracy_sentence_names_the_largest_gap_and_a_class_by_its_name():
     assert accuracy_sentence(METRICS, "val", table) == f"{RIGHT}female: 80.0% (73.0–86.0) of 150."
 
 
+def test_accuracy_sentence_is_one_line_whatever_a_slice_is_called():
+    sentence = accuracy_sentence(METRICS, "val", slices(("note", "a\n---\nb " + "c" * 300, 0.001, -0.1)))
+    assert sentence.startswith(f"{RIGHT}note a --- b c") and "\n" not in sentence and len(sentence) < 320
+
+
 def test_accuracy_sentence_of_attributes_is_their_mean():
     more = {"labels": 4000, "n_Smiling": 2000, "n_Male": 2000, "accuracy_Smiling": 0.7, "accuracy_Male": 0.9}
     start = "Right on 94.5% (93.5–95.3) of the attributes (their mean), on 2,396 test images"

@@ -29,7 +29,9 @@ def test_load_refuses_a_model_that_was_changed(exported, tmp_path):
     assert_refused(folder, "is no file")
 
 
-@pytest.mark.parametrize("key", [b"\n\x08", b"\x8a\x00\x08", b"\n\x88\x00", b"\x8a\x80\x80\x00\x88\x80\x00"])
+@pytest.mark.parametrize(
+    "key", [b"\n\x08", b"\x8a\x00\x08", b"\n\x88\x00", b"\x8a\x80\x80\x00\x88\x80\x00", b"\x8a\x80\x80\x80\x10\x08"]
+)
 @pytest.mark.parametrize("before", [0, BLOCK - 30, BLOCK - 13, BLOCK - 2])
 def test_create_session_refuses_every_spelling_of_a_reference(tmp_path, key, before):
     """Of protobuf's two integers before the text: a tag and a length. Also where it lies in two blocks of the file."""

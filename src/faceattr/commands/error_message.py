@@ -18,8 +18,8 @@ from faceattr.config.schema import SCHEMAS
 from faceattr.config.validate_keys import type_message, unknown_key
 from faceattr.errors import FaceattrError
 
-TORCH = ("torch", "torchvision", "torchmetrics", "pytorch_lightning")
-"""Packages that an exported model does without, so that they may be missing."""
+ABSENT = ("torch", "torchvision", "torchmetrics", "pytorch_lightning", "matplotlib", "scipy", "timm", "safetensors")
+"""Packages that an exported model does without, so that they may be missing (docs/export.md)."""
 
 
 def error_message(error: BaseException, program: str, arguments: Sequence[str]) -> str | None:
@@ -31,8 +31,8 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         return "interrupted"
     if isinstance(error, FaceattrError):
         return str(error)
-    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) in TORCH:
-        return f"{program} needs the package {package}, which is not installed: install faceattr with all that it depends on."
+    if isinstance(error, ModuleNotFoundError) and (package := (error.name or "").partition(".")[0]) in ABSENT:
+        return f"This command needs the package {package}, which is not installed: install faceattr with all that it depends on."
     text = f"{error}\n{error.__cause__ or ''}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
         return unknown_key(unknown[1], _keys_beside(unknown[1], program, arguments))

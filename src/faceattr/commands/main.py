@@ -10,7 +10,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,6 @@ def main(command: str | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a pipe on Windows is not UTF-8: messages hold … and ±
-    logging.raiseExceptions = False  # `train.py | head`: each line that nobody reads would be a traceback
     if command is None:
         if not arguments or arguments[0] in ("-h", "--help"):
             with end_with_reader():
@@ -142,7 +141,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
         if parsed.help:
             with own_hydra_state(), end_with_reader():
                 return print(help_text(command_to_paste(command), program, parsed.overrides, parsed.config_dir))
-        run_hydra(parsed, parser, task, program)
+        prints_only = parsed.cfg or parsed.info or parsed.hydra_help
+        with end_with_reader() if prints_only else nullcontext():
+            run_hydra(parsed, parser, task, program)
 
 
 @contextmanager

@@ -27,8 +27,8 @@ def _worst(metrics: Mapping[str, Any], slices: pd.DataFrame | None) -> str:
     worse = None if slices is None else slices[(slices["p"] < 0.05) & (slices["gap"] < 0)]
     if worse is not None and len(worse):
         row = {str(key): value for key, value in worse.sort_values("gap", kind="stable").iloc[0].items()}
-        name = row["value"] if row["column"] == "true_class" else f"{row['column']} {row['value']}"
-        return f"; worst for {name}: {_percent(row, 'accuracy')} of {row['n']:,}"
+        name = str(row["value"]) if row["column"] == "true_class" else f"{row['column']} {row['value']}"
+        return f"; worst for {' '.join(name.split())[:200]}: {_percent(row, 'accuracy')} of {row['n']:,}"
     prefix = "accuracy_" if "labels" in metrics else "recall_"
     counted = {key.removeprefix("n_") for key, n in metrics.items() if key.startswith("n_") and n}
     names = [name for name in counted if isinstance(metrics.get(f"{prefix}{name}"), float)]

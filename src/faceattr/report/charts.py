@@ -27,6 +27,7 @@ from faceattr.errors import optional
 from faceattr.files import write_atomically
 
 File = str | Path | BinaryIO
+DPI = 150
 INK, MUTED, GRID = "#222222", "#616161", "#e4e4e4"
 STYLE: Any = {
     **{"axes.edgecolor": GRID, "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
@@ -34,7 +35,7 @@ STYLE: Any = {
     **{"axes.labelcolor": MUTED, "axes.labelsize": 9, "grid.color": GRID, "text.parse_math": False},
     **{"xtick.color": GRID, "ytick.color": GRID, "xtick.labelcolor": MUTED, "ytick.labelcolor": MUTED},
     **{"xtick.labelsize": 9, "ytick.labelsize": 9, "xtick.major.size": 0, "ytick.major.size": 0},
-    **{"figure.facecolor": "white", "savefig.dpi": 150},
+    **{"figure.facecolor": "white", "savefig.dpi": DPI},
 }
 # Okabe and Ito's colours: distinct with every kind of colour blindness; vermilion and blue in grey too.
 BLUE, VERMILION = "#0072b2", "#d55e00"
@@ -267,13 +268,13 @@ def save(figure: Figure, file: File, **options: Any) -> None:
 
 def _lay_out(figure: Figure, form: str) -> None:
     """Constrained layout, for a file of this format. If `savefig` did it, it would draw the whole figure once more."""
-    if not figure.axes:
+    if not figure.axes:  # a grid of images, which places them itself
         return
     if form == "svg":
         FigureCanvasSVG(figure)
     else:
         FigureCanvasAgg(figure)
-        figure.set_dpi(matplotlib.rcParams["savefig.dpi"])
+        figure.set_dpi(DPI)
     ConstrainedLayoutEngine().execute(figure)
 
 

@@ -45,7 +45,7 @@ def model_card(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[st
         "## Data",
         _data(config, figures),
         "## Figures",
-        *_figures_before_reduction(config, figures),
+        *(_before_reduction(config) if figures.metrics else []),
         *(_split(split, figures, config) for split in ("test", "val") if split in figures.metrics),
         *(
             []
@@ -123,7 +123,8 @@ def _summary(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[str,
     if split is None:
         low, high = (proof[f"accuracy_onnx_{side}"] for side in ("low", "high"))
         return f"{text} Right on {proof['accuracy_onnx']:.1%} ({low:.1%}–{high:.1%}) of {_text(proof['splits'])}."
-    return f"{text} {_escaped(accuracy_sentence(figures.metrics[split], split, figures.slices.get(split)))}"
+    sentence = _escaped(accuracy_sentence(figures.metrics[split], split, figures.slices.get(split)))
+    return " ".join([text, sentence, *_before_reduction(config)])
 
 
 def _compared(figures: RunFigures, split: str) -> pd.DataFrame | None:
@@ -206,11 +207,13 @@ def _faces(recipe: Mapping[str, Any]) -> str:
     return f"{recipe['mode']}, margin {recipe['margin']:g}, least score {recipe['min_score']:g}; YuNet finds them"
 
 
-def _figures_before_reduction(config: Mapping[str, Any], figures: RunFigures) -> list[str]:
-    if config["precision"] == "float32" or not figures.metrics:
+def _before_reduction(config: Mapping[str, Any]) -> list[str]:
+    """A sentence for a model whose figures are those of its checkpoint; none for one in float32."""
+    if config["precision"] == "float32":
         return []
     return [
-        f"Those of the checkpoint, before it was reduced to {config['precision']}. The proof, below, says what that changed."
+        f"These are the figures of the checkpoint, before it was reduced to {config['precision']}; the proof, below, says "
+        "what that changed."
     ]
 
 

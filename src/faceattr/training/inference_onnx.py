@@ -15,9 +15,12 @@ from faceattr.files import sha256_of
 from faceattr.training.exported_folder import CONFIG, INPUT, MOST_ONNX_BYTES, ONNX, OUTPUT, read_exported, readable
 from faceattr.training.prediction_rows import SubjectBatches
 
-LOCATION, BEFORE_IT = b"location", re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)\Z")
-"""A tensor whose values lie in another file, as protobuf writes that (with any length of its two integers): ONNX Runtime would
-read the file, whatever it is."""
+LOCATION, BEFORE_IT = (
+    b"location",
+    re.compile(rb"(?:\x0a|\x8a\x80*[\x00\x10\x20\x30\x40\x50\x60\x70])(?:\x08|\x88\x80*\x00)\Z"),
+)
+"""A tensor whose values lie in another file, as protobuf reads that: its two integers may have any length, and of the first
+the bits above 32 are ignored. ONNX Runtime would read the file, whatever it is."""
 LONGEST, BLOCK = 24, 2**18
 OVERLAP = LONGEST + len(LOCATION)
 """Bytes: the two integers at their longest, a part of the file that is searched, and what two parts have in common."""
@@ -34,13 +37,14 @@ class OnnxBackend:
 
     def __init__(self, folder: Path, *, threads: int = 0) -> None:
         config, source, file = read_exported(folder), f"ckpt={folder}: {ONNX}", folder / ONNX
-        with readable(file, MOST_ONNX_BYTES, source) as size, ThreadPoolExecutor(1) as pool:
-            sha256 = pool.submit(sha256_of, file)  # takes as long as the import meanwhile
-            _import_onnxruntime()
-            if (size, sha256.result()) != (config.size, config.sha256):
-                raise FaceattrError(
-                    f"{source} is not the file that {CONFIG} describes: damaged, or changed since the export."
-                )
+        with ThreadPoolExecutor(1) as pool:
+            importing = pool.submit(_import_onnxruntime)  # takes as long as the checksum meanwhile
+            with readable(file, MOST_ONNX_BYTES, source) as size:
+                if size != config.size or sha256_of(file) != config.sha256:
+                    raise FaceattrError(
+                        f"{source} is not the file that {CONFIG} describes: damaged, or changed since the export."
+                    )
+        importing.result()
         self.name, self.classes, self.multilabel = config.name, config.classes, config.multilabel
         self.temperature, self.spec, self.usual_inputs = config.temperature, config.spec, config.usual_inputs
         self._session = create_session(file, source, threads=threads)
