@@ -68,7 +68,7 @@ def error_without_torch(path: Path, missing: str | None) -> FaceattrError:
 def read_exported(folder: Path) -> ExportedModel:
     """The description of the folder. Raises FaceattrError: damaged, of a later format, or with values that cannot be."""
     source = f"ckpt={folder}: {CONFIG}"
-    with readable(folder / CONFIG, MOST_CONFIG_BYTES, source):
+    with checked_size(folder / CONFIG, MOST_CONFIG_BYTES, source):
         content = (folder / CONFIG).read_bytes()
     try:
         ours = json.loads(content)[KEY]
@@ -154,7 +154,7 @@ class _Values:
 
 
 @contextmanager
-def readable(file: Path, most: int, source: str) -> Iterator[int]:
+def checked_size(file: Path, most: int, source: str) -> Iterator[int]:
     """Gives the size of a regular file. Raises FaceattrError: no such file, above `most` bytes, or the block cannot read it."""
     try:
         status = file.stat()

@@ -12,18 +12,19 @@ import numpy as np
 
 from faceattr.errors import FaceattrError
 from faceattr.files import sha256_of
-from faceattr.training.exported_folder import CONFIG, INPUT, MOST_ONNX_BYTES, ONNX, OUTPUT, read_exported, readable
+from faceattr.training.exported_folder import CONFIG, INPUT, MOST_ONNX_BYTES, ONNX, OUTPUT, checked_size, read_exported
 from faceattr.training.prediction_rows import SubjectBatches
 
-LOCATION, BEFORE_IT = (
-    b"location",
-    re.compile(rb"(?:\x0a|\x8a\x80*[\x00\x10\x20\x30\x40\x50\x60\x70])(?:\x08|\x88\x80*\x00)\Z"),
-)
-"""A tensor whose values lie in another file, as protobuf reads that: its two integers may have any length, and of the first
-the bits above 32 are ignored. ONNX Runtime would read the file, whatever it is."""
-LONGEST, BLOCK = 24, 2**18
+LOCATION = b"location"
+"""The key of a tensor whose values lie in another file: ONNX Runtime would read that file, whatever it is."""
+BEFORE_IT = re.compile(rb"(?:\x0a|\x8a\x80*[\x00\x10\x20\x30\x40\x50\x60\x70])(?:\x08|\x88\x80*\x00)\Z")
+"""Protobuf's two integers before that key. They may have any length, and of the first the bits above 32 are ignored."""
+LONGEST = 24
+"""Bytes: the two integers at their longest."""
+BLOCK = 2**18
+"""Bytes: the part of the file that is searched at once."""
 OVERLAP = LONGEST + len(LOCATION)
-"""Bytes: the two integers at their longest, a part of the file that is searched, and what two parts have in common."""
+"""Bytes: the end of the block before, in which a reference may begin."""
 LARGE = 20_000_000
 """Bytes. Convolutions of smaller models are laid out anew when they are loaded: a small CNN is a quarter faster then; VGG16 is not,
 and would take 0.2 s longer to load."""
@@ -39,7 +40,7 @@ class OnnxBackend:
         config, source, file = read_exported(folder), f"ckpt={folder}: {ONNX}", folder / ONNX
         with ThreadPoolExecutor(1) as pool:
             importing = pool.submit(_import_onnxruntime)  # takes as long as the checksum meanwhile
-            with readable(file, MOST_ONNX_BYTES, source) as size:
+            with checked_size(file, MOST_ONNX_BYTES, source) as size:
                 if size != config.size or sha256_of(file) != config.sha256:
                     raise FaceattrError(
                         f"{source} is not the file that {CONFIG} describes: damaged, or changed since the export."
@@ -85,7 +86,7 @@ def _import_onnxruntime() -> Any:
 
 def create_session(file: Path, source: str, *, threads: int = 0) -> Any:
     """ONNX Runtime's session of a model. Raises FaceattrError: no such model, or one that refers to other files."""
-    with readable(file, MOST_ONNX_BYTES, source) as size:
+    with checked_size(file, MOST_ONNX_BYTES, source) as size:
         if _names_other_file(file):
             raise FaceattrError(f"{source} refers to other files.")
     onnxruntime = _import_onnxruntime()
@@ -102,9 +103,7 @@ def create_session(file: Path, source: str, *, threads: int = 0) -> Any:
 
 def _names_other_file(file: Path) -> bool:
     """Whether a tensor's values lie in another file; see `LOCATION`. Text in names and metadata is allowed."""
-    buffer = bytearray(
-        OVERLAP + BLOCK
-    )  # the end of the block before, in which what is looked for may begin; and a block
+    buffer = bytearray(OVERLAP + BLOCK)
     with file.open("rb") as stream:
         while count := stream.readinto(memoryview(buffer)[OVERLAP:]):
             end = OVERLAP + count
