@@ -3,6 +3,7 @@ computed), and the rates that follow from published peaks and the assumptions be
 the tables of docs/scaling.md. It measures only how fast rows of a cached file are read, for some seconds.
 """
 
+import argparse
 import tempfile
 import time
 from dataclasses import dataclass
@@ -262,6 +263,7 @@ def tables() -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     file = ROOT / "docs" / "scaling.md"
     text = tables()
     print(text)

@@ -1,5 +1,6 @@
 """From results-gpu.json to the tables of docs/scaling.md: `python benchmarks/render_gpu.py` writes them between its marks."""
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -117,5 +118,6 @@ def _pieces(found: dict) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     results = json.loads((ROOT / "benchmarks" / "results-gpu.json").read_text(encoding="utf-8"))
     write_between_marks(ROOT / "docs" / "scaling.md", tables(results), "gpu")

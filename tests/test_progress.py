@@ -24,7 +24,7 @@ def test_progress_logs_each_tenth_after_three_seconds(now, caplog):
             now[0] += 0.5  # 20 s in all
             progress.update(50)
     lines = [record.message for record in caplog.records]
-    assert lines[0] == "Hashing: 10% (300 of 2,000), 0:17 left" and len(lines) == 9
+    assert lines[0] == "Hashing: 15% (300 of 2,000), 0:17 left" and len(lines) == 9
     assert (
         lines[1] == "Hashing: 20% (400 of 2,000), 0:16 left" and lines[-1] == "Hashing: 90% (1,800 of 2,000), 0:02 left"
     )

@@ -37,13 +37,17 @@ def counted(number: int, noun: str) -> str:
 
 
 def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:
-    """` Did you mean …?` with the choice, after `prefix`, whose spelling is nearest, whatever its case; "" where none is near.
+    """` Did you mean …?` with the choice, after `prefix`, that begins with `name` or is spelled most like it, whatever its case; ""
+    where none is near.
 
     >>> did_you_mean("smilng", ["Male", "Smiling"])
     ' Did you mean Smiling?'
+    >>> did_you_mean("val_acc", ["val_auroc", "val_accuracy"])
+    ' Did you mean val_accuracy?'
     """
     spelled = {choice.casefold(): choice for choice in choices}
-    near = difflib.get_close_matches(name.casefold(), spelled, n=1)
+    begin_alike = [choice for choice in spelled if len(name) > 2 and choice.startswith(name.casefold())]
+    near = begin_alike[:1] or difflib.get_close_matches(name.casefold(), spelled, n=1)
     return f" Did you mean {prefix}{spelled[near[0]]}?" if near else ""
 
 

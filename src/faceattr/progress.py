@@ -51,7 +51,7 @@ class Progress:
         self._tenths = tenths
         left = seconds * (self._total - self.done) / self.done
         done = f"{self.done:,} of {self._total:,}"
-        log.info("%s: %d%% (%s), %s left", self._title, 10 * tenths, done, clock(left))
+        log.info("%s: %d%% (%s), %s left", self._title, 100 * self.done // self._total, done, clock(left))
 
 
 def tracked(items: Iterable[Item], title: str, total: int, *, unit: str = "img") -> Iterator[Item]:

@@ -37,6 +37,8 @@ def test_cache_help_and_unknown_arguments(capsys):
     assert capsys.readouterr().out == "usage: faceattr cache [verify | clear]\n"
     with pytest.raises(SystemExit, match=r"faceattr cache \[verify \| clear\]"):
         cache(["clera"])
+    with pytest.raises(SystemExit, match="Did you mean clear"):
+        cache(["clean"])
     assert list(folder().glob("*.npy"))
 
 

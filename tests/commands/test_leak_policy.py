@@ -87,7 +87,7 @@ def test_what_was_dropped_stays_out_of_evaluations_and_resumes(faces, tmp_path):
     assert inside("evaluate", *given, cwd=tmp_path).code == 0
     assert COPIED not in pd.read_csv(tmp_path / "again" / "predictions_train.csv")["path"].tolist()
     refused = inside("train", f"ckpt={last}", "data.on_leak=warn", "trainer.max_epochs=2", cwd=tmp_path)
-    assert refused.code == 1 and "not the same run: data.on_leak differ" in refused.err
+    assert refused.code == 1 and "not the same run. Changed since it began: data.on_leak" in refused.err
     (tmp_path / "run" / "slices_val.csv").unlink()
     resumed = inside("train", f"ckpt={last}", "trainer.max_epochs=2", cwd=tmp_path)
     assert resumed.code == 0, resumed.err

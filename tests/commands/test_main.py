@@ -11,7 +11,8 @@ import pytest
 from programs import FIGURES, TINY, inside, quick
 
 from faceattr.commands.error_message import error_message
-from faceattr.commands.main import COMMANDS, main, overview, quick_imports
+from faceattr.commands.hydra_app import hydra_parser
+from faceattr.commands.main import COMMANDS, add_own_options, main, overview, quick_imports
 
 PACKAGE = '''
 import numpy as np
@@ -135,6 +136,12 @@ def test_main_ends_without_a_message_when_nobody_reads_its_output(tmp_path, argu
     ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env=environment, text=True)
     os.close(writer)
     assert (ended.returncode, ended.stderr) == (141, "")
+
+
+def test_add_own_options_puts_them_beside_the_overrides_of_the_user():
+    for before, after in (["--config-dir=mine"], []), ([], ["--config-dir=mine"]), (["-cd", "mine"], []):
+        arguments = add_own_options("preview", [*before, "data=sample", "data.n=200", *after])
+        assert hydra_parser().parse_args(arguments).overrides[-2:] == ["data=sample", "data.n=200"], arguments
 
 
 def test_error_message_names_a_missing_package_of_torch_only():

@@ -8,7 +8,7 @@ from pathlib import Path
 from faceattr.data.array_file import RowArray
 from faceattr.data.disk_cache import folder, is_damaged, remove
 from faceattr.data.faces.detector_file import cached_file
-from faceattr.message_text import counted
+from faceattr.message_text import counted, did_you_mean
 
 USAGE = "usage: faceattr cache [verify | clear]"
 
@@ -19,7 +19,9 @@ def cache(arguments: list[str]) -> None:
     if {"-h", "--help"} & set(arguments):
         return print(USAGE)
     if arguments not in ([], ["verify"], ["clear"]):
-        sys.exit(f"Error: {USAGE}")
+        sys.exit(
+            f"Error: cache {' '.join(arguments)}: cannot be read.{did_you_mean(arguments[0], ('verify', 'clear'))} {USAGE}"
+        )
     files = sorted(folder().glob("*.npy"))
     damaged = 0
     for file in files:

@@ -39,7 +39,10 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
     if option := re.search(r"Could not find '([^']+)'", text):
         listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         available = [name for name in listed if name not in ("_base", "from_checkpoint")]
-        return f"{'='.join(option[1].rsplit('/', 1))}: no such option.\nAvailable: {', '.join(available) or 'none'}"
+        extra = ". faceattr's extra `sweeps` has optuna, joblib and ray" if option[1].startswith("hydra/") else ""
+        return (
+            f"{'='.join(option[1].rsplit('/', 1))}: no such option.\nAvailable: {', '.join(available) or 'none'}{extra}"
+        )
     if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
         closed = getattr(schema, field[2], None)  # a group that is a dataclass there
         return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])

@@ -69,7 +69,7 @@ def check_resume(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprin
     changed += ["data.on_leak"] if "drop" in on_leak and len(on_leak) > 1 else []
     if changed:
         raise FaceattrError(
-            f"ckpt={cfg.ckpt}: this is not the same run: {', '.join(changed)} differ from when it was begun.\n"
+            f"ckpt={cfg.ckpt}: this is not the same run. Changed since it began: {', '.join(changed)}.\n"
             "To start a new run from its weights: model.weights=… instead of ckpt=…"
         )
 

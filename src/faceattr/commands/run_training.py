@@ -47,7 +47,7 @@ from faceattr.training import checkpoint_format, wandb_mlflow
 from faceattr.training.callbacks import Checkpoints, History, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
 from faceattr.training.compiled_step import compiled_step
-from faceattr.training.feature_cache import FeatureCache
+from faceattr.training.feature_cache import NOTHING_CONSTANT, FeatureCache
 from faceattr.training.lightning_module import Classifier
 from faceattr.training.run_json import RunRecord, describe_machine
 from faceattr.training.trainer import (
@@ -158,7 +158,8 @@ def _feature_caches(cfg: DictConfig, model: Classifier, data: FaceData, record: 
     reason = reason_without_feature_cache(cfg, model)
     if reason is not None:
         record.fields["feature_cache"] = reason
-        log.info("The output of frozen stages is not stored: %s", reason)
+        if reason != NOTHING_CONSTANT:
+            log.info("The output of frozen stages is not stored: %s", reason)
         return []
     cache = create_feature_cache(cfg, model, data)
     record.fields["feature_cache"] = cache.stored_arrays

@@ -62,7 +62,7 @@ class FaceData(pl.LightningDataModule):
         self.bad_images = pd.concat([missing, self.bad_images], ignore_index=True) if len(missing) else self.bad_images
         if len(self.bad_images):
             count = counted(len(self.bad_images), "unreadable image")
-            log.warning("Left out %s (data.on_bad_image=skip); see bad_images.csv", count)
+            log.warning("Left out %s (data.on_bad_image=skip); see bad_images.csv in the run's folder", count)
         packed = np.setdiff1d(np.arange(len(rows)), list(unreadable))
         self.table = prepared.iloc[rows[packed]].reset_index(drop=True)
         self.table.attrs = prepared.attrs

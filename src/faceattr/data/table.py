@@ -76,8 +76,11 @@ def prepare(
     problems += table_checks.label_problems(table, names, multilabel)
     table = table[table["label"].isin([""] if multilabel else names) & table["path"].notna()]
     if not table.empty:  # an empty table cannot be split; its rows are among the problems
+        splits_of_source = split == "auto" and "split" in table
         table, required = splits.split_and_draw(table, plan, seed)
         problems += table_checks.split_problems(table, names, required, multilabel) if split else []
+        if splits_of_source and set(required) - set(table["split"]):
+            problems.append("these are the data's own splits: data.split=random or data.split=identity makes others")
     if problems:
         raise FaceattrError(f"The table of data.root={root} cannot be used:\n- " + "\n- ".join(problems))
     table = _finish(table, names, ordinal=ordinal, multilabel=multilabel)

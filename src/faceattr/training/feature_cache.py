@@ -30,6 +30,7 @@ from faceattr.training.lightning_module import Classifier
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+NOTHING_CONSTANT = "no stage is frozen, or this network cannot run its frozen stages separately"
 
 
 def reason_disabled(
@@ -39,7 +40,7 @@ def reason_disabled(
     if finetune.cache == "off":
         return "finetune.cache=off"
     if not any(network.num_constant_layers(start) for _, start in policy.steps):
-        return "no stage is frozen, or this network cannot run its frozen stages separately"
+        return NOTHING_CONSTANT
     if augmented and not finetune.views:
         return (
             "images are augmented; augment=none stores it, finetune.views=K stores K augmented versions of each image"

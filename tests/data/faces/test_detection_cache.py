@@ -9,6 +9,7 @@ from faceattr.data.decode import decode
 from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.detection_cache import COLUMNS, Detections, FaceRows, as_row, find_all
+from faceattr.errors import FaceattrError
 
 RECIPE = FaceRecipe("align")
 
@@ -76,6 +77,13 @@ def test_find_all_again_needs_no_detector(photos, weights, tmp_path):
     assert (again.values == first.values).all() and again.bad == first.bad
     Image.fromarray(np.full((50, 60, 3), 70, np.uint8)).save(photos[0])  # the file has changed
     assert find_all(photos, RECIPE, weights=str(weights), workers=1).faces_of(0) == []
+
+
+def test_find_all_again_refuses_a_file_that_is_no_detector(photos, weights, tmp_path):
+    find_all(photos, RECIPE, weights=str(weights), workers=1)
+    (tmp_path / "other.onnx").write_bytes(b"another model")
+    with pytest.raises(FaceattrError, match=r"faces\.weights=.*other\.onnx: damaged, or another model"):
+        find_all(photos, RECIPE, weights=str(tmp_path / "other.onnx"), workers=1)
 
 
 def test_find_all_without_room_for_a_cache(photos, weights, monkeypatch, caplog):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,9 +99,11 @@ class Detections:
 def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, workers: int | None) -> Detections:
     """The faces of all `paths`, looked for as `recipe.search` says, in threads; stored for later runs on the same files.
 
-    `weights` is `faces.weights`; the detector's file is not needed if the faces are stored already. `workers`: number of
-    threads; None: one for each core.
+    `weights` is `faces.weights`; it is not needed if the faces are stored already (a checkpoint may name a file of another
+    machine), but if it is here it must be the detector. `workers`: number of threads; None: one for each core.
     """
+    if weights and Path(weights).expanduser().exists():
+        detector_file(weights)
 
     def compute(rows: RowArray | np.ndarray) -> dict[str, Any]:
         detector = Detector(detector_file(weights), recipe.min_score)

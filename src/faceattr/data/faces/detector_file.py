@@ -74,7 +74,7 @@ def _download(cached: Path) -> bytes:
     """The file from OpenCV's model zoo. Raises FaceattrError: no network, or a file with another checksum."""
     import urllib.request  # 40 ms, which only a download needs
 
-    advice = f"Get it with SHA-256 {SHA256} and give it as faces.weights=FILE, or put it at {cached}"
+    advice = f"Download this file elsewhere (its SHA-256 must be {SHA256}) and give faces.weights=FILE, or put it at {cached}"
     try:
         with urllib.request.urlopen(URL, timeout=TIMEOUT) as response:
             content: bytes = response.read(LARGEST)
