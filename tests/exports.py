@@ -23,9 +23,9 @@ def write_export(folder: Path, *overrides: str, **given: Any) -> tuple[Path, Pat
     checkpoint_format.add_to_description(ckpt, temperature=1.3)
     model, description = checkpoint_format.load(ckpt)
     out.mkdir()
-    about = describe_export(model, description, "float32")
-    write_onnx(model, out / ONNX, {"faceattr": about})
-    write_config(out, about, write_weights(model, out / WEIGHTS, half=False), (ONNX, WEIGHTS))
+    metadata = describe_export(model, description, "float32")
+    write_onnx(model, out / ONNX, {"faceattr": metadata})
+    write_config(out, metadata, write_weights(model, out / WEIGHTS, half=False), (ONNX, WEIGHTS))
     return ckpt, out
 
 

@@ -119,5 +119,5 @@ class FailingStream(io.StringIO):
 )
 def test_terminal_handler_is_silent_only_where_nobody_reads(capsys, error, message):
     TerminalHandler(FailingStream(error)).emit(logging.makeLogRecord({"msg": "epoch 1"}))
-    told = capsys.readouterr().err
-    assert message in told and bool(told) == bool(message)
+    written = capsys.readouterr().err
+    assert message in written and bool(written) == bool(message)

@@ -30,9 +30,9 @@ def kept(name: str, value: int = 1, rows: int = 10) -> RowArray:
             array[row] = np.full((10, 10), value + row, np.uint8)
         return {"value": value}
 
-    found, about = get_or_create(name, (rows, 10, 10), np.uint8, fill, title=name)
-    assert about["value"] == value
-    return found
+    array, metadata = get_or_create(name, (rows, 10, 10), np.uint8, fill, title=name)
+    assert metadata["value"] == value
+    return array
 
 
 def test_rows_come_in_the_order_that_is_asked_for():

@@ -110,10 +110,10 @@ def test_all_metrics_gives_the_reference_of_every_metric(kind, case):
     probabilities, truth = draw(task, case)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = compute_metrics.all_metrics(task, probabilities, truth)
+        metrics = compute_metrics.all_metrics(task, probabilities, truth)
     names = [name for name, metric in METRICS.items() if metric.applies(task)]
-    assert set(names) == set(METRICS) & set(found)
-    values = {name: math.nan if found[name] is None else found[name] for name in names}
+    assert set(names) == set(METRICS) & set(metrics)
+    values = {name: math.nan if metrics[name] is None else metrics[name] for name in names}
     reference = {name: expected(name, task, probabilities, truth) for name in names}
     assert values == pytest.approx(reference, abs=2e-6, nan_ok=True)
 

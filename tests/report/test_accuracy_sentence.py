@@ -2,20 +2,10 @@
 
 import pandas as pd
 import pytest
+from run_metrics import VAL_METRICS
 
 from faceattr.report.accuracy_sentence import accuracy_sentence
 
-METRICS = {
-    **{
-        "n": 2396,
-        "accuracy": 0.9449,
-        "accuracy_low": 0.9351,
-        "accuracy_high": 0.9532,
-        "n_male": 1300,
-        "n_female": 1096,
-    },
-    **{"recall_male": 0.96, "recall_female": 0.9212, "recall_female_low": 0.904, "recall_female_high": 0.936},
-}
 RIGHT = "Right on 94.5% (93.5–95.3) of 2,396 validation images; worst for "
 
 
@@ -34,20 +24,20 @@ def slices(*rows: tuple[str, str, float, float]) -> pd.DataFrame:
     ],
 )
 def test_accuracy_sentence_names_the_slice_that_is_worse_beyond_chance_else_the_worst_class(p, gap, worst):
-    assert accuracy_sentence(METRICS, "val", slices(("age", "over 60", p, gap))) == RIGHT + worst
+    assert accuracy_sentence(VAL_METRICS, "val", slices(("age", "over 60", p, gap))) == RIGHT + worst
 
 
 def test_accuracy_sentence_names_the_largest_gap_and_a_class_by_its_name():
     table = slices(("age", "over 60", 0.001, -0.1), ("true_class", "female", 0.001, -0.2))
-    assert accuracy_sentence(METRICS, "val", table) == f"{RIGHT}female: 80.0% (73.0–86.0) of 150."
+    assert accuracy_sentence(VAL_METRICS, "val", table) == f"{RIGHT}female: 80.0% (73.0–86.0) of 150."
 
 
 def test_accuracy_sentence_is_one_line_whatever_a_slice_is_called():
-    sentence = accuracy_sentence(METRICS, "val", slices(("note", "a\n---\nb " + "c" * 300, 0.001, -0.1)))
+    sentence = accuracy_sentence(VAL_METRICS, "val", slices(("note", "a\n---\nb " + "c" * 300, 0.001, -0.1)))
     assert sentence.startswith(f"{RIGHT}note a --- b c") and "\n" not in sentence and len(sentence) < 320
 
 
 def test_accuracy_sentence_of_attributes_is_their_mean():
     more = {"labels": 4000, "n_Smiling": 2000, "n_Male": 2000, "accuracy_Smiling": 0.7, "accuracy_Male": 0.9}
     start = "Right on 94.5% (93.5–95.3) of the attributes (their mean), on 2,396 test images"
-    assert accuracy_sentence(METRICS | more, "test", None) == f"{start}; worst for Smiling: 70.0% of 2,000."
+    assert accuracy_sentence(VAL_METRICS | more, "test", None) == f"{start}; worst for Smiling: 70.0% of 2,000."

@@ -160,16 +160,16 @@ def probabilities(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_choose_images_ranks_images():
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.45, 0.55], [0.3, 0.7], [0.51, 0.49]])
-    found = choose_images(scores, np.array([0, 0, 1, 0, 1]))
-    assert found["fixed sample"] == [
+    groups = choose_images(scores, np.array([0, 0, 1, 0, 1]))
+    assert groups["fixed sample"] == [
         ChosenImage(0, 0),
         ChosenImage(1, 1),
         ChosenImage(2, 1),
         ChosenImage(3, 1),
         ChosenImage(4, 0),
     ]
-    assert found["wrong and certain"] == [ChosenImage(1, 1), ChosenImage(3, 1), ChosenImage(4, 0)]
-    assert found["least certain"] == [
+    assert groups["wrong and certain"] == [ChosenImage(1, 1), ChosenImage(3, 1), ChosenImage(4, 0)]
+    assert groups["least certain"] == [
         ChosenImage(4, 0),
         ChosenImage(2, 1),
         ChosenImage(3, 1),
@@ -182,10 +182,10 @@ def test_choose_images_ranks_images():
 def test_choose_images_ranks_attributes_separately():
     scores = np.array([[0.9, 0.4, 0.5], [0.05, 0.97, 0.2], [0.3, 0.6, 0.8]])
     truth = np.array([[0, 1, np.nan], [0, 1, 0], [np.nan, np.nan, np.nan]])
-    found = choose_images(scores, truth)
-    assert found["fixed sample"] == [ChosenImage(0, 0), ChosenImage(1, 1)], "the one that is certain"
-    assert found["wrong and certain"] == [ChosenImage(0, 0)]
-    assert found["least certain"] == [ChosenImage(0, 1), ChosenImage(1, 2)], "what is not known was asked"
+    groups = choose_images(scores, truth)
+    assert groups["fixed sample"] == [ChosenImage(0, 0), ChosenImage(1, 1)], "the one that is certain"
+    assert groups["wrong and certain"] == [ChosenImage(0, 0)]
+    assert groups["least certain"] == [ChosenImage(0, 1), ChosenImage(1, 2)], "what is not known was asked"
     rng = np.random.default_rng(0)
     hard = np.column_stack((rng.uniform(0.4, 0.6, 200), rng.uniform(0.9, 1, 200)))  # all of the first is harder
     for group in choose_images(hard, (rng.random((200, 2)) < 0.5).astype(float)).values():
@@ -223,11 +223,11 @@ def reader(files: list[str]) -> Pixels:
 
 def test_tiles_hold_grad_cam_overlays(run, cache, tmp_path):
     of = evaluated(run, cache)
-    found, wanted = explained(of), choose_images(of["scores"], of["truth"])
-    assert list(found) == list(wanted)
+    groups, choices = explained(of), choose_images(of["scores"], of["truth"])
+    assert list(groups) == list(choices)
     heats = []
-    for name, group in found.items():
-        for tile, (row, column) in zip(group, wanted[name], strict=True):
+    for name, group in groups.items():
+        for tile, (row, column) in zip(group, choices[name], strict=True):
             classes = of["model"].task.classes
             assert (tile.path, tile.true) == (of["paths"][row], classes[of["truth"][row]])
             assert tile.predicted == tile.explained == classes[column] and tile.probability == of["scores"][row, column]
@@ -246,8 +246,8 @@ def test_tiles_of_an_absent_attribute_say_not(run, cache, tmp_path):
     of = evaluated(run, cache) | {"truth": np.tile([1.0, 0.0], (len(evaluated(run, cache)["scores"]), 1))}
     of["scores"] = np.tile([0.1, 0.3], (len(of["scores"]), 1))
     one, other = of["model"].task.classes
-    found = explained(of)
-    worst, least = found["wrong and certain"][0], found["least certain"][0]
+    groups = explained(of)
+    worst, least = groups["wrong and certain"][0], groups["least certain"][0]
     assert worst[3:] == (one, f"not {one}", 0.9, False, one)
     assert least[3:] == (f"not {other}", f"not {other}", 0.7, True, other)
 
@@ -258,9 +258,9 @@ def test_tiles_of_a_network_without_maps_have_no_overlays(run, cache, tmp_path, 
     of["model"].network = Network(features, {"0": "flat", "1": "flat"}, [32, 32], of["model"].task.num_logits, {})
     gone = choose_images(of["scores"], of["truth"])["fixed sample"][0].position
     of["files"][gone] = str(tmp_path / "gone.jpg")
-    found = explained(of)
-    assert [tile.overlay for group in found.values() for tile in group] == [None] * sum(map(len, found.values()))
-    assert len(found["fixed sample"]) == 11 and of["paths"][gone] not in [t.path for g in found.values() for t in g]
+    groups = explained(of)
+    assert [tile.overlay for group in groups.values() for tile in group] == [None] * sum(map(len, groups.values()))
+    assert len(groups["fixed sample"]) == 11 and of["paths"][gone] not in [t.path for g in groups.values() for t in g]
     assert "No Grad-CAM" in caplog.text
 
 
@@ -268,9 +268,9 @@ def test_tiles_of_a_network_without_maps_have_no_overlays(run, cache, tmp_path, 
 def test_grid_draws_tiles_to_the_pixel(tmp_path, side, zoom):
     tiles = [Tile(np.random.default_rng(i).integers(0, 256, (side, side - 7, 3), dtype=np.uint8)) for i in range(5)]
     grid([tiles[:3], tiles[3:]], tmp_path / "grid.png", title="t", note="n", names=["one", "two"])
-    found = [places(tmp_path / "grid.png", tile.pixels) for tile in tiles]
-    assert [len(place) for place in found] == [1] * 5
-    (top, left), (_, second), (below, _) = found[0][0], found[1][0], found[3][0]
+    drawn = [places(tmp_path / "grid.png", tile.pixels) for tile in tiles]
+    assert [len(place) for place in drawn] == [1] * 5
+    (top, left), (_, second), (below, _) = drawn[0][0], drawn[1][0], drawn[3][0]
     assert second - left == zoom * (side - 7) + 20 and below - top == zoom * side + 20
 
 

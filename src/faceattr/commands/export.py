@@ -141,8 +141,8 @@ def run_figures(ckpt: Path, description: dict[str, Any]) -> RunFigures:
     """
     folder, config = ckpt.parent.parent, description["config"]
     record = read_json(folder / RunRecord.FILE) if ckpt.parent.name == "checkpoints" else {}
-    judged = record.get(f"{ckpt.stem}_epoch") == description["epoch"] and record.get("status") == "finished"
-    if record.get("fingerprint") != description["fingerprint"] or not judged:
+    evaluated = record.get(f"{ckpt.stem}_epoch") == description["epoch"] and record.get("status") == "finished"
+    if record.get("fingerprint") != description["fingerprint"] or not evaluated:
         log.warning(
             "The run's files beside %s do not judge this checkpoint: the model card has only the proof's figures", ckpt
         )

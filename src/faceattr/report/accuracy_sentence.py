@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-SPLIT_NAMES = {"test": "test", "val": "validation"}
+SPLITS = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
+EVALUATED = ("test", "val")
 """In order of preference: test images chose no epoch."""
 
 
@@ -18,7 +19,7 @@ def accuracy_sentence(metrics: Mapping[str, Any], split: str, slices: pd.DataFra
     metrics: as in <split>_metrics.json; slices: as in slices_<split>.csv.
     """
     of_what = "of the attributes (their mean), on" if "labels" in metrics else "of"
-    images = f"{metrics['n']:,} {SPLIT_NAMES[split]} images"
+    images = f"{metrics['n']:,} {SPLITS[split]}"
     return f"Right on {_percent(metrics, 'accuracy')} {of_what} {images}{_worst(metrics, slices)}."
 
 

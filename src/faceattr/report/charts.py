@@ -255,15 +255,15 @@ def coverage(axes: Axes, shares: pd.DataFrame) -> None:
     axes.grid()
 
 
-def save(figure: Figure, file: File, **options: Any) -> None:
+def save(figure: Figure, file: File) -> None:
     """As `savefig`, after constrained layout of its charts; a path gets the whole file, in the format of its suffix, or none."""
     if not isinstance(file, str | Path):
         _lay_out(figure, matplotlib.rcParams["savefig.format"])
-        return figure.savefig(file, **options)
+        return figure.savefig(file)
     form = Path(file).suffix.removeprefix(".")
     _lay_out(figure, form)
     with write_atomically(Path(file)) as stream:
-        figure.savefig(stream, format=form, **options)
+        figure.savefig(stream, format=form)
 
 
 def _lay_out(figure: Figure, form: str) -> None:

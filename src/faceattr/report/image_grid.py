@@ -21,7 +21,7 @@ from PIL import Image
 from faceattr.data.decode import InputSpec
 from faceattr.errors import FaceattrError
 from faceattr.models import gradcam
-from faceattr.report.charts import INK, MUTED, STYLE, save
+from faceattr.report.charts import DPI, INK, MUTED, STYLE, save
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +33,8 @@ EXPLAINED = 12
 """Most images with a Grad-CAM map in each group."""
 SIDE = 160
 """Pixels of the longer side of an image with its map. Larger inputs are reduced to it, small ones enlarged towards it."""
-DPI, GAP, LINE, LETTER = 150, 20, 21, 10
-"""Dots per inch; pixels between tiles, of a line and of a letter of a caption."""
+GAP, LINE, LETTER = 20, 21, 10
+"""Pixels between tiles, of a line and of a letter of a caption."""
 
 
 Pixels = Callable[[Iterable[int]], Mapping[int, np.ndarray]]
@@ -83,7 +83,7 @@ def grid(rows: Sequence[Sequence[Tile]], path: str | Path, *, title: str, note: 
                 corner, sides = (x - 6, height - y - tile_height - 6), (tile_width + 12, tile_height + 12)
                 behind: Any = {"transform": IdentityTransform(), "color": INK, "linewidth": 0, "zorder": -1}
                 figure.add_artist(Rectangle(corner, *sides, **behind))
-    save(figure, path, dpi=DPI)
+    save(figure, path)
 
 
 def gallery(predictions: pd.DataFrame, pixels: Pixels, spec: InputSpec, path: str | Path, *, title: str) -> None:

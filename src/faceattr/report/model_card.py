@@ -11,9 +11,8 @@ from faceattr.data.decode import BARS
 from faceattr.message_text import MOST_LISTED, PERCEIVED
 from faceattr.metrics.registry import METRICS
 from faceattr.report import markdown, result_sentences
-from faceattr.report.accuracy_sentence import accuracy_sentence
+from faceattr.report.accuracy_sentence import EVALUATED, SPLITS, accuracy_sentence
 from faceattr.report.render_html import interval, number
-from faceattr.report.sections import SPLITS
 
 MOST_SLICES, MOST_CLASSES = 10, MOST_LISTED
 
@@ -46,7 +45,7 @@ def model_card(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[st
         _data(config, figures),
         "## Figures",
         *(_before_reduction(config) if figures.metrics else []),
-        *(_split(split, figures, config) for split in ("test", "val") if split in figures.metrics),
+        *(_split(split, figures, config) for split in EVALUATED if split in figures.metrics),
         *(
             []
             if figures.metrics
@@ -119,7 +118,7 @@ def _summary(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[str,
     """What it is and how good, in two sentences."""
     kind = "the attributes" if config["kind"] == "multilabel" else "the classes"
     text = f"A classifier of face images with {kind} {_classes(config)}."
-    split = next((split for split in ("test", "val") if split in figures.metrics), None)
+    split = next((split for split in EVALUATED if split in figures.metrics), None)
     if split is None:
         low, high = (proof[f"accuracy_onnx_{side}"] for side in ("low", "high"))
         return f"{text} Right on {proof['accuracy_onnx']:.1%} ({low:.1%}–{high:.1%}) of {_text(proof['splits'])}."
@@ -212,8 +211,8 @@ def _before_reduction(config: Mapping[str, Any]) -> list[str]:
     if config["precision"] == "float32":
         return []
     return [
-        f"These are the figures of the checkpoint, before it was reduced to {config['precision']}; the proof, below, says "
-        "what that changed."
+        f"These are the figures of the checkpoint, before it was reduced to {config['precision']}; the card's proof says what "
+        "that changed."
     ]
 
 
@@ -284,7 +283,7 @@ def _leakage(figures: RunFigures) -> str:
 
 def _calibration(config: Mapping[str, Any], figures: RunFigures) -> str:
     """Of the split that is shown first, where its figures are of the temperature that is exported."""
-    split = next((split for split in ("test", "val") if split in figures.metrics), None)
+    split = next((split for split in EVALUATED if split in figures.metrics), None)
     temperature = config["temperature"]
     fitted = (
         f"A temperature of {temperature:.3f}, fitted on validation images, is inside."

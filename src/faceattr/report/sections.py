@@ -16,6 +16,7 @@ from faceattr.metrics.ranking import Ranking, precision_recall_point, roc_point
 from faceattr.metrics.registry import METRICS
 from faceattr.models.task import Task
 from faceattr.report import charts, result_sentences
+from faceattr.report.accuracy_sentence import SPLITS
 from faceattr.report.charts import ThresholdCurve
 from faceattr.report.render_html import Chart, Row, interval, number
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 MOST_LINES, MOST_CLASSES, MOST_CELLS = 6, MOST_LISTED, 20
 """Most classes in a chart of thresholds, recalls among the metrics, and classes in a confusion matrix."""
-SPLITS = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
 
 Of = ParamSpec("Of")
 

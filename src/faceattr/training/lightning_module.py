@@ -163,9 +163,8 @@ class Classifier(pl.LightningModule):
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
         values = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
         filled = self._val_rows + len(values)
-        if self._val_values is None or filled > len(
-            self._val_values
-        ):  # one tensor, not one per batch: see training/inference_torch.py
+        # one tensor, not one per batch: see training/inference_torch.py
+        if self._val_values is None or filled > len(self._val_values):
             room = values.new_empty(max(1024, 2 * filled), values.shape[1])
             self._val_values = (
                 room if self._val_values is None else torch.cat((self._val_values[: self._val_rows], room))

@@ -2,20 +2,10 @@
 
 from pathlib import Path
 
+from run_metrics import VAL_METRICS
+
 from faceattr.commands.serving.accuracy_summary import UNKNOWN, accuracy_summary, read_model_card
 from faceattr.files import write_json
-
-VAL = {
-    **{
-        "n": 2396,
-        "accuracy": 0.9449,
-        "accuracy_low": 0.9351,
-        "accuracy_high": 0.9532,
-        "n_male": 1300,
-        "n_female": 1096,
-    },
-    **{"recall_male": 0.96, "recall_female": 0.9212, "recall_female_low": 0.904, "recall_female_high": 0.936},
-}
 
 
 def run(folder: Path, metrics: dict, split: str = "val") -> Path:
@@ -27,12 +17,12 @@ def run(folder: Path, metrics: dict, split: str = "val") -> Path:
 
 def test_accuracy_summary_names_the_share_its_interval_and_the_worst_class(tmp_path):
     start = "Right on 94.5% (93.5–95.3) of 2,396 validation images; worst for female: 92.1% (90.4–93.6) of 1,096."
-    assert accuracy_summary(run(tmp_path, VAL)).startswith(start)
+    assert accuracy_summary(run(tmp_path, VAL_METRICS)).startswith(start)
 
 
 def test_accuracy_summary_prefers_images_that_chose_nothing(tmp_path):
-    run(tmp_path, VAL)
-    assert "of 500 test images" in accuracy_summary(run(tmp_path, VAL | {"n": 500}, "test"))
+    run(tmp_path, VAL_METRICS)
+    assert "of 500 test images" in accuracy_summary(run(tmp_path, VAL_METRICS | {"n": 500}, "test"))
 
 
 def test_accuracy_summary_of_an_exported_model_is_that_of_its_card(tmp_path):
@@ -46,7 +36,7 @@ def test_accuracy_summary_of_an_exported_model_is_that_of_its_card(tmp_path):
 
 
 def test_accuracy_summary_takes_no_figures_of_another_checkpoint(tmp_path):
-    best = run(tmp_path, VAL)
+    best = run(tmp_path, VAL_METRICS)
     assert accuracy_summary(best.with_name("last.ckpt")) == UNKNOWN
     assert accuracy_summary(tmp_path / "elsewhere" / "checkpoints" / "best.ckpt") == UNKNOWN
 

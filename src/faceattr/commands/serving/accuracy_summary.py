@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from faceattr.files import read_json
-from faceattr.report.accuracy_sentence import SPLIT_NAMES, accuracy_sentence
+from faceattr.report.accuracy_sentence import EVALUATED, accuracy_sentence
 from faceattr.training.run_json import read_slices
 
 LARGEST_CARD = 1_000_000  # bytes
@@ -29,7 +29,7 @@ def accuracy_summary(ckpt: Path) -> str:
     record = read_json(folder / "run.json")
     if f"{ckpt.stem}_epoch" not in record:  # the run's figures are those of its other checkpoint
         return UNKNOWN
-    for split in SPLIT_NAMES:
+    for split in EVALUATED:
         metrics = read_json(folder / f"{split}_metrics.json")
         if metrics.get("n"):
             slices = read_slices(folder / f"slices_{split}.csv")
