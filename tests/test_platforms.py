@@ -16,8 +16,9 @@ from programs import ROOT, TINY, shell
 from faceattr.commands.build_from_config import create_data, read_table
 from faceattr.commands.hydra_app import hydra_parser
 from faceattr.data.array_file import RowArray
-from faceattr.data.decode import InputSpec, cores
+from faceattr.data.decode import InputSpec
 from faceattr.data.disk_cache import get_or_create
+from faceattr.data.parallel import cores
 from faceattr.errors import FaceattrError
 from faceattr.training.trainer import keep_freed_memory
 

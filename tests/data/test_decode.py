@@ -361,14 +361,15 @@ def test_read_does_not_resample_an_image_of_the_right_size(tmp_path):
     assert (read(saved(tmp_path / "x.png", NOISE), InputSpec(40, 30, "bicubic", "unit")) == NOISE).all()
 
 
-def test_read_many_equals_read_and_lists_unreadable_images(tmp_path):
+def test_read_many_equals_read_and_lists_unreadable_images(tmp_path, monkeypatch):
+    monkeypatch.setattr("faceattr.data.decode.BLOCK", 2)
     spec = InputSpec(5, 7, "bilinear", "unit")
     rng = np.random.default_rng(1)
     paths = [str(saved(tmp_path / f"{i}.png", rng.integers(0, 256, (9 + i, 14, 3), dtype=np.uint8))) for i in range(17)]
     Path(paths[3]).write_text("no image")
     Path(paths[16]).unlink()
     out = np.zeros((17, 5, 7, 3), np.uint8)
-    bad = read_many(paths, spec, out, workers=4, label="", block=2)
+    bad = read_many(paths, spec, out, workers=4, label="")
     assert list(bad) == [3, 16]
     assert bad[3] == "not an image file: it is text"
     assert "No such file" in bad[16]

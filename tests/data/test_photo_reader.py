@@ -5,7 +5,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from faceattr.data import photo_reader
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.crop_recipe import FaceRecipe
-from faceattr.data.photo_reader import NO_FACE, PixelBudget, SubjectReader, create_detector, in_order
+from faceattr.data.photo_reader import NO_FACE, PixelBudget, SubjectReader, create_detector
 
 SPEC = InputSpec(12, 10, "bilinear", "unit")
 ALIGN = replace(SPEC, height=32, width=32, faces=FaceRecipe("align"))
@@ -146,15 +145,6 @@ def test_pixel_budget_lets_one_picture_have_all_of_it():
         assert not waiting.done()
         release()
         waiting.result(timeout=600)()
-
-
-def test_in_order_begins_no_more_tasks_than_asked():
-    begun = []
-    with ThreadPoolExecutor(2) as pool:
-        results = in_order(pool, (partial(lambda n: begun.append(n) or n, n) for n in range(50)), ahead=4)
-        assert next(results) == 0
-        assert len(begun) <= 4
-        assert list(results) == list(range(1, 50))
 
 
 def test_reader_stops_its_threads_when_it_is_left():

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from faceattr.data.decode import UnreadableImage, cores, decode
+from faceattr.data.decode import UnreadableImage, decode
+from faceattr.data.parallel import cores
 from faceattr.data.photo_reader import Subject, SubjectReader
 from faceattr.data.videos import frames, is_video
 from faceattr.report.draw_answers import Note, annotate

@@ -19,10 +19,11 @@ from faceattr.config.schema import Data
 from faceattr.data import table
 from faceattr.data.array_file import RowArray
 from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_share
-from faceattr.data.decode import InputSpec, UnreadableImage, cores, read
+from faceattr.data.decode import InputSpec, UnreadableImage, read
 from faceattr.data.device_batches import DeviceBatches, place
 from faceattr.data.faces.detection_cache import FaceRows
 from faceattr.data.faces.table_faces import FoundFaces, find_faces
+from faceattr.data.parallel import cores
 from faceattr.data.pixel_cache import pack
 from faceattr.errors import FaceattrError
 from faceattr.message_text import counted, listed

@@ -1,11 +1,10 @@
 """Decodes image files to pixels (upright RGB, uint8) of the size that a network takes."""
 
-import os
 import warnings
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from os import PathLike
 
@@ -20,6 +19,7 @@ from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.faces.detect import Face
 from faceattr.data.file_kinds import PathOrContent, describe_other_file
 from faceattr.data.image_files import FORMATS
+from faceattr.data.parallel import run_tasks
 from faceattr.data.pixel_scaling import Scaling, scaling_of
 from faceattr.progress import Progress
 
@@ -206,38 +206,47 @@ def read_many(
     *,
     workers: int | None,
     label: str,
-    block: int = 64,
     faces: Sequence[Face | None] | None = None,
 ) -> dict[int, str]:
-    """Decodes `images` in threads (Pillow releases the GIL) into `out`, uint8 [N, height, width, 3]. None: checks them only.
+    """Decodes `images` on all cores into `out`, uint8 [N, height, width, 3]. None: checks them only.
 
-    workers: number of threads; None: one for each core.
+    workers: see `run_tasks`.
     label: title of the progress; "" shows none.
-    block: images of a task, after which the bar advances.
     faces: what is cropped of each image; None: images are taken whole.
 
     Returns row → reason for the unreadable images; their rows of `out` are not written.
     """
     reasons: dict[int, str] = {}
-    blocks = [range(start, min(start + block, len(images))) for start in range(0, len(images), block)]
-
-    def decode_block(rows: range) -> int:
-        for row in rows:
-            try:
-                pixels = read(images[row], spec, faces[row] if faces is not None else None)
-            except UnreadableImage as error:
-                reasons[row] = str(error)
-            else:
-                if out is not None:
-                    out[row] = pixels
-        return len(rows)
-
-    with ThreadPoolExecutor(workers or cores()) as pool, Progress(label, len(images)) as progress:
-        for done in pool.map(decode_block, blocks):
-            progress.update(done)
-    return dict(sorted(reasons.items()))
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(images), BLOCK)]
+    tasks = (
+        partial(_read_block, images[part], spec, None if faces is None else faces[part], out is not None)
+        for part in blocks
+    )
+    with Progress(label, len(images)) as progress:
+        for block in run_tasks(tasks, images=len(images), workers=workers):
+            for row, read_one in enumerate(block, progress.done):
+                if isinstance(read_one, str):
+                    reasons[row] = read_one
+                elif out is not None and read_one is not None:
+                    out[row] = read_one
+            progress.update(len(block))
+    return reasons
 
 
-def cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+BLOCK = 64
+"""Images of a task of `read_many`."""
+
+
+def _read_block(
+    images: Sequence[ImageLike], spec: InputSpec, faces: Sequence[Face | None] | None, wanted: bool
+) -> list[np.ndarray | str | None]:
+    """For each image its pixels (None unless `wanted`), or why it is unreadable."""
+
+    def read_one(image: ImageLike, face: Face | None) -> np.ndarray | str | None:
+        try:
+            pixels = read(image, spec, face)
+        except UnreadableImage as error:
+            return str(error)
+        return pixels if wanted else None
+
+    return [read_one(image, faces[i] if faces is not None else None) for i, image in enumerate(images)]

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 from faceattr.data import disk_cache, pixel_cache
 from faceattr.data.array_file import RowArray
 from faceattr.data.datamodule import FaceData
-from faceattr.data.decode import cores
+from faceattr.data.parallel import cores, run_tasks
 from faceattr.data.perceptual_hash import (
     CENTRAL,
     MIRRORED,
@@ -73,14 +74,13 @@ def find(data: FaceData) -> tuple[pd.DataFrame, np.ndarray]:
 
 def compute_hashes(data: FaceData) -> np.ndarray:
     """uint64 [N, views, WORDS] of all images of the table."""
-    hashes = np.empty((len(data.table), len(VIEWS), WORDS), np.uint64)
-    done = 0
-    with Progress("Hashing", len(hashes)) as progress:
-        for images in thumbnails(data, np.arange(len(hashes))):
-            hashes[done : done + len(images)] = perceptual_hashes(images)
-            done += len(images)
-            progress.update(len(images))
-    return hashes
+    n, hashes = len(data.table), [np.empty((0, len(VIEWS), WORDS), np.uint64)]
+    tasks = (partial(perceptual_hashes, images) for images in thumbnails(data, np.arange(n)))
+    with Progress("Hashing", n) as progress:
+        for block in run_tasks(tasks, images=n, workers=None):
+            hashes.append(block)
+            progress.update(len(block))
+    return np.concatenate(hashes)
 
 
 def thumbnails(data: FaceData, rows: np.ndarray) -> Iterator[np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.fft import dct
 
-from faceattr.data.decode import cores
+from faceattr.data.parallel import cores
 from faceattr.progress import tracked
 
 SIDE, LOW = 48, 16

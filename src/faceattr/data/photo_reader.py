@@ -5,21 +5,20 @@ here; nothing here needs torch.
 """
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
-from faceattr.data.decode import MAX_PIXELS, ImageLike, InputSpec, UnreadableImage, cores, decode, fit, open_image
+from faceattr.data.decode import MAX_PIXELS, ImageLike, InputSpec, UnreadableImage, decode, fit, open_image
 from faceattr.data.faces.crop import crop
 from faceattr.data.faces.crop_recipe import FaceRecipe, large_enough, pick, reading_order
 from faceattr.data.faces.detect import Detector, Face
 from faceattr.data.faces.detector_file import detector_file
+from faceattr.data.parallel import cores, in_order
 from faceattr.data.videos import frames, is_video
 from faceattr.progress import Progress
 
@@ -28,8 +27,6 @@ PIXELS_IN_FLIGHT = MAX_PIXELS
 CROP_BYTES = 256_000_000
 """The most bytes of crops that wait for the network."""
 NO_FACE = "no face found"
-
-Result = TypeVar("Result")
 
 
 def create_detector(recipe: FaceRecipe, weights: str | None = None) -> Detector | None:
@@ -182,14 +179,3 @@ class PixelBudget:
         with self._changed:
             self._free += pixels
             self._changed.notify_all()
-
-
-def in_order(pool: ThreadPoolExecutor, tasks: Iterable[Callable[[], Result]], *, ahead: int) -> Iterator[Result]:
-    """The results of the tasks, in their order. At most `ahead` tasks are started before their results are taken."""
-    submitted: deque[Future[Result]] = deque()
-    for task in tasks:
-        submitted.append(pool.submit(task))
-        while submitted and (len(submitted) >= ahead or submitted[0].done()):
-            yield submitted.popleft().result()
-    while submitted:
-        yield submitted.popleft().result()

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from faceattr.config.schema import Trainer
-from faceattr.data.decode import cores
+from faceattr.data.parallel import cores
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)

@@ -59,6 +59,9 @@ class Detector:
         self.file, self.min_score = file, min_score
         self._idle: deque[cv2.FaceDetectorYN] = deque()
 
+    def __reduce__(self) -> tuple[type, tuple[Path, float]]:
+        return Detector, (self.file, self.min_score)
+
     def find(self, image: np.ndarray, *, every: bool = False) -> list[Face]:
         """The faces of an image, uint8 [height, width, 3] (RGB, upright), the largest first.
 

@@ -1,11 +1,12 @@
-"""The faces of many images: found once in threads, stored between runs, and one chosen for each image."""
+"""The faces of many images: found once on all cores, stored between runs, and one chosen for each image."""
 
 import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import pandas as pd
 
 from faceattr.data import disk_cache
 from faceattr.data.array_file import RowArray
-from faceattr.data.decode import UnreadableImage, cores, decode
+from faceattr.data.decode import UnreadableImage, decode
 from faceattr.data.faces.crop_recipe import FaceRecipe, large_enough, pick
 from faceattr.data.faces.detect import POINTS, Detector, Face
 from faceattr.data.faces.detector_file import detector_file
+from faceattr.data.parallel import run_tasks
 from faceattr.data.pixel_cache import file_identities
 from faceattr.message_text import counted
 from faceattr.progress import tracked
@@ -27,6 +29,10 @@ log = logging.getLogger(__name__)
 FORMAT = 1  # of the stored detections: increase it with every change after which other faces are found
 COLUMNS = ["x", "y", "width", "height", *(f"{name}_{axis}" for name in POINTS for axis in "xy"), "score"]
 """A face as a row of numbers."""
+BLOCK = 32
+"""Images of a task."""
+Found = tuple[tuple[int, int], list[Face], str]
+"""Of an image: (width, height), its faces, and why it is unreadable ("" if it is not)."""
 
 
 class FaceRows(Sequence[Face | None]):
@@ -97,10 +103,10 @@ class Detections:
 
 
 def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, workers: int | None) -> Detections:
-    """The faces of all `paths`, looked for as `recipe.search` says, in threads; stored for later runs on the same files.
+    """The faces of all `paths`, looked for as `recipe.search` says, on all cores; stored for later runs on the same files.
 
     `weights` is `faces.weights`; it is not needed if the faces are stored already (a checkpoint may name a file of another
-    machine), but if it is here it must be the detector. `workers`: number of threads; None: one for each core.
+    machine), but if it is here it must be the detector. `workers`: see `run_tasks`.
     """
     if weights and Path(weights).expanduser().exists():
         detector_file(weights)
@@ -133,21 +139,23 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
     return Detections(sizes, np.array(detected["owner"], int), values, bad)
 
 
-def _find_each(
-    paths: list[str], detector: Detector, recipe: FaceRecipe, workers: int | None
-) -> Iterator[tuple[tuple[int, int], list[Face], str]]:
-    """For each image in order: (width, height), its faces, and why it is unreadable ("" if it is not)."""
+def _find_each(paths: list[str], detector: Detector, recipe: FaceRecipe, workers: int | None) -> Iterator[Found]:
+    blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
+    tasks = (partial(_find_block, block, detector, recipe.every_face) for block in blocks)
+    found = run_tasks(tasks, images=len(paths), workers=workers)
+    yield from tracked(chain.from_iterable(found), "Finding faces", len(paths))
 
-    def find(path: str) -> tuple[tuple[int, int], list[Face], str]:
-        try:
-            image = decode(path)
-        except UnreadableImage as error:
-            return (0, 0), [], str(error)
-        return image.size, detector.find(np.asarray(image), every=recipe.every_face), ""
 
-    with ThreadPoolExecutor(workers or cores()) as pool:
-        results = pool.map(find, paths)
-        yield from tracked(results, "Finding faces", len(paths))
+def _find_block(paths: list[str], detector: Detector, every: bool) -> list[Found]:
+    return [_find(path, detector, every) for path in paths]
+
+
+def _find(path: str, detector: Detector, every: bool) -> Found:
+    try:
+        image = decode(path)
+    except UnreadableImage as error:
+        return (0, 0), [], str(error)
+    return image.size, detector.find(np.asarray(image), every=every), ""
 
 
 def as_row(face: Face) -> list[float]:

@@ -1,0 +1,80 @@
+"""Spreads work on many images over the cores: in threads, or in processes where Python itself would be the limit."""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from faceattr.errors import FaceattrError
+
+Result = TypeVar("Result")
+
+PROCESSES_FROM = 2000
+"""Images. For fewer it is not worth starting processes: each imports numpy, Pillow and OpenCV first."""
+THREADS_UP_TO = 2
+"""Cores. Of decoding a small image half the time is Python's own, which threads take in turn: with more of them it gets no
+faster, and with 16 slower."""
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_tasks(tasks: Iterable[Callable[[], Result]], *, images: int, workers: int | None) -> Iterator[Result]:
+    """The results of the tasks, in their order; in processes if there are many images and more than `THREADS_UP_TO` workers.
+
+    tasks: of some 64 images each, so that one is worth sending to a process; with their results they must be picklable.
+    images: of all tasks together. workers: number of threads or processes; None: one for each core.
+
+    Raises FaceattrError where a process was killed.
+    """
+    workers = workers or cores()
+    processes = images >= PROCESSES_FROM and workers > THREADS_UP_TO
+    with _processes(workers) if processes else ThreadPoolExecutor(workers) as pool:
+        yield from in_order(pool, tasks, ahead=2 * workers)
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[Executor]:
+    from loky import ProcessPoolExecutor  # it does not run the main script again, as Python's own pool does
+
+    pool = ProcessPoolExecutor(
+        workers, initializer=_start_process, initargs=(os.getpid(),), env={"OMP_NUM_THREADS": "1"}
+    )
+    try:
+        yield pool
+    except BrokenExecutor as error:
+        raise FaceattrError(
+            f"One of {workers} processes that read images was killed. Is the memory full? data.workers=1 starts none."
+        ) from error
+    finally:
+        pool.shutdown(kill_workers=True)
+
+
+def _start_process(main: int) -> None:
+    """Ctrl-C reaches every process of a terminal: the main one ends the others. They end by themselves where it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == main:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def in_order(pool: Executor, tasks: Iterable[Callable[[], Result]], *, ahead: int) -> Iterator[Result]:
+    """The results of the tasks, in their order. At most `ahead` tasks are started before their results are taken."""
+    submitted: deque[Future[Result]] = deque()
+    for task in tasks:
+        submitted.append(pool.submit(task))
+        while submitted and (len(submitted) >= ahead or submitted[0].done()):
+            yield submitted.popleft().result()
+    while submitted:
+        yield submitted.popleft().result()
