@@ -237,7 +237,7 @@ def test_compiling_without_a_compiler_is_one_clear_message(tmp_path):
 def test_a_checkpoint_is_never_written_half(tmp_path):
     target = tmp_path / "last.ckpt"
     checkpoint_format.AtomicCheckpointIO().save_checkpoint({"x": torch.ones(3)}, target)
-    with pytest.raises(Exception, match="pickle"):
+    with pytest.raises(Exception, match="lambda"):
         checkpoint_format.AtomicCheckpointIO().save_checkpoint({"x": torch.zeros(3), "y": lambda: 0}, target)
     assert torch.equal(torch.load(target, weights_only=True)["x"], torch.ones(3))
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
