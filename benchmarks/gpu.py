@@ -77,8 +77,11 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
     if cuda:
         order += [("ours", "cnn7", large, "graph"), ("ours", "cnn7", large, "deterministic")]
         order += [("ours", "vgg16 full 224", large, "deterministic")]
-        for case in ("cnn7", "vgg16 full 224", "resnet18 224"):
-            order += [("compile", case, large, "ours"), ("compile", case, large, "ceiling")]
+        order += [
+            ("compile", case, large, whose)
+            for whose in ("ours", "ceiling")
+            for case in ("cnn7", "resnet18 224", "vgg16 full 224")
+        ]
     return list(dict.fromkeys(item for item in order if item[1] in cases or item[1] == "faces"))
 
 
