@@ -24,7 +24,7 @@ SPEC = InputSpec(12, 10, "bilinear", "unit")
 
 @pytest.fixture(params=["threads", "processes"])
 def how(request, monkeypatch) -> str:
-    """Three workers of either kind, however few images there are."""
+    """Five workers of either kind, however few images there are."""
     monkeypatch.setattr(parallel, "PROCESSES_FROM", 0 if request.param == "processes" else 10**9)
     return request.param
 
@@ -45,8 +45,8 @@ def process_of(_: object) -> int:
 
 def test_where_tasks_run(how):
     """Each in a process of its own, or all in this one."""
-    found = set(run_tasks((partial(process_of, n) for n in range(12)), images=12, workers=3))
-    assert (os.getpid() in found) == (how == "threads") and len(found) <= 3
+    found = set(run_tasks((partial(process_of, n) for n in range(12)), images=12, workers=5))
+    assert (os.getpid() in found) == (how == "threads") and len(found) <= 5
     assert set(run_tasks([partial(process_of, 0)], images=12, workers=2)) == {
         os.getpid()
     }  # two cores: threads do as well
@@ -54,20 +54,20 @@ def test_where_tasks_run(how):
 
 def test_read_many_gives_every_row_its_own_picture(how, paths):
     decoded = np.zeros((len(paths), 12, 10, 3), np.uint8)
-    reasons = read_many(paths, SPEC, decoded, workers=3, label="")
+    reasons = read_many(paths, SPEC, decoded, workers=5, label="")
     assert list(reasons) == [70] and "truncated" in reasons[70].lower()
     assert not decoded[70].any()
     for row in (0, 63, 64, 199):
         with Image.open(paths[row]) as image:
             assert np.array_equal(decoded[row], np.asarray(image.resize((10, 12), Image.Resampling.BILINEAR)))
-    assert read_many(paths, SPEC, None, workers=3, label="") == reasons
+    assert read_many(paths, SPEC, None, workers=5, label="") == reasons
 
 
 def test_faces_are_found_alike(how, shared, monkeypatch, tmp_path):
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / how))
     weights = str(shared("weights", "face_detection_yunet_2023mar.onnx"))
     portraits = [str(file) for file in sorted(shared("data", "small_csv", "images").iterdir())[:40]]
-    found = find_all(portraits, FaceRecipe("align"), weights=weights, workers=3)
+    found = find_all(portraits, FaceRecipe("align"), weights=weights, workers=5)
     assert found.owner.tolist() == list(range(40)) and not found.bad
     assert (
         found.values[35].tolist()
@@ -82,7 +82,7 @@ def fail(number: int) -> int:
 
 
 def test_an_error_of_a_task_is_raised(how):
-    results = run_tasks((partial(fail, n) for n in range(50)), images=50, workers=3)
+    results = run_tasks((partial(fail, n) for n in range(50)), images=50, workers=5)
     assert [next(results) for _ in range(5)] == list(range(5))
     with pytest.raises(FaceattrError, match="number 5"):
         next(results)
@@ -91,8 +91,8 @@ def test_an_error_of_a_task_is_raised(how):
 @pytest.mark.parametrize("how", ["processes"], indirect=True)
 def test_a_killed_process_is_an_error(how):
     tasks = [partial(os.kill, os.getpid(), 0), partial(time.sleep, 0), partial(kill_oneself, signal.SIGKILL)]
-    with pytest.raises(FaceattrError, match=r"One of 3 processes .* data\.workers=1"):
-        list(run_tasks(tasks, images=3, workers=3))
+    with pytest.raises(FaceattrError, match=r"One of 5 processes .* data\.workers=1"):
+        list(run_tasks(tasks, images=3, workers=5))
 
 
 def kill_oneself(number: int) -> None:
@@ -105,7 +105,7 @@ from functools import partial
 from faceattr.data import parallel
 parallel.PROCESSES_FROM = 0
 tasks = [partial(os.getpid), partial(os.getpid), *[partial(time.sleep, 600)] * 3]
-for number, result in enumerate(parallel.run_tasks(tasks, images=5, workers=3)):
+for number, result in enumerate(parallel.run_tasks(tasks, images=5, workers=5)):
     print(result, flush=True)
 """
 

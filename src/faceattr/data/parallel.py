@@ -16,9 +16,9 @@ Result = TypeVar("Result")
 
 PROCESSES_FROM = 2000
 """Images. For fewer it is not worth starting processes: each imports numpy, Pillow and OpenCV first."""
-THREADS_UP_TO = 2
-"""Cores. Of decoding a small image half the time is Python's own, which threads take in turn: with more of them it gets no
-faster, and with 16 slower."""
+THREADS_UP_TO = 4
+"""Workers. Of decoding a small image half the time is Python's own, which threads take in turn: four of them are as fast as four
+processes, and 16 threads half as fast as four (docs/benchmarks.md)."""
 
 
 def cores() -> int:
@@ -59,7 +59,10 @@ def _processes(workers: int) -> Iterator[Executor]:
 
 def _start_process(main: int) -> None:
     """Ctrl-C reaches every process of a terminal: the main one ends the others. They end by themselves where it was killed."""
+    import cv2
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)  # there is a process for each core
 
     def watch() -> None:
         while os.getppid() == main:
