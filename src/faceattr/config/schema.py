@@ -244,7 +244,7 @@ class Finetune:
             above=0,
             maximum=1,
         ),
-    ] = 0.1
+    ] = 0.3
     cache: Annotated[
         str,
         Key(
