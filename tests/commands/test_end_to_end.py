@@ -385,6 +385,10 @@ def test_an_existing_run_is_not_overwritten(run, tmp_path):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     ended = inside("train", *TINY, "trainer.max_epochs=1", f"hydra.run.dir={copy}", cwd=tmp_path)
     assert ended.code == 1 and "already holds a run" in ended.err and f"ckpt={copy}/checkpoints/last.ckpt" in ended.err
+    for command, *arguments in (["evaluate"], ["predict", "input=."], ["export"]):
+        given = (f"ckpt={run / 'checkpoints' / 'best.ckpt'}", *arguments, f"hydra.run.dir={copy}")
+        ended = inside(command, *given, cwd=tmp_path)
+        assert ended.code == 1 and f"{copy}: this folder already holds a run" in ended.err, ended
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 

@@ -182,7 +182,7 @@ def test_export_without_the_runs_files_has_the_figures_of_the_proof(tmp_path, ca
         (["export.tolerance=0"], "must be above 0"),
         (["data=sample"], "proved on the run's own images"),
         (["faces=align"], "crops faces as in training"),
-        (["out=."], "exists already"),
+        (["out=."], "holds other files"),
         (["export.push=name"], "give user/name"),
         (["export.push=user/name"], "no token of the Hugging Face Hub"),
         (["export.pusch=user/name"], "Did you mean export.push?"),

@@ -1,15 +1,17 @@
-"""A folder holds one run: it is claimed, and what is left of a run that never wrote a checkpoint is no run."""
+"""A folder holds one run or export: it is claimed, and nothing else is written into it."""
 
 import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.conf import HydraConf, JobConf, RunDir, SweepDir
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from programs import PATIENCE
 
-from faceattr.commands.run_folder import LOCK, RunFolder, checkpoint_of, claim, released
+from faceattr.commands.hydra_app import own_hydra_state
+from faceattr.commands.run_folder import LOCK, RunFolder, checkpoint_of, claim, content, released
 from faceattr.errors import FaceattrError
 
 
@@ -79,3 +81,61 @@ def test_a_job_of_a_sweep_locks_its_folder_while_it_runs(tmp_path):
         RunFolder().on_job_end(config)
         assert not list((tmp_path / "0").iterdir())
         claim(tmp_path / "0")
+
+
+HELD = {
+    "a run": ("checkpoints/last.ckpt", "run.json", "val_metrics.json"),
+    "an exported model": ("config.json", "model.onnx"),
+    "a sweep": ("multirun.yaml", "0/checkpoints/last.ckpt"),
+    "an evaluation": ("test_metrics.json",),
+}
+
+
+def fill(folder: Path, files: tuple[str, ...]) -> Path:
+    for file in files:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).touch()
+    return folder
+
+
+def started(command: str, folder: Path, ckpt: object = None, key: str = "run") -> str:
+    """The message of a command that is refused, `""` where it may write into `folder`."""
+    config_name = command if command in ("evaluate", "predict", "export") else "train"
+    job = JobConf(name=command, config_name=config_name)
+    hydra = HydraConf(run=RunDir(str(folder)), sweep=SweepDir(str(folder)), job=job)
+    config = OmegaConf.create({"hydra": hydra, "ckpt": ckpt and str(ckpt)})
+    with own_hydra_state(), released():
+        try:
+            (RunFolder().on_run_start if key == "run" else RunFolder().on_multirun_start)(config)
+        except SystemExit as stop:
+            return str(stop.code)
+    return ""
+
+
+@pytest.mark.parametrize("held", HELD)
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "export", "preview", "leaks"])
+def test_a_folder_that_holds_something_else_is_refused_and_named(tmp_path, command, held):
+    folder = fill(tmp_path / "x", HELD[held])
+    assert content(folder) == held
+    ckpt = None if command in ("train", "preview", "leaks") else "other/checkpoints/best.ckpt"
+    message = started(command, folder, ckpt)
+    assert (message == "") == (held == "an evaluation" and command != "train")
+    assert not message or (str(folder) in message and f"already holds {held}" in message)
+    if command == "train":
+        assert held in started("train", folder, "other/checkpoints/last.ckpt"), "a run that is resumed elsewhere"
+    swept = started(command, folder, ckpt, "sweep")
+    assert (f"hydra.sweep.dir={folder}" in swept) == (not (command == "train" and held == "a sweep")), "see Leaderboard"
+    assert not (folder / LOCK).exists()
+
+
+@pytest.mark.parametrize("files", [(), ("run.json",), ("config.json",), ("run.json", "val_metrics.json"), ("a.jpg",)])
+def test_a_folder_without_a_result_of_ours_may_be_written_into(tmp_path, files):
+    folder = fill(tmp_path, files)
+    assert content(folder) is None and started("train", folder) == started("evaluate", folder, "best.ckpt") == ""
+
+
+def test_a_run_goes_on_in_its_own_folder(tmp_path):
+    folder = fill(tmp_path, HELD["a run"])
+    assert started("train", folder, folder / "checkpoints" / "last.ckpt") == ""
+    for ckpt in (None, "/other/checkpoints/last.ckpt"):
+        assert f"train ckpt={folder}/checkpoints/last.ckpt" in started("train", folder, ckpt)

@@ -52,7 +52,9 @@ def add_config_from_checkpoint(command: str, arguments: Sequence[str]) -> list[s
         return list(arguments)
     place = next(place for place, argument in enumerate(arguments) if argument.startswith("ckpt="))
     resumed = [
-        f"{key}={value}" for key, value in _resumed(str(ckpt), stored, overrides).items() if key not in overrides
+        f"{key}={value}"
+        for key, value in resumed_overrides(command, str(ckpt), stored, overrides).items()
+        if key not in overrides
     ]
     return [*arguments[:place], *resumed, *arguments[place:]]
 
@@ -84,11 +86,13 @@ def stored_config(ckpt: str) -> dict[str, Any]:
     return config
 
 
-def _resumed(ckpt: str, stored: dict[str, Any], overrides: dict[str, str]) -> dict[str, str]:
-    """The overrides that make a run's own config of conf/train.yaml, in the run's own folder."""
+def resumed_overrides(command: str, ckpt: str, stored: dict[str, Any], overrides: dict[str, str]) -> dict[str, str]:
+    """The overrides that make a run's own config of conf/train.yaml; for `train`, in the run's own folder."""
     resumed = dict.fromkeys(GROUPS, "from_checkpoint") | {key: quoted(stored[key]) for key in ("seed", "loss", "name")}
     resumed |= {f"evaluate.{key}": quoted(value) for key, value in (stored.get("evaluate") or {}).items()}
     checkpoints = Path(ckpt).expanduser().absolute().parent
-    if checkpoints.name == "checkpoints" and "hydra.run.dir" not in overrides:  # its .hydra stays as it is
+    if (
+        command == "train" and checkpoints.name == "checkpoints" and "hydra.run.dir" not in overrides
+    ):  # its .hydra stays as it is
         resumed |= {"hydra.run.dir": quoted(checkpoints.parent), "hydra.output_subdir": "null"}
     return resumed

@@ -14,6 +14,7 @@ from faceattr.commands import export_proof
 from faceattr.commands.build_from_config import create_data, faces_settings, read_table
 from faceattr.commands.export_to_hub import check_push, push
 from faceattr.commands.images_to_evaluate import warn_of_changed_data
+from faceattr.commands.run_folder import content
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import ExportOptions
 from faceattr.config.validate_keys import validate
@@ -46,9 +47,11 @@ def export(cfg: DictConfig) -> Path:
         )
     if options.push:
         check_push(options.push)
+    if cfg.out:
+        _check_target(Path(cfg.out))
     model, description = checkpoint_format.load(cfg.ckpt)
     folder = Path(cfg.out) if cfg.out else output / description["config"]["name"]
-    _check_target(folder)
+    _check_target(folder)  # the default one too
     _check_own_data(cfg, model, choices.data)
     prepared = read_table(cfg, model_classes=ModelClasses(model.task.classes, model.task.multilabel))
     warn_of_changed_data(prepared, description)
@@ -72,8 +75,12 @@ def export(cfg: DictConfig) -> Path:
 
 
 def _check_target(folder: Path) -> None:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FaceattrError(f"out={folder}: exists already. Give a folder that does not, or remove it.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FaceattrError(
+            f"out={folder}: this folder holds {content(folder) or 'other files'}. Give a new folder, or remove this one."
+        )
+    if folder.exists() and not folder.is_dir():
+        raise FaceattrError(f"out={folder}: this is a file. Give a new folder.")
 
 
 def _check_own_data(cfg: DictConfig, model: Classifier, option: str) -> None:

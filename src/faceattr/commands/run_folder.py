@@ -1,4 +1,4 @@
-"""A folder holds one run: a process locks it before it writes anything, and no second run starts in it."""
+"""A folder holds one run: a process locks it before it writes anything, and nothing else is written into it later."""
 
 import os
 import sys
@@ -68,6 +68,20 @@ def checkpoint_of(folder: Path) -> Path | None:
     return next((file for name in ("last", "best") if (file := folder / "checkpoints" / f"{name}.ckpt").exists()), None)
 
 
+def content(folder: Path) -> str | None:
+    """What the files of a command in `folder` would overwrite, or mix with."""
+    from faceattr.training.exported_folder import ONNX, is_exported  # 0.2 s, which --help does without
+
+    if checkpoint_of(folder):
+        return "a run"
+    if is_exported(folder) and (folder / ONNX).exists():  # other programs have a config.json too
+        return "an exported model"
+    if (folder / "multirun.yaml").exists():
+        return "a sweep"
+    evaluated = any(file.is_file() for file in folder.glob("*_metrics.json")) and not (folder / "run.json").exists()
+    return "an evaluation" if evaluated else None
+
+
 def how_to_go_on(folder: Path) -> str:
     """What to type after the run in `folder` has stopped on its way."""
     last = folder / "checkpoints" / "last.ckpt"
@@ -77,17 +91,28 @@ def how_to_go_on(folder: Path) -> str:
 
 
 class RunFolder(Callback):
-    """Hydra calls this before it writes anything: locks the folder, and refuses a second run in it."""
+    """Hydra calls this before it writes anything: locks the folder, and refuses one that holds something else."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         HydraConfig.instance().set_config(config)  # the default folder is named by its choices
-        if _first_process():  # the others of a DDP run come to their own folder
-            _claim_or_exit(Path(config.hydra.run.dir))
-            if not config.ckpt:
-                _refuse_second_run(Path(config.hydra.run.dir))
+        if not _first_process():  # the others of a DDP run come to their own folder
+            return
+        folder = Path(config.hydra.run.dir)
+        _claim_or_exit(folder)
+        present, trains = content(folder), _trains(config)
+        if present == "a run" and trains:
+            _refuse_second_run(folder, config.ckpt)
+        elif present and (
+            trains or present != "an evaluation"
+        ):  # which may be made again; or predictions lie beside it
+            _refuse("hydra.run.dir", folder, present)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _claim_or_exit(Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        _claim_or_exit(folder)
+        present = content(folder)
+        if present and not (present == "a sweep" and _trains(config)):  # Leaderboard says how to go on with that
+            _refuse("hydra.sweep.dir", folder, present)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """A job of a sweep locks its own folder too: else it could be resumed while it runs."""
@@ -113,7 +138,18 @@ def _claim_or_exit(folder: Path) -> None:
         sys.exit(f"Error: {error.filename or folder}: {error.strerror}")
 
 
-def _refuse_second_run(folder: Path) -> None:
-    if checkpoint := checkpoint_of(folder):
+def _trains(config: DictConfig) -> bool:
+    """Whether the command is `train`; `preview` and `leaks` take its config."""
+    return bool(config.hydra.job.config_name == "train" and config.hydra.job.name not in ("preview", "leaks"))
+
+
+def _refuse_second_run(folder: Path, ckpt: str | None) -> None:
+    """Exits where `folder` holds a run, unless `ckpt` is a checkpoint of it."""
+    checkpoint = checkpoint_of(folder)
+    if checkpoint and not (ckpt and Path(ckpt).expanduser().resolve().parent == checkpoint.resolve().parent):
         resume = command_to_paste("train", argument("ckpt", checkpoint))
         sys.exit(f"Error: {folder} already holds a run. Give another hydra.run.dir, or go on with it: {resume}")
+
+
+def _refuse(key: str, folder: Path, present: str) -> None:
+    sys.exit(f"Error: {key}={folder}: this folder already holds {present}. Give another one, or leave {key} out.")
