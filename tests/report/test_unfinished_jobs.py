@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
+from programs import inside
 from sweeps import job
 
 from faceattr.report.leaderboard import Leaderboard
-from faceattr.report.unfinished_jobs import describe, unfinished
+from faceattr.report.unfinished_jobs import describe, left_to_do, unfinished
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_unfinished_of_a_search_knows_the_started_jobs_only(sweep):
 
 def test_a_sweep_in_the_folder_of_another_is_told_how_to_go_on(sweep):
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(sweep)}}})
-    with pytest.raises(SystemExit, match=r"holds the jobs of an earlier sweep\. To go on") as error:
+    with pytest.raises(SystemExit, match=r"holds the jobs of an earlier sweep\.\nTo go on") as error:
         Leaderboard().on_multirun_start(config)
     assert all(command in str(error.value) for command in unfinished(sweep))
 
@@ -55,3 +56,30 @@ def test_a_sweep_in_the_folder_of_another_is_told_how_to_go_on(sweep):
 def test_describe_of_a_finished_sweep_asks_for_another_folder(tmp_path):
     job(tmp_path, 0, ["seed=0"], 0.9)
     assert describe(tmp_path).endswith("all of them finished. Give another hydra.sweep.dir, or move it away.")
+
+
+def test_left_to_do_says_why_a_job_has_no_command_that_was_refused(tmp_path):
+    job(tmp_path, 0, ["trainer.patience=1"], 0.9)
+    job(
+        tmp_path,
+        1,
+        ["trainer.patience=0"],
+        status="failed",
+        refused=True,
+        error="trainer.patience=0: must be 1.\nOr more",
+    )
+    assert unfinished(tmp_path) == []
+    (heading, line) = left_to_do(tmp_path)
+    assert "would fail again" in heading and line == f"{tmp_path / '1'}: trainer.patience=0: must be 1."
+    assert line in describe(tmp_path) and "all of them finished" not in describe(tmp_path)
+    job(tmp_path, 2, ["trainer.patience=2"], status="failed", error="Out of memory")
+    assert [len(unfinished(tmp_path)), len(left_to_do(tmp_path))] == [1, 4]
+
+
+def test_a_job_with_a_wrong_value_is_refused_and_has_no_command(tmp_path):
+    ended = inside("train", "-m", "trainer.patience=0", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert ended.code == 1 and "1 of 1 jobs failed" in ended.err, ended
+    assert (
+        unfinished(tmp_path / "sweep") == []
+        and "trainer.patience=0: must be from 1" in left_to_do(tmp_path / "sweep")[1]
+    )

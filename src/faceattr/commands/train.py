@@ -63,7 +63,8 @@ def start(cfg: DictConfig, command: str | None = None) -> TrainedRun | None:
             log.warning("The commands for all jobs left: python -m faceattr.report.leaderboard %s", sweep)
         raise
     except Exception as error:
-        record.end("failed", str(error) or type(error).__name__, always=_swept() and first_process)
+        text, refused = str(error) or type(error).__name__, isinstance(error, FaceattrError)
+        record.end("failed", text, always=_swept() and first_process, refused=refused)
         raise
 
 

@@ -7,7 +7,7 @@ for a sweep that was killed: `python -m faceattr.report.leaderboard multirun/<da
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def value_meant(text: str) -> str:
 
 def read_jobs(folder: str | Path) -> list[dict[str, Any]]:
     """The sweep's jobs in their order, however deep their folders lie (`hydra.sweep.subdir`): `job` (the folder), `name` (its
-    path below `folder`), `arguments` and `overrides` (by key), the results, or why there are none (`error`).
+    path below `folder`), `arguments` and `overrides` (by key), the results, or why there are none (`error`; `refused`: it would
+    fail again).
     """
     folder = Path(folder)
     names = [path.relative_to(folder) for path in _job_folders(folder)]
@@ -97,6 +98,7 @@ def _read_job(sweep: Path, name: Path) -> dict[str, Any]:
         "job": folder,
         "name": name.as_posix(),
         "error": error,
+        "refused": bool(run.get("refused")),
         "arguments": arguments,
         "overrides": {key.lstrip("+~"): value for key, _, value in (text.partition("=") for text in arguments)},
         "weights": run.get("weights") or "",
@@ -109,6 +111,11 @@ def _read_job(sweep: Path, name: Path) -> dict[str, Any]:
         "seconds": run.get("seconds"),
         **_published(run, {"val": val, "test": test}),
     }
+
+
+def one_line_error(job: Mapping[str, Any]) -> str:
+    """The folder of a job that has no results, and why."""
+    return f"{job['job']}: {job['error'].strip().splitlines()[0]}"
 
 
 def _published(run: dict[str, Any], metrics: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -234,18 +241,18 @@ class Leaderboard(Callback):
         folder = Path(config.hydra.sweep.dir)
         print("\n" + write(folder), flush=True)
         jobs = read_jobs(folder)
-        failed = [f"  {job['job']}: {job['error'].strip().splitlines()[0]}" for job in jobs if job["error"]]
+        failed = [f"  {one_line_error(job)}" for job in jobs if job["error"]]
         if failed:
             sys.exit("\n".join([f"{len(failed)} of {len(jobs)} jobs failed:", *failed]))
 
 
 if __name__ == "__main__":
-    from faceattr.report.unfinished_jobs import unfinished
+    from faceattr.report.unfinished_jobs import left_to_do
 
     try:
         sweep = sys.argv[1] if len(sys.argv) > 1 else ""
         print(write(sweep))
-        if commands := unfinished(sweep):
-            print("\n".join(["", "Not finished; to go on with each, if the sweep no longer runs:", *commands]))
+        if lines := left_to_do(sweep):
+            print("\n".join(["", "If the sweep no longer runs:", *lines]))
     except FaceattrError as error:
         sys.exit(f"Error: {error}")

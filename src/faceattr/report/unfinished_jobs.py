@@ -1,4 +1,5 @@
-"""What is left to do of a sweep that was killed: a command for each job that did not finish, or was never started."""
+"""What is left to do of a sweep that was killed: a command for each job that did not finish, or was never started; what has to
+be mended where the command would fail again."""
 
 import shlex
 from collections import Counter
@@ -12,18 +13,19 @@ from omegaconf import OmegaConf
 
 from faceattr.config.command_to_paste import command_to_paste
 from faceattr.config.quote_for_hydra import argument
-from faceattr.report.leaderboard import read_jobs
+from faceattr.report.leaderboard import one_line_error, read_jobs
 
 
 def unfinished(folder: str | Path) -> list[str]:
     """The commands that go on with the jobs of the sweep in `folder`, each in its own folder: from its last checkpoint, or from
-    the start where it has none. A search (Optuna) chooses its jobs one by one: those that it did not start are not known."""
+    the start where it has none. Without those of refused jobs, which would fail again. A search (Optuna) chooses its jobs one by
+    one: those that it did not start are not known."""
     folder = Path(folder)
     jobs = read_jobs(folder)
     commands = []
     for job in jobs:
         last = job["job"] / "checkpoints" / "last.ckpt"
-        if not job["error"]:
+        if not job["error"] or job["refused"]:
             continue
         begin = [*job["arguments"], argument("hydra.run.dir", job["job"])]
         commands.append(command_to_paste("train", *([argument("ckpt", last)] if last.exists() else begin)))
@@ -52,12 +54,24 @@ def _planned(folder: Path) -> Iterator[tuple[str, ...]]:
         yield from map(tuple, batch)
 
 
+def left_to_do(folder: str | Path) -> list[str]:
+    """Lines: the commands of `unfinished`, and why the jobs have none that were refused. Empty where all jobs finished."""
+    commands, refused = unfinished(folder), [one_line_error(job) for job in read_jobs(folder) if job["refused"]]
+    go_on = ["To go on with the jobs that did not finish:", *commands] if commands else []
+    mend = (
+        ["These jobs would fail again until this is mended (report.html has their arguments):", *refused]
+        if refused
+        else []
+    )
+    return [*go_on, *mend]
+
+
 def describe(folder: str | Path) -> str:
     """How to go on with a sweep that holds jobs, and how to begin another one."""
-    commands = unfinished(folder)
+    lines = left_to_do(folder)
     text = f"hydra.sweep.dir={folder} holds the jobs of an earlier sweep"
-    if not commands:
+    if not lines:
         return f"{text}, and all of them finished. Give another hydra.sweep.dir, or move it away."
     board = f"python -m faceattr.report.leaderboard {shlex.quote(str(folder))}"
-    lines = [f"{text}. To go on with those that did not finish:", *commands, f"Then, for the leaderboard: {board}"]
-    return "\n".join([*lines, "For a new sweep, give another hydra.sweep.dir, or move this one away."])
+    end = "For a new sweep, give another hydra.sweep.dir, or move this one away."
+    return "\n".join([f"{text}.", *lines, f"For the leaderboard: {board}", end])

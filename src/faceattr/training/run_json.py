@@ -52,14 +52,17 @@ class RunRecord:
         """How the run ended, and the seconds that it took; not written yet."""
         self.fields |= {"status": status, "error": error, "seconds": round(time.perf_counter() - self._start, 2)}
 
-    def end(self, status: str, error: str, *, always: bool = False) -> None:
+    def end(self, status: str, error: str, *, always: bool = False, refused: bool = False) -> None:
         """Store how a run ended that did not finish; one that never began writes nothing, unless `always`.
+
+        refused: `error` is for the user to mend. Before the run began, it means that the same arguments fail again.
 
         Where run.json cannot be written (a full disk may be why the run failed) that is logged: `error` is what matters.
         """
         self.set_status(status, error)
         if not (always or self._begun):
             return
+        self.fields |= {"refused": True} if refused and not self._begun else {}
         try:
             self.write()
         except OSError as problem:
