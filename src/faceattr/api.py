@@ -71,7 +71,7 @@ def train(*overrides: str) -> Run:
     `overrides` are `key=value` as on a command line; `faceattr train --help` lists them. `ckpt=…/last.ckpt` goes on with a
     run; a finished one is returned as it is.
     Progress is logged by the logger `faceattr`, and to stderr where the program has set up no logging.
-    A script that calls this needs `if __name__ == "__main__":`, because the first use of `data=sample` starts processes.
+    With `data.pack=off` a script that calls this needs `if __name__ == "__main__":`: PyTorch's loader starts processes.
 
     Raises FaceattrError for anything that the user can mend.
 

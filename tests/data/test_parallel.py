@@ -16,7 +16,7 @@ from faceattr.data import parallel
 from faceattr.data.decode import InputSpec, read_many
 from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.faces.detection_cache import find_all
-from faceattr.data.parallel import in_order, run_tasks
+from faceattr.data.parallel import in_order, processes_pay, run_tasks
 from faceattr.errors import FaceattrError
 
 SPEC = InputSpec(12, 10, "bilinear", "unit")
@@ -24,7 +24,7 @@ SPEC = InputSpec(12, 10, "bilinear", "unit")
 
 @pytest.fixture(params=["threads", "processes"])
 def how(request, monkeypatch) -> str:
-    """Five workers of either kind, however few images there are."""
+    """Of five workers, however few images there are."""
     monkeypatch.setattr(parallel, "PROCESSES_FROM", 0 if request.param == "processes" else 10**9)
     return request.param
 
@@ -39,17 +39,19 @@ def paths(tmp_path) -> list[str]:
     return [str(file) for file in files]
 
 
+def test_processes_pay_for_many_images_and_workers():
+    assert processes_pay(2000, 5)
+    assert not processes_pay(1999, 5) and not processes_pay(2000, 4)
+
+
 def process_of(_: object) -> int:
     return os.getpid()
 
 
 def test_where_tasks_run(how):
     """Each in a process of its own, or all in this one."""
-    found = set(run_tasks((partial(process_of, n) for n in range(12)), images=12, workers=5))
+    found = set(run_tasks((partial(process_of, n) for n in range(12)), workers=5, processes=how == "processes"))
     assert (os.getpid() in found) == (how == "threads") and len(found) <= 5
-    assert set(run_tasks([partial(process_of, 0)], images=12, workers=2)) == {
-        os.getpid()
-    }  # two cores: threads do as well
 
 
 def test_read_many_gives_every_row_its_own_picture(how, paths):
@@ -82,17 +84,16 @@ def fail(number: int) -> int:
 
 
 def test_an_error_of_a_task_is_raised(how):
-    results = run_tasks((partial(fail, n) for n in range(50)), images=50, workers=5)
+    results = run_tasks((partial(fail, n) for n in range(50)), workers=5, processes=how == "processes")
     assert [next(results) for _ in range(5)] == list(range(5))
     with pytest.raises(FaceattrError, match="number 5"):
         next(results)
 
 
-@pytest.mark.parametrize("how", ["processes"], indirect=True)
-def test_a_killed_process_is_an_error(how):
+def test_a_killed_process_is_an_error():
     tasks = [partial(os.kill, os.getpid(), 0), partial(time.sleep, 0), partial(kill_oneself, signal.SIGKILL)]
-    with pytest.raises(FaceattrError, match=r"One of 5 processes .* data\.workers=1"):
-        list(run_tasks(tasks, images=3, workers=5))
+    with pytest.raises(FaceattrError, match="One of 5 processes"):
+        list(run_tasks(tasks, workers=5))
 
 
 def kill_oneself(number: int) -> None:
@@ -103,9 +104,8 @@ MAIN = """
 import os, time
 from functools import partial
 from faceattr.data import parallel
-parallel.PROCESSES_FROM = 0
 tasks = [partial(os.getpid), partial(os.getpid), *[partial(time.sleep, 600)] * 3]
-for number, result in enumerate(parallel.run_tasks(tasks, images=5, workers=5)):
+for number, result in enumerate(parallel.run_tasks(tasks, workers=5)):
     print(result, flush=True)
 """
 

@@ -1,6 +1,5 @@
 """The sample source: what is drawn depends on its numbers alone, is used only when whole, and fits every layout."""
 
-import os
 import re
 import subprocess
 import sys
@@ -84,7 +83,6 @@ def test_load_pictures_depend_on_sample_seed(tmp_path: Path) -> None:
 def test_draw_faces_gives_the_same_in_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = sample.load(str(tmp_path / "alone"), n=34, image_size=16)
     monkeypatch.setattr(sample, "POOL_FROM", 0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     pooled = sample.load(str(tmp_path / "pooled"), n=34, image_size=16)  # two portions
     assert contents(tmp_path / "alone", alone) == contents(tmp_path / "pooled", pooled)
 

@@ -19,7 +19,7 @@ from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe
 from faceattr.data.faces.detect import Face
 from faceattr.data.file_kinds import PathOrContent, describe_other_file
 from faceattr.data.image_files import FORMATS
-from faceattr.data.parallel import run_tasks
+from faceattr.data.parallel import processes_pay, run_tasks
 from faceattr.data.pixel_scaling import Scaling, scaling_of
 from faceattr.progress import Progress
 
@@ -210,7 +210,7 @@ def read_many(
 ) -> dict[int, str]:
     """Decodes `images` on all cores into `out`, uint8 [N, height, width, 3]. None: checks them only.
 
-    workers: see `run_tasks`.
+    workers: number of threads, or of processes if these pay; None: one for each core.
     label: title of the progress; "" shows none.
     faces: what is cropped of each image; None: images are taken whole.
 
@@ -223,7 +223,7 @@ def read_many(
         for part in blocks
     )
     with Progress(label, len(images)) as progress:
-        for block in run_tasks(tasks, images=len(images), workers=workers):
+        for block in run_tasks(tasks, workers=workers, processes=processes_pay(len(images), workers)):
             for row, read_one in enumerate(block, progress.done):
                 if isinstance(read_one, str):
                     reasons[row] = read_one

@@ -19,7 +19,7 @@ import pandas as pd
 from faceattr.data import disk_cache, pixel_cache
 from faceattr.data.array_file import RowArray
 from faceattr.data.datamodule import FaceData
-from faceattr.data.parallel import cores, run_tasks
+from faceattr.data.parallel import cores, processes_pay, run_tasks
 from faceattr.data.perceptual_hash import (
     CENTRAL,
     MIRRORED,
@@ -77,7 +77,7 @@ def compute_hashes(data: FaceData) -> np.ndarray:
     n, hashes = len(data.table), [np.empty((0, len(VIEWS), WORDS), np.uint64)]
     tasks = (partial(perceptual_hashes, images) for images in thumbnails(data, np.arange(n)))
     with Progress("Hashing", n) as progress:
-        for block in run_tasks(tasks, images=n, workers=None):
+        for block in run_tasks(tasks, processes=processes_pay(n, None)):
             hashes.append(block)
             progress.update(len(block))
     return np.concatenate(hashes)

@@ -26,16 +26,22 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_tasks(tasks: Iterable[Callable[[], Result]], *, images: int, workers: int | None) -> Iterator[Result]:
-    """The results of the tasks, in their order; in processes if there are many images and more than `THREADS_UP_TO` workers.
+def processes_pay(images: int, workers: int | None) -> bool:
+    """Whether to read so many images in processes, not in threads."""
+    return images >= PROCESSES_FROM and (workers or cores()) > THREADS_UP_TO
+
+
+def run_tasks(
+    tasks: Iterable[Callable[[], Result]], *, workers: int | None = None, processes: bool = True
+) -> Iterator[Result]:
+    """The results of the tasks, in their order.
 
     tasks: of some 64 images each, so that one is worth sending to a process; with their results they must be picklable.
-    images: of all tasks together. workers: number of threads or processes; None: one for each core.
+    workers: number of threads or processes; None: one for each core.
 
     Raises FaceattrError where a process was killed.
     """
     workers = workers or cores()
-    processes = images >= PROCESSES_FROM and workers > THREADS_UP_TO
     with _processes(workers) if processes else ThreadPoolExecutor(workers) as pool:
         yield from in_order(pool, tasks, ahead=2 * workers)
 
@@ -51,7 +57,7 @@ def _processes(workers: int) -> Iterator[Executor]:
         yield pool
     except BrokenExecutor as error:
         raise FaceattrError(
-            f"One of {workers} processes that read images was killed. Is the memory full? data.workers=1 starts none."
+            f"One of {workers} processes that read or draw images was killed. Is the memory full?"
         ) from error
     finally:
         pool.shutdown(kill_workers=True)

@@ -19,7 +19,7 @@ from faceattr.data.decode import UnreadableImage, decode
 from faceattr.data.faces.crop_recipe import FaceRecipe, large_enough, pick
 from faceattr.data.faces.detect import POINTS, Detector, Face
 from faceattr.data.faces.detector_file import detector_file
-from faceattr.data.parallel import run_tasks
+from faceattr.data.parallel import processes_pay, run_tasks
 from faceattr.data.pixel_cache import file_identities
 from faceattr.message_text import counted
 from faceattr.progress import tracked
@@ -106,7 +106,7 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
     """The faces of all `paths`, looked for as `recipe.search` says, on all cores; stored for later runs on the same files.
 
     `weights` is `faces.weights`; it is not needed if the faces are stored already (a checkpoint may name a file of another
-    machine), but if it is here it must be the detector. `workers`: see `run_tasks`.
+    machine), but if it is here it must be the detector. `workers`: as for `read_many`.
     """
     if weights and Path(weights).expanduser().exists():
         detector_file(weights)
@@ -142,7 +142,7 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
 def _find_each(paths: list[str], detector: Detector, recipe: FaceRecipe, workers: int | None) -> Iterator[Found]:
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     tasks = (partial(_find_block, block, detector, recipe.every_face) for block in blocks)
-    found = run_tasks(tasks, images=len(paths), workers=workers)
+    found = run_tasks(tasks, workers=workers, processes=processes_pay(len(paths), workers))
     yield from tracked(chain.from_iterable(found), "Finding faces", len(paths))
 
 

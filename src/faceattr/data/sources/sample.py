@@ -5,14 +5,11 @@ benchmarks: `python -m faceattr.data.sources.sample layout=celeba n=20000 out=DI
 """
 
 import logging
-import os
 import sys
-import threading
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice, repeat
-from multiprocessing import get_context, parent_process
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from faceattr.config.key_annotation import Key
 from faceattr.config.schema import LARGEST_SEED
+from faceattr.data.parallel import run_tasks
 from faceattr.data.sources.conventions import Attributes, listed_attributes
 from faceattr.data.sources.sample_people import AGES, GENDERS, imagine, imagine_all
 from faceattr.data.sources.sample_portraits import draw
 from faceattr.errors import FaceattrError
 from faceattr.files import folder_atomically
-from faceattr.progress import tracked
+from faceattr.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +34,8 @@ VERSION = 6  # of the drawing code: increase it when a picture changes, so that 
 CLASSES = {"gender": GENDERS, "age": list(AGES)}
 LAYOUTS = ["csv", "folders", "celeba", "imfdb"]
 SHOWN = ["group", "number", "gender", "age", "age_class", "skin_tone", "hair_length", "beard", "glasses", "smile"]
-POOL_FROM = 400  # pictures; to draw fewer takes less time than to start a pool
+POOL_FROM = 400  # pictures; to draw fewer takes less time than to start processes
+BLOCK = 32  # pictures of a task
 
 
 def load(
@@ -128,33 +127,20 @@ def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> 
 
 
 def draw_faces(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], seed: int) -> None:
-    """Draws each row of `faces` into its file; `size` is (width, height). Many faces are drawn in several processes.
-
-    These are spawned, because a fork while threads run (torch, Lightning) can deadlock. So scripts that call this need
-    `if __name__ == "__main__":`.
-    """
+    """Draws each row of `faces` into its file; `size` is (width, height). Many faces are drawn in several processes."""
     for folder in {file.parent for file in files}:
         folder.mkdir(parents=True, exist_ok=True)
-    jobs = faces["group"].astype(int), faces["number"], files, repeat(size), repeat(seed)
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, 8), get_context("spawn"), _exit_with_parent) as pool:
-        done = pool.map(_draw_file, *jobs, chunksize=32) if len(files) >= POOL_FROM else map(_draw_file, *jobs)
-        for _ in tracked(done, "Drawing sample faces", len(files)):
-            pass
+    jobs = [*zip(faces["group"].astype(int), faces["number"], files, strict=True)]
+    tasks = (partial(_draw_block, jobs[start : start + BLOCK], size, seed) for start in range(0, len(jobs), BLOCK))
+    with Progress("Drawing sample faces", len(jobs)) as progress:
+        for drawn in run_tasks(tasks, processes=len(jobs) >= POOL_FROM):
+            progress.update(drawn)
 
 
-def _draw_file(identity: int, number: int, file: Path, size: tuple[int, int], seed: int) -> None:
-    draw(imagine(identity, number, seed), *size).save(file, quality=92)
-
-
-def _exit_with_parent() -> None:
-    """Ends this process when its parent ends. Otherwise the processes of a pool outlive a killed parent."""
-
-    def watch() -> None:
-        if parent := parent_process():
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _draw_block(jobs: list[tuple[int, int, Path]], size: tuple[int, int], seed: int) -> int:
+    for identity, number, file in jobs:
+        draw(imagine(identity, number, seed), *size).save(file, quality=92)
+    return len(jobs)
 
 
 def _write_index(layout: str, faces: pd.DataFrame, root: Path) -> pd.Series:
