@@ -1,14 +1,30 @@
 """What is written for others to open."""
 
+import errno
+import os
 import resource
 import signal
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from faceattr.commands.annotated_and_crops import save
+from faceattr.commands.error_message import error_message
 from faceattr.data.sources.table_file import read
-from faceattr.files import CsvRows, harmless, original, read_csv, write_csv
+from faceattr.files import (
+    CsvRows,
+    folder_atomically,
+    harmless,
+    original,
+    read_csv,
+    write_array,
+    write_atomically,
+    write_csv,
+    write_json,
+)
 
 
 def test_write_csv_makes_formulas_harmless_and_read_takes_them_back(tmp_path):
@@ -77,15 +93,58 @@ def test_csv_rows_is_whole_after_each_write_and_holds_no_formulas(tmp_path):
     assert (tmp_path / "x.csv").read_bytes() == expected
 
 
-def test_csv_rows_takes_back_what_a_full_disk_cuts(tmp_path):
-    rows = CsvRows(tmp_path / "x.csv", ["path"])
+@contextmanager
+def full_disk():
+    """Files cannot grow past 10 bytes: writing fails as on a full disk, with an error that names no file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
     try:
-        with pytest.raises(OSError, match="too large"):
-            rows.write([["0123456789"]])
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_csv_rows_takes_back_what_a_full_disk_cuts(tmp_path):
+    rows = CsvRows(tmp_path / "x.csv", ["path"])
+    with full_disk(), pytest.raises(OSError, match="too large") as error:
+        rows.write([["0123456789"]])
     assert (tmp_path / "x.csv").read_bytes() == b"path\n"
+    assert error_message(error.value, "train", []) == f"{tmp_path}/x.csv: File too large"
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: write_json(file, {"a": 1}),
+        lambda file: write_array(file, np.zeros(9)),
+        lambda file: write_csv(file, pd.DataFrame({"a_column": ["text"]})),
+        lambda file: save(Image.new("RGB", (9, 9)), file),
+    ],
+)
+def test_an_error_of_a_full_disk_names_the_file(tmp_path, write):
+    file = tmp_path / "x.png"
+    with full_disk(), pytest.raises(OSError, match="too large") as error:
+        write(file)
+    assert error_message(error.value, "train", []) == f"{file}: File too large"
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["x.png"])
+
+
+def test_an_error_inside_a_folder_that_is_made_names_it(tmp_path):
+    with pytest.raises(OSError, match="No space") as error, folder_atomically(tmp_path / "export"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert error.value.filename == str(tmp_path / "export") and not list(tmp_path.iterdir())
+
+
+def test_write_atomically_names_the_file_and_not_its_part(tmp_path):
+    (tmp_path / "a").write_text("")
+    for error in (errno.ENOTDIR, errno.EISDIR):
+        file = tmp_path / ("a/x" if error == errno.ENOTDIR else "b")
+        (tmp_path / "b").mkdir(exist_ok=True)
+        with pytest.raises(OSError, match=os.strerror(error)) as raised:
+            write_json(file, {})
+        assert (raised.value.errno, raised.value.filename) == (error, str(file))
+    with pytest.raises(OSError, match="other") as raised, write_atomically(tmp_path / "c"):
+        raise OSError(errno.ENOENT, "other", "other.jpg")
+    assert raised.value.filename == "other.jpg", "a file that was read meanwhile"

@@ -25,17 +25,29 @@ def cache_folder() -> Path:
 
 
 @contextmanager
+def named_in_errors(file: Path, part: Path | None = None) -> Iterator[None]:
+    """An OSError of this block names `file` where it names nothing, as that of a full disk, or `part`, which stands for it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, part and str(part)):
+            error.filename = str(file)
+        raise
+
+
+@contextmanager
 def write_atomically(file: Path) -> Iterator[IO[bytes]]:
     """A stream for the content of `file`, which gets it when the block ends; after an error the previous file is whole."""
     part = file.with_name(f".{file.name}.part")
-    try:
-        with part.open("wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    with named_in_errors(file, part):
+        try:
+            with part.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -46,14 +58,15 @@ def folder_atomically(folder: Path) -> Iterator[Path]:
     """
     part = folder.with_name(f".{folder.name}.draft")  # not .part: those are files (remove_parts)
     shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
-    part.mkdir(parents=True)
-    try:
-        yield part
-        if folder.is_dir():
-            folder.rmdir()  # Windows cannot replace a folder, even an empty one
-        part.rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with named_in_errors(folder, part):
+        try:
+            part.mkdir(parents=True)
+            yield part
+            if folder.is_dir():
+                folder.rmdir()  # Windows cannot replace a folder, even an empty one
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def sha256_of(file: Path) -> str:
@@ -158,7 +171,7 @@ class CsvRows:
     """A CSV file that grows by whole rows, and is valid whenever the program ends. A file of that name is replaced."""
 
     def __init__(self, file: Path, columns: Sequence[str]) -> None:
-        self._stream = file.open("wb", buffering=0)
+        self._file, self._stream = file, file.open("wb", buffering=0)
         self._size = 0
         self.write([columns])
 
@@ -175,9 +188,10 @@ class CsvRows:
             csv.writer(text, lineterminator="\n", quoting=_quoting(cells)).writerow(cells)
         content = text.getvalue().encode("utf-8", "surrogateescape")  # file names are bytes, and stay those
         try:
-            left = memoryview(content)
-            while left:
-                left = left[self._stream.write(left) :]
+            with named_in_errors(self._file):
+                left = memoryview(content)
+                while left:
+                    left = left[self._stream.write(left) :]
         except BaseException:
             self._stream.truncate(self._size)
             raise

@@ -1,9 +1,6 @@
 """Signals that ask a process to end: each stage of a command cleans up, says so, and exits with the signal's code."""
 
-import errno
-import io
 import json
-import logging
 import os
 import shlex
 import signal
@@ -16,7 +13,7 @@ from programs import PATIENCE, TINY, quick
 from signal_at import SignalAt, runs
 
 from faceattr.commands import signals
-from faceattr.commands.signals import Stopped, TerminalHandler, stop_on_signals
+from faceattr.commands.signals import Stopped, stop_on_signals
 from faceattr.config.quote_for_hydra import argument
 from faceattr.data.sources import sample
 
@@ -103,21 +100,3 @@ def test_end_with_parent_ends_a_process_whose_parent_is_killed():
     while runs(child):
         assert time.monotonic() < until, "it outlives its parent"
         time.sleep(0.05)
-
-
-class FailingStream(io.StringIO):
-    def __init__(self, error: OSError) -> None:
-        super().__init__()
-        self.error = error
-
-    def write(self, text: str) -> int:
-        raise self.error
-
-
-@pytest.mark.parametrize(
-    ("error", "message"), [(BrokenPipeError(errno.EPIPE, "x"), ""), (OSError(errno.ENOSPC, "disk full"), "disk full")]
-)
-def test_terminal_handler_is_silent_only_where_nobody_reads(capsys, error, message):
-    TerminalHandler(FailingStream(error)).emit(logging.makeLogRecord({"msg": "epoch 1"}))
-    written = capsys.readouterr().err
-    assert message in written and bool(written) == bool(message)

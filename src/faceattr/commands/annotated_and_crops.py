@@ -12,6 +12,7 @@ from faceattr.data.decode import UnreadableImage, decode
 from faceattr.data.parallel import cores
 from faceattr.data.photo_reader import Subject, SubjectReader
 from faceattr.data.videos import frames, is_video
+from faceattr.files import named_in_errors
 from faceattr.report.draw_answers import Note, annotate
 
 ANNOTATED, CROPS = "annotated", "crops"
@@ -93,4 +94,5 @@ class Pictures:
 def save(image: Image.Image, file: Path) -> None:
     """As JPEG of good quality or PNG, as the suffix says."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    image.save(file, quality=92)
+    with named_in_errors(file):
+        image.save(file, quality=92)

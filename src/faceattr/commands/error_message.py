@@ -5,7 +5,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import OverrideParseException
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -54,7 +56,7 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         reason = f"must be {kinds[wrong[1]]}" if wrong and wrong[1] in kinds else refused[2].removesuffix(".")
         return f"{refused[1]}: {reason}."
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'writing'}: {error.strerror}"
+        return f"{error.filename or _unnamed_file()}: {error.strerror}"
     if isinstance(error, YAMLError):
         return f"{getattr(error, 'problem', error)} {str(getattr(error, 'problem_mark', '')).strip()}"
     if isinstance(error, OverrideParseException):
@@ -68,6 +70,14 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
         return "\n".join([*dict.fromkeys(lines[:3]), *_references(arguments)][:4])
     return None
+
+
+def _unnamed_file() -> str:
+    """For an error that names no file, such as that of a full disk when Hydra writes."""
+    if not HydraConfig.initialized():
+        return "writing a file"
+    hydra = HydraConfig.get()
+    return f"writing a file (this command writes into {hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else hydra.run.dir})"
 
 
 def _raised_in(error: BaseException) -> str:

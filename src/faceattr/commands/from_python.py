@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from faceattr.commands.config_from_checkpoint import add_config_from_checkpoint
 from faceattr.commands.error_message import error_message
 from faceattr.commands.hydra_app import own_hydra_state, remove_empty_run
+from faceattr.commands.log_handlers import LogFile
 from faceattr.commands.run_folder import released
 from faceattr.config.conf_folder import config_folder, register_schemas
 from faceattr.config.quote_for_hydra import quote_arguments
@@ -77,7 +78,7 @@ def _run(command: str, arguments: list[str], function: Callable[[DictConfig], Re
 def log_to(file: Path) -> Iterator[None]:
     """Log what faceattr says into `file` too, and to stderr where the program has set up no logging."""
     logger = logging.getLogger("faceattr")
-    level, in_file = logger.level, logging.FileHandler(file, encoding="utf-8", delay=True)
+    level, in_file = logger.level, LogFile(file, encoding="utf-8", delay=True)
     in_file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     handlers: list[logging.Handler] = [in_file]
     if not logger.hasHandlers():

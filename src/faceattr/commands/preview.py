@@ -28,7 +28,7 @@ from faceattr.data.faces.crop_recipe import check_one_face, pick
 from faceattr.data.faces.detect import Detector
 from faceattr.data.photo_reader import create_detector
 from faceattr.errors import FaceattrError
-from faceattr.files import write_array, write_csv
+from faceattr.files import write_array, write_atomically, write_csv
 from faceattr.message_text import MOST_LISTED
 from faceattr.report import charts
 from faceattr.report.draw_detections import enlarge, mark
@@ -64,7 +64,8 @@ def preview(cfg: DictConfig) -> None:
     truth = table.class_names(prepared) if prepared.attrs["multilabel"] else ["label"]
     write_array(folder / "table.npy", prepared[["path", *truth, "split"]].to_numpy(str))
     counts = table.counts(prepared)
-    counts.to_csv(folder / "counts.csv")
+    with write_atomically(folder / "counts.csv") as stream:
+        counts.to_csv(stream)
     log.info("%s", table.shortened(counts).to_string())
     charts.counts(table.shortened(counts), folder / "counts.png", title=f"{chosen.data}: images by class and split")
     title = f"{chosen.data}: training images, a random draw of each class"

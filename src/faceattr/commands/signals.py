@@ -1,6 +1,5 @@
 """How every command ends on a signal (Ctrl-C, SIGTERM, SIGHUP), and how processes end with their parent."""
 
-import logging
 import math
 import os
 import signal
@@ -66,14 +65,6 @@ def end_with_reader() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
         raise SystemExit(128 + 13) from None
-
-
-class TerminalHandler(logging.StreamHandler[Any]):
-    """Messages on the terminal. A run goes on when nobody reads them any more (`train.py | head`): they are in its log file."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        if not isinstance(sys.exc_info()[1], BrokenPipeError):
-            super().handleError(record)
 
 
 _watched_parent: int | None = None

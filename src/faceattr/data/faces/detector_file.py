@@ -66,7 +66,9 @@ def _write(file: Path, content: bytes) -> None:
         with write_atomically(file) as stream:
             stream.write(content)
     except OSError as error:
-        raise FaceattrError(f"Cannot write {file}: {error}. FACEATTR_CACHE names another folder.") from error
+        raise FaceattrError(
+            f"Cannot write {file}: {error.strerror or error}. FACEATTR_CACHE names another folder."
+        ) from error
     log.info("Face detector: kept in %s", file)
 
 

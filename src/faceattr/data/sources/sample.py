@@ -123,7 +123,7 @@ def _generate(layout: str, folder: Path, n: int, image_size: int, seed: int) -> 
                 with suppress(OSError):
                     lock.unlink()
     except OSError as error:
-        raise FaceattrError(f"the sample faces could not be written to {folder}: {error}") from error
+        raise FaceattrError(f"the sample faces could not be written to {folder}: {error.strerror or error}") from error
 
 
 def draw_faces(faces: pd.DataFrame, files: list[Path], size: tuple[int, int], seed: int) -> None:
