@@ -5,10 +5,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from composing import compose_config
 from programs import FIGURES, TINY, inside
 
 import faceattr
+from faceattr.commands.build_from_config import plain
+from faceattr.commands.resume import check_resume
 from faceattr.errors import FaceattrError
+from faceattr.models.task import Task
 
 SMALL = (*TINY, FIGURES, "model.blocks=[[4],[4]]")
 
@@ -66,6 +70,29 @@ def test_train_goes_on_only_with_the_best_checkpoint_beside_the_last(stopped_ear
     (tmp_path / "best.ckpt").write_bytes(b"half")
     with pytest.raises(FaceattrError, match=r"best\.ckpt: truncated[\s\S]*trainer\.checkpoint=last"):
         faceattr.train(f"ckpt={alone}", "trainer.max_epochs=10", f"hydra.run.dir={tmp_path / 'run'}")
+
+
+@pytest.mark.parametrize(
+    ("given", "changes"),
+    [
+        (["data.batch_size=7", "data.root=/elsewhere", "finetune.cache=off"], []),
+        (["optim.lr=0.5"], ["optim.lr (was 0.001, now 0.5)"]),
+        (["model.head.hidden=[8]", "seed=3"], ["model.head.hidden (was [], now [8])", "seed (was 0, now 3)"]),
+        (["loss=ce", "faces.margin=0.3"], ["loss (was auto, now ce)", "faces.margin (was 0.0, now 0.3)"]),
+        (["trainer.monitor=val_accuracy"], ["trainer.monitor (was val_loss, now val_accuracy)"]),
+        (["data.on_leak=drop"], ["data.on_leak (was warn, now drop)"]),
+        (["data.n=9"], ["data.n (was 2000, now 9)", "fingerprint (was 0, now 1)"]),
+    ],
+)
+def test_check_resume_names_each_key_with_both_values(given, changes):
+    stored = {"config": plain(compose_config()), "classes": ["woman", "man"], "fingerprint": "0"}
+    task = Task.from_config(["woman", "man"], loss="auto", ordinal=False)
+    message = "no error"
+    try:
+        check_resume(compose_config(*given), stored, task, "1" if "data.n=9" in given else "0")
+    except FaceattrError as error:
+        message = str(error).partition("began: ")[2].partition(".\n")[0]
+    assert message == (", ".join(changes) or "no error")
 
 
 def test_train_that_cannot_write_a_result_has_failed_and_keeps_the_results_so_far(tmp_path):

@@ -1,7 +1,9 @@
 """Resuming a run (`ckpt=…/last.ckpt`): whether it is the same run, its weights and checkpoints; or that it is finished already."""
 
+import json
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,12 @@ from omegaconf import DictConfig
 
 from faceattr.commands.build_from_config import plain
 from faceattr.commands.evaluate_after_training import TrainedRun
+from faceattr.commands.images_to_evaluate import SAME_IMAGES
 from faceattr.commands.initial_weights import Weights
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json, write_atomically
+from faceattr.message_text import listed, shortened
 from faceattr.models.task import Task
 from faceattr.training import checkpoint_format
 from faceattr.training.run_json import RunRecord, read_metrics
@@ -36,8 +40,11 @@ def finished_run(cfg: DictConfig, stored: dict[str, Any], folder: Path) -> Train
 
 def _without_locations(config: dict[str, Any]) -> dict[str, Any]:
     """The config without the keys that may differ when a run is resumed: `ckpt` and `data.root`."""
-    config = {key: value for key, value in config.items() if key != "ckpt"}
-    return config | {"data": {key: value for key, value in config["data"].items() if key != "root"}}
+    return _without(config, {"ckpt"}) | {"data": _without(config["data"], {"root"})}
+
+
+def _without(node: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key not in keys}
 
 
 def resumed_weights(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprint: str, folder: Path) -> Weights:
@@ -55,23 +62,40 @@ def resumed_weights(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerp
 
 
 def check_resume(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprint: str) -> None:
-    """Raises FaceattrError where the run differs from the one whose checkpoint has the description `stored`."""
+    """Raises FaceattrError, with each key that differs, where the run differs from the one whose checkpoint has the description
+    `stored`."""
     now, before = plain(cfg), stored["config"]
     finetune = before["finetune"] | {"cache": now["finetune"]["cache"]}  # changes no figure
     before = before | {"finetune": finetune}
-    changed = [key for key in ("model", "finetune", "augment", "optim", "loss", "seed") if before[key] != now[key]]
-    faces = [{**asdict(Faces()), **config.get("faces", {}), "weights": None} for config in (before, now)]
-    changed += ["faces"] if faces[0] != faces[1] else []
-    changed += ["trainer.monitor"] if before["trainer"].get("monitor") != now["trainer"]["monitor"] else []
-    changed += ["classes"] if stored["classes"] != list(task.classes) else []
-    changed += ["fingerprint"] if stored["fingerprint"] != fingerprint else []
-    on_leak = {config["data"].get("on_leak", "warn") for config in (before, now)}
-    changed += ["data.on_leak"] if "drop" in on_leak and len(on_leak) > 1 else []
+    changed = [
+        change
+        for key in ("model", "finetune", "augment", "optim", "loss", "seed")
+        for change in _changes(key, before[key], now[key])
+    ]
+    changed += _changes(
+        "faces", *({**asdict(Faces()), **config.get("faces", {}), "weights": None} for config in (before, now))
+    )
+    changed += _changes("trainer.monitor", before["trainer"].get("monitor"), now["trainer"]["monitor"])
+    changed += _changes("classes", stored["classes"], list(task.classes))
+    if stored["fingerprint"] != fingerprint:
+        changed += _changes("data", *(_without(config["data"], SAME_IMAGES - {"root"}) for config in (before, now)))
+        changed += _changes("fingerprint", stored["fingerprint"], fingerprint)
+    on_leak = [config["data"].get("on_leak", "warn") for config in (before, now)]
+    changed += _changes("data.on_leak", *on_leak) if "drop" in on_leak else []
     if changed:
         raise FaceattrError(
-            f"ckpt={cfg.ckpt}: this is not the same run. Changed since it began: {', '.join(changed)}.\n"
+            f"ckpt={cfg.ckpt}: this is not the same run. Changed since it began: {listed(dict.fromkeys(changed), 5)}.\n"
             "To start a new run from its weights: model.weights=… instead of ckpt=…"
         )
+
+
+def _changes(key: str, before: Any, now: Any) -> list[str]:
+    """Each key at or below `key` with two values, and both of them."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        pairs = {name: (before.get(name, "absent"), now.get(name, "absent")) for name in {**before, **now}}
+        return [change for name, pair in pairs.items() for change in _changes(f"{key}.{name}", *pair)]
+    texts = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in (before, now))
+    return [] if before == now else ["{} (was {}, now {})".format(key, *map(shortened, texts))]
 
 
 def check_best(ckpt: str) -> None:
