@@ -186,7 +186,7 @@ class RandomImages:
         self.seconds = 0.0
         self.table, self.paths = pd.DataFrame(index=range(n)), [files[i % len(files)] for i in range(n)]
 
-    def in_order(self, rows: np.ndarray) -> Iterator[Batch]:
+    def pixel_batches(self, rows: np.ndarray) -> Iterator[Batch]:
         for start in range(0, len(rows), 32):
             started = time.process_time()
             chosen = rows[start : start + 32]

@@ -160,7 +160,7 @@ def test_the_data_modules_batches_on_cuda_are_those_of_the_host(pack, tmp_path):
         assert {batch.inputs.device.type for batch in found} == {"cuda"}
         same(found, expected)
     rows = moved.rows("val")
-    same(list(moved.in_order(rows)), list(host.in_order(rows)))
+    same(list(moved.pixel_batches(rows)), list(host.pixel_batches(rows)))
 
 
 def test_pack_device_without_a_gpu_is_refused(tmp_path):

@@ -22,7 +22,7 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.delenv("FACEATTR_CACHE_GB", raising=False)
 
 
-def kept(name: str, value: int = 1, rows: int = 10) -> RowArray:
+def stored(name: str, value: int = 1, rows: int = 10) -> RowArray:
     """`rows` rows of 100 bytes."""
 
     def fill(array: RowArray) -> dict[str, int]:
@@ -36,14 +36,14 @@ def kept(name: str, value: int = 1, rows: int = 10) -> RowArray:
 
 
 def test_rows_come_in_the_order_that_is_asked_for():
-    rows = kept("a")
+    rows = stored("a")
     assert rows.shape == (10, 10, 10) and rows.dtype == np.uint8 and len(rows) == 10
     assert rows[np.array([7, 0, 7])][:, 3, 3].tolist() == [8, 1, 8]
     assert rows[np.array([], int)].shape == (0, 10, 10)
 
 
 def test_rows_go_to_another_process_and_outlive_their_file():
-    rows = kept("a")
+    rows = stored("a")
     copy = pickle.loads(pickle.dumps(rows))
     rows.file.unlink()
     for array in (rows, copy):
@@ -51,7 +51,7 @@ def test_rows_go_to_another_process_and_outlive_their_file():
 
 
 def test_a_file_cut_short_under_a_run_is_a_clear_error():
-    rows = kept("a")
+    rows = stored("a")
     os.truncate(rows.file, rows.file.stat().st_size - 150)
     assert rows[np.array([0])].max() == 1
     with pytest.raises(FaceattrError, match=r"a\.npy has been cut short.*faceattr cache verify"):
@@ -66,20 +66,20 @@ def test_what_could_not_be_filled_leaves_nothing():
     with pytest.raises(KeyboardInterrupt):
         get_or_create("a", (10, 10, 10), np.uint8, fill, title="a")
     assert not [path for path in folder().iterdir() if path.suffix != ".lock"]
-    assert kept("a")[np.array([9])].max() == 10
+    assert stored("a")[np.array([9])].max() == 10
 
 
 def test_an_array_in_use_is_not_removed_for_another(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("FACEATTR_CACHE_GB", "3.6e-6")  # three arrays with their headers and checksums
-    used = kept("used")
+    used = stored("used")
     for name in ("b", "c", "d"):
-        kept(name)
+        stored(name)
     assert sorted(path.stem for path in folder().glob("*.npy")) == ["c", "d", "used"]
     with pytest.raises(NoRoom, match="less what is in use"):  # it would fit if the first one went
-        kept("large", rows=28)
+        stored("large", rows=28)
     del used
-    kept("large", rows=28)
+    stored("large", rows=28)
     assert [path.stem for path in folder().glob("*.npy")] == ["large"]
 
 
@@ -87,15 +87,15 @@ def test_a_disk_without_room_is_told_before_anything_is_made(monkeypatch):
     free = disk_cache.shutil.disk_usage(Path("/"))
     monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda _: free._replace(free=2**30 + 999))
     with pytest.raises(NoRoom, match=r"a: 0\.00 GB, and .* has room for 0\.00"):
-        kept("a")
+        stored("a")
     assert not folder().exists()
 
 
 def test_get_or_create_counts_only_arrays_of_its_own_folder(tmp_path, monkeypatch):
-    elsewhere = kept("a")
+    elsewhere = stored("a")
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "other"))
     monkeypatch.setenv("FACEATTR_CACHE_GB", "1.5e-6")
-    assert len(kept("b")) == len(elsewhere)
+    assert len(stored("b")) == len(elsewhere)
 
 
 def flip(file: Path, position: int) -> None:
@@ -107,10 +107,10 @@ def flip(file: Path, position: int) -> None:
 
 
 def test_a_changed_byte_is_found_when_its_row_is_read_and_by_is_damaged():
-    file = kept("a").file
+    file = stored("a").file
     assert not is_damaged(file)
     flip(file, file.stat().st_size - 10 * 4 - 650)  # before the checksums: row 3
-    again = kept("a")
+    again = stored("a")
     assert again[np.array([2, 4])][:, 0, 0].tolist() == [3, 5]
     with pytest.raises(FaceattrError, match=r"a\.npy is damaged: row 3 .*faceattr cache verify"):
         again[np.array([3])]
@@ -124,16 +124,16 @@ def test_rows_that_nothing_was_written_to_are_as_they_were_written():
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"written": 1}', "value"])
 def test_get_or_create_with_a_damaged_side_file_makes_the_array_anew(damage):
-    file = kept("a").file.with_suffix(".json")
+    file = stored("a").file.with_suffix(".json")
     file.write_text(file.read_text().replace('"value": 1', '"value": 2') if damage == "value" else damage)
-    assert kept("a")[np.array([9])].max() == 10
+    assert stored("a")[np.array([9])].max() == 10
 
 
 @pytest.mark.parametrize("given", ["inf", "-1", "nan", "much"])
 def test_get_or_create_refuses_a_limit_that_is_no_number_of_gigabytes(monkeypatch, given):
     monkeypatch.setenv("FACEATTR_CACHE_GB", given)
     with pytest.raises(FaceattrError, match=f"FACEATTR_CACHE_GB={given}: must be a number"):
-        kept("a")
+        stored("a")
 
 
 def test_folder_is_in_the_home_of_the_user(tmp_path, monkeypatch):
@@ -147,7 +147,7 @@ def test_get_or_create_in_a_folder_that_cannot_be_written_has_no_room(tmp_path, 
     (tmp_path / "file").touch()
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "file"))
     with pytest.raises(NoRoom, match="Cannot write"):
-        kept("a")
+        stored("a")
 
 
 def test_get_or_create_in_a_folder_that_is_removed_in_the_middle_has_no_room():
@@ -157,24 +157,24 @@ def test_get_or_create_in_a_folder_that_is_removed_in_the_middle_has_no_room():
 
     with pytest.raises(NoRoom, match=r"Cannot write .*a\.npy: No such file"):
         get_or_create("a", (2, 2), np.uint8, fill, title="a")
-    assert kept("a")[np.array([0])].max() == 1
+    assert stored("a")[np.array([0])].max() == 1
 
 
 def test_get_or_create_finds_an_array_in_a_folder_that_is_read_only(monkeypatch):
-    kept("a")
+    stored("a")
 
     def refused(*given: object, **options: object) -> None:
         raise PermissionError("read-only")
 
     monkeypatch.setattr(os, "utime", refused)  # permissions do not bind root
-    assert kept("a", value=1)[np.array([9])].max() == 10
+    assert stored("a", value=1)[np.array([9])].max() == 10
 
 
 def test_get_or_create_removes_parts_of_dead_processes_only():
-    kept("a")
+    stored("a")
     dead, own, alive = (folder() / f"{name}.0123abcd.part" for name in ("dead", "b", "alive"))
     for part in (dead, own, alive):
         part.touch()
     with FileLock(folder() / "alive.lock"):
-        kept("b")
+        stored("b")
     assert not dead.exists() and not own.exists() and alive.exists()

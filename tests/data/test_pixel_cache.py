@@ -71,7 +71,7 @@ def test_a_pack_is_found_again_and_nothing_decoded_again(photos, caplog):
     assert bad == {}
     assert (file.stat().st_ino, file.read_bytes()) == written
     assert [record.getMessage().split(" in ")[0] for record in caplog.records] == [
-        "Pixels of 5 images: kept",
+        "Pixels of 5 images: stored",
         "Pixels of 5 images: found",
     ]
 

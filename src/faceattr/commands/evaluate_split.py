@@ -135,7 +135,7 @@ def calibrate(model: Classifier, scores: torch.Tensor, truth: torch.Tensor, path
         )
     checkpoint_format.add_to_description(path, temperature=model.temperature)
     log.info(
-        "Temperature %.3f fitted on %d validation %s (calibration error there %.3f, then %.3f); kept in %s",
+        "Temperature %.3f fitted on %d validation %s (calibration error there %.3f, then %.3f); stored in %s",
         *(model.temperature, len(label), "labels" if model.task.multilabel else "images", before, after, path),
     )
 
@@ -192,7 +192,7 @@ def _slices(
     rows = data.table.iloc[positions].reset_index(drop=True)
     if columns is None or set(columns) & set(slices.MEASURED):
         with optional("What the images look like"):
-            pixels = (batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(positions))
+            pixels = (batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.pixel_batches(positions))
             measured = slices.measure(pixels, [data.paths[row] for row in positions])
             rows = rows.join(measured[[name for name in measured if name not in rows]])
     return slices.slices(slices.cuts_of(rows, columns), task, scores, truth)

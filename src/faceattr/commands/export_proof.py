@@ -81,7 +81,7 @@ def reference_predictions(model: Classifier, data: FaceData) -> ReferencePredict
         log.warning("The run has only %d validation and test images: the proof has no more", len(rows))
     parts = []
     with torch.inference_mode():
-        for batch in data.in_order(rows):
+        for batch in data.pixel_batches(rows):
             parts.append(model.eval().predict_step(batch, 0)[0].float().numpy())
     return ReferencePredictions(data, model.task, rows, np.concatenate(parts))
 
@@ -89,7 +89,7 @@ def reference_predictions(model: Classifier, data: FaceData) -> ReferencePredict
 def pixels(data: FaceData, rows: np.ndarray, size: int = BATCH) -> Iterator[np.ndarray]:
     """Batches of at most `size` images, uint8 [B, H, W, 3]."""
     waiting = np.empty((0, data.spec.height, data.spec.width, 3), np.uint8)
-    for batch in data.in_order(rows):
+    for batch in data.pixel_batches(rows):
         waiting = np.concatenate([waiting, batch.inputs.permute(0, 2, 3, 1).numpy()])
         while len(waiting) >= size:
             yield np.ascontiguousarray(waiting[:size])

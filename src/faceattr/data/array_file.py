@@ -1,4 +1,4 @@
-"""An array in a file, read and written by row, with a checksum of each row: bytes that changed since are not used unnoticed."""
+"""An array in a file, read and written by row. Each row has a checksum: bytes that changed since are noticed."""
 
 import os
 import threading
@@ -20,9 +20,9 @@ open_arrays: "weakref.WeakSet[RowArray]" = weakref.WeakSet()
 class RowArray:
     """An array [N, …] in a .npy file, read and written by row.
 
-    Not memory-mapped: what was read of a mapped file counts as memory of the process, and a full disk would kill it.
-    The file stays readable here when another process removes it. Each row is compared with its checksum when it is read for
-    the first time; a plain .npy file has none. Raises ValueError or OSError: not a whole array.
+    Not memory-mapped: pages read from a mapped file count as memory of the process, and writing to a full disk would kill it.
+    The file stays readable when another process removes it. Each row is compared with its checksum when it is read for the
+    first time; a plain .npy file has no checksums. Raises ValueError or OSError: not a whole array.
     """
 
     def __init__(self, file: Path, *, writable: bool = False) -> None:
@@ -38,7 +38,7 @@ class RowArray:
         open_arrays.add(self)
 
     def _zero_checksums(self) -> np.ndarray:
-        """Of rows that nothing was written to."""
+        """The checksums of rows that nothing was written to."""
         return np.full(len(self), zlib.crc32(bytes(self._size)), CHECKSUM)
 
     def _stored_checksums(self) -> np.ndarray | None:
@@ -57,7 +57,7 @@ class RowArray:
 
     @property
     def checksum_bytes(self) -> int:
-        """What the checksums take behind the data."""
+        """Size of the checksums behind the data."""
         return len(self) * CHECKSUM.itemsize
 
     def __len__(self) -> int:
@@ -119,7 +119,6 @@ class RowArray:
         return self._descriptor
 
     def close(self) -> None:
-        """Nothing can be read or written any more."""
         if (descriptor := getattr(self, "_descriptor", None)) is not None:
             self._descriptor = None
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Augmentation of a training batch on its device: one affine warp per image, then light, then RandAugment.
+"""Augmentation of a training batch on its device: one affine warp per image, then brightness and contrast, then RandAugment.
 
 All parameters are drawn per image in `draw`, on the CPU from a generator of their own, so that a seed means the same
 changes on every device. Ranges are the keys of conf/augment/*.yaml. Pixels are changed by OpenCV where they lie in host
@@ -24,8 +24,8 @@ class Augmentation:
     def __init__(self, ranges: Mapping[str, Any]) -> None:
         self.ranges = dict(ranges)
         self.warps = any(self.ranges.get(name) for name in ("rotation", "shift", "shear", "zoom", "flip"))
-        self.lights = any(self.ranges.get(name) for name in FACTORS)
-        self.active = bool(self.warps or self.lights or self.ranges.get("randaugment_ops"))
+        self.relights = any(self.ranges.get(name) for name in FACTORS)
+        self.active = bool(self.warps or self.relights or self.ranges.get("randaugment_ops"))
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """`generator` is a CPU generator; the batch may lie anywhere."""
@@ -35,7 +35,7 @@ class Augmentation:
             if images.device.type == "cpu":
                 matrices, factors = self.draw(len(images), images.shape[2], images.shape[3], generator)
                 images = warp_by_opencv(images, matrices) if self.warps else images
-                images = relight_by_opencv(images, factors) if self.lights else images
+                images = relight_by_opencv(images, factors) if self.relights else images
             else:
                 images = self.change(images, self.parameters(images, generator).to(images.device, non_blocking=True))
             return self._randaugment(images, generator) if self.ranges.get("randaugment_ops") else images
@@ -52,14 +52,14 @@ class Augmentation:
         return torch.cat((_sampling(matrices, height, width).flatten(1), torch.from_numpy(factors).float()), 1)
 
     def change(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Warp and light of uint8 images [B, 3, H, W] by `parameters` [B, 8], both on one device."""
-        if not (self.warps or self.lights):
+        """Warps uint8 images [B, 3, H, W] and changes their brightness and contrast by `parameters` [B, 8], both on one device."""
+        if not (self.warps or self.relights):
             return images
         with torch.autocast(images.device.type, enabled=False):
             values = images.float()
             if self.warps:
                 values = _sample(values, parameters[:, :6].view(-1, 2, 3))
-            if self.lights:
+            if self.relights:
                 values = _relight(values, parameters[:, 6:])
             return values.to(torch.uint8, memory_format=torch.channels_last)
 

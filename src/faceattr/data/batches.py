@@ -13,8 +13,8 @@ from faceattr.data.array_file import RowArray
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.faces.detection_cache import FaceRows
 
-Rows = RowArray | np.ndarray | Tensor
-"""An array whose first axis is gathered from: in a file, in memory, or on a device."""
+RowSource = RowArray | np.ndarray | Tensor
+"""What rows are gathered from: an array in a file, in memory, or on a device."""
 
 
 class Batch(NamedTuple):
@@ -33,10 +33,10 @@ class Batch(NamedTuple):
 
 
 class ImageSet(Dataset[Batch]):
-    """Rows of a table as batches: indexed with a list of positions, it returns a whole `Batch`.
+    """Some `rows` of a table: indexed with a list of positions in them, it returns a whole `Batch`.
 
-    `paths`, `targets`, `packed` (where in `pixels` an image lies) and `faces` (what is cropped of it) have an entry for each row of
-    the table.
+    `paths`, `targets`, `pixel_positions` (where in `pixels` an image lies) and `faces` (what is cropped of it) have an entry for
+    each row of the table.
     """
 
     def __init__(
@@ -44,23 +44,23 @@ class ImageSet(Dataset[Batch]):
         paths: list[str],
         targets: np.ndarray,
         spec: InputSpec,
-        pixels: Rows | None,
-        packed: np.ndarray,
+        pixels: RowSource | None,
+        pixel_positions: np.ndarray,
         rows: np.ndarray,
         faces: FaceRows | None = None,
     ) -> None:
         self.paths, self.targets, self.spec, self.rows, self.faces = paths, targets, spec, rows, faces
-        self._pixels, self._packed = pixels, packed
+        self._pixels, self._pixel_positions = pixels, pixel_positions
         self.serve_pixels()
 
-    def serve(self, outputs: Rows, rows: np.ndarray, positions: np.ndarray, layers_applied: int) -> None:
-        """From now on gives `outputs[positions]` for these `rows`: the output of the network's first `layers_applied` layers."""
-        self.inputs: Rows | None = outputs
+    def serve(self, outputs: RowSource, rows: np.ndarray, positions: np.ndarray, layers_applied: int) -> None:
+        """From now on gives, for these `rows`, `outputs[positions]`: the output of the network's first `layers_applied` layers."""
+        self.inputs: RowSource | None = outputs
         self._positions, self._layers_applied = np.full(len(self.paths), -1), layers_applied
         self._positions[rows] = positions
 
     def serve_pixels(self) -> None:
-        self.inputs, self._positions, self._layers_applied = self._pixels, self._packed, 0
+        self.inputs, self._positions, self._layers_applied = self._pixels, self._pixel_positions, 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -70,7 +70,7 @@ class ImageSet(Dataset[Batch]):
         return self._positions[rows]
 
     def batch(self, inputs: Tensor, targets: Tensor, rows: Tensor) -> Batch:
-        """Of `inputs` as they are stored: channels last, [B, H, W, C], or [B, F]."""
+        """A batch from `inputs` as they are stored: channels last, [B, H, W, C], or [B, F]."""
         return Batch(inputs.permute(0, 3, 1, 2) if inputs.ndim == 4 else inputs, targets, rows, self._layers_applied)
 
     def __getitems__(self, positions: list[int]) -> Batch:
@@ -121,8 +121,8 @@ class EpochSampler(Sampler[int]):
 
 
 def rank_share(order: np.ndarray) -> np.ndarray:
-    """What this process of a DDP run takes of `order`: every world-size-th. All take equally many, or they would wait for each
-    other for ever: the first are taken again where the last are missing."""
+    """This process's part of `order` in a DDP run: every world-size-th image. All processes take equally many, or they would wait
+    for each other for ever; if the last ones are missing, the first ones are taken again."""
     rank, world = rank_and_size()
     return np.resize(order, -(-len(order) // world) * world)[rank::world]
 

@@ -1,7 +1,7 @@
 """The one LightningDataModule: a table of images becomes batches.
 
-A batch is one gather from the packed pixels; where those are switched off, worker processes decode instead, to the same
-tensors. Augmentation and scaling happen in the classifier, on its device.
+A batch is gathered from the stored pixels; where none are stored, worker processes decode images, to the same tensors.
+Augmentation and scaling happen in the classifier, on its device.
 """
 
 import logging
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from faceattr.config.schema import Data
 from faceattr.data import table
 from faceattr.data.array_file import RowArray
-from faceattr.data.batches import Batch, EpochSampler, ImageSet, Rows, rank_share
+from faceattr.data.batches import Batch, EpochSampler, ImageSet, RowSource, rank_share
 from faceattr.data.decode import InputSpec, UnreadableImage, read
 from faceattr.data.device_batches import DeviceBatches, place
 from faceattr.data.faces.detection_cache import FaceRows
@@ -32,17 +32,19 @@ log = logging.getLogger(__name__)
 
 
 class FaceData(pl.LightningDataModule):
-    """Packs a prepared table and serves its splits.
+    """Reads the images of a prepared table (faces, pixels) and gives batches of its splits.
 
-    `bad_images` lists what could not be decoded (columns path, reason); those rows are gone from `table` where
-    `data.on_bad_image=skip`, and an error otherwise. `found_faces` says what was found in which image, None where faces are not
-    looked for; images without one are gone from `table` where `faces.on_none=skip`.
+    table: the prepared table, without unreadable images (`data.on_bad_image=skip`) and without images that have no face
+        (`faces.on_none=skip`). bad_images: the unreadable ones (columns path, reason). found_faces: the faces in each image; None
+        where faces are not looked for.
+
+    Raises FaceattrError: unreadable images, or images without a face, where they are not to be skipped.
     """
 
     def __init__(
-        self, prepared: pd.DataFrame, settings: Data, spec: InputSpec, seed: int = 0, detector: str | None = None
+        self, prepared: pd.DataFrame, settings: Data, spec: InputSpec, seed: int = 0, detector_file: str | None = None
     ) -> None:
-        """`detector` is `faces.weights`."""
+        """`detector_file` is `faces.weights`."""
         super().__init__()
         self.settings, self.spec, self.seed = settings, spec, seed
         paths = [str(Path(settings.root) / path) for path in prepared["path"]]
@@ -50,7 +52,9 @@ class FaceData(pl.LightningDataModule):
         self.found_faces: FoundFaces | None = None
         self.faces: FaceRows | None = None
         if spec.faces.active:
-            self.found_faces, bad = find_faces(paths, names, spec.faces, weights=detector, workers=settings.workers)
+            self.found_faces, bad = find_faces(
+                paths, names, spec.faces, weights=detector_file, workers=settings.workers
+            )
             rows = np.setdiff1d(self.found_faces.usable, list(bad))
             self.faces = self.found_faces.chosen[rows]
         selected = [paths[row] for row in rows]
@@ -64,12 +68,12 @@ class FaceData(pl.LightningDataModule):
         if len(self.bad_images):
             count = counted(len(self.bad_images), "unreadable image")
             log.warning("Left out %s (data.on_bad_image=skip); see bad_images.csv in the run's folder", count)
-        packed = np.setdiff1d(np.arange(len(rows)), list(unreadable))
-        self.table = prepared.iloc[rows[packed]].reset_index(drop=True)
+        readable = np.setdiff1d(np.arange(len(rows)), list(unreadable))  # positions in `selected`, and so in `pixels`
+        self.table = prepared.iloc[rows[readable]].reset_index(drop=True)
         self.table.attrs = prepared.attrs
-        self._pixels: Rows | None = pixels
-        self.paths, self._packed = [selected[place] for place in packed], packed
-        self.faces = self.faces[packed] if self.faces is not None else None
+        self._pixels: RowSource | None = pixels
+        self.paths, self._pixel_positions = [selected[place] for place in readable], readable
+        self.faces = self.faces[readable] if self.faces is not None else None
         self._targets = table.targets(self.table)
         self._images: dict[str, ImageSet] = {}
         self.device: torch.device | None = None  # where batches are made; None: in host memory
@@ -89,14 +93,14 @@ class FaceData(pl.LightningDataModule):
             self.move_to(self.trainer.strategy.root_device)
 
     def move_to(self, device: torch.device) -> None:
-        """From now on every split's batches come on `device`, and the pixels lie there where they fit."""
+        """From now on the batches of every split are on `device`, and so are the pixels where they fit."""
         if self._pixels is not None and not isinstance(self._pixels, torch.Tensor):
             self.device = device
             self._pixels = self.placed(self._pixels, "pixels")
             self._images = {}
 
-    def placed(self, array: RowArray | np.ndarray, title: str) -> Rows:
-        """`array` on the device that batches come on, where it fits there; `placement` says where it is."""
+    def placed(self, array: RowArray | np.ndarray, title: str) -> RowSource:
+        """`array`, moved to the device of the batches where it fits; `placement` says where it is."""
         if self.device is None:
             return array
         placed, self.placement[title] = place(array, self.device, mode=self.settings.pack, title=title)
@@ -107,9 +111,9 @@ class FaceData(pl.LightningDataModule):
         """Go on without these rows of the table."""
         remaining = np.setdiff1d(np.arange(len(self.table)), rows)
         self.table = self.table.iloc[remaining].reset_index(drop=True)
-        self.paths, self._packed, self._targets = (
+        self.paths, self._pixel_positions, self._targets = (
             [self.paths[row] for row in remaining],
-            self._packed[remaining],
+            self._pixel_positions[remaining],
             self._targets[remaining],
         )
         self.faces = self.faces[remaining] if self.faces is not None else None
@@ -134,10 +138,12 @@ class FaceData(pl.LightningDataModule):
             targets = self._targets[images.rows]
             weights = 1.0 / np.bincount(targets)[targets]
         order = EpochSampler(len(images), self.seed, weights, lambda: self.trainer.current_epoch if self.trainer else 0)
-        alone = len(order) > 1 and len(order) % self.settings.batch_size == 1  # batch norm cannot train on one image
-        if alone:
+        drop_last = (
+            len(order) > 1 and len(order) % self.settings.batch_size == 1
+        )  # batch norm cannot train on one image
+        if drop_last:
             log.info("The last training batch would hold one image: each epoch leaves a random one out")
-        return self._loader(images, order, drop_last=alone)
+        return self._loader(images, order, drop_last=drop_last)
 
     def val_dataloader(self) -> Iterable[Batch]:
         return self.split_dataloader("val")
@@ -147,15 +153,15 @@ class FaceData(pl.LightningDataModule):
         images = self.images(split)
         return self._loader(images, rank_share(np.arange(len(images))).tolist())
 
-    def in_order(self, rows: np.ndarray) -> DataLoader[Batch]:
-        """The pixels of these rows of the table, in host memory."""
+    def pixel_batches(self, rows: np.ndarray) -> DataLoader[Batch]:
+        """Batches of pixels of these rows of the table, in this order, in host memory."""
         return self._host_loader(self._image_set(rows))
 
     def pixels(self, rows: Iterable[int]) -> dict[int, np.ndarray]:
         """uint8 [H, W, 3] by row of the table; an image that is decoded now and can no longer be read is left out."""
         pixels: dict[int, np.ndarray] = {}
         if self._pixels is not None:
-            for batch in self.in_order(np.array(list(rows), int)):
+            for batch in self.pixel_batches(np.array(list(rows), int)):
                 pixels |= dict(zip(batch.rows.tolist(), batch.inputs.permute(0, 2, 3, 1).numpy(), strict=True))
             return pixels
         for row in map(int, rows):
@@ -166,7 +172,7 @@ class FaceData(pl.LightningDataModule):
         return pixels
 
     def _image_set(self, rows: np.ndarray) -> ImageSet:
-        return ImageSet(self.paths, self._targets, self.spec, self._pixels, self._packed, rows, self.faces)
+        return ImageSet(self.paths, self._targets, self.spec, self._pixels, self._pixel_positions, rows, self.faces)
 
     def _loader(self, images: ImageSet, sampler: Any, drop_last: bool = False) -> Iterable[Batch]:
         if self.device is None or images.inputs is None:

@@ -175,7 +175,7 @@ def _to_8_bits(values: np.ndarray, *, scaled: bool) -> np.ndarray:
 
 
 def read(source: ImageLike, spec: InputSpec, face: Face | None = None) -> np.ndarray:
-    """The pixels of an image at the network's input size: uint8 [height, width, 3], RGB. Of its `face` only, where one is given."""
+    """The pixels of an image, or of the crop of its `face`, at the network's input size: uint8 [height, width, 3], RGB."""
     image = decode(source)
     if face is not None:
         return crop(np.asarray(image), face, spec.faces, (spec.height, spec.width), interpolation=spec.interpolation)
@@ -187,8 +187,7 @@ BARS = (114, 114, 114)
 
 
 def fit(image: Image.Image, spec: InputSpec) -> np.ndarray:
-    """The pixels of a whole decoded image at the network's input size, as `spec.resize` says; an image of that shape is the same
-    by all three."""
+    """The pixels of a whole decoded image at the network's input size, resized as `spec.resize` says."""
     size, method = (spec.width, spec.height), Image.Resampling[spec.interpolation.upper()]
     if image.size == size:
         return np.asarray(image)
@@ -238,15 +237,15 @@ BLOCK = 64
 
 
 def _read_block(
-    images: Sequence[ImageLike], spec: InputSpec, faces: Sequence[Face | None] | None, wanted: bool
+    images: Sequence[ImageLike], spec: InputSpec, faces: Sequence[Face | None] | None, with_pixels: bool
 ) -> list[np.ndarray | str | None]:
-    """For each image its pixels (None unless `wanted`), or why it is unreadable."""
+    """For each image its pixels (None unless `with_pixels`), or why it is unreadable."""
 
     def read_one(image: ImageLike, face: Face | None) -> np.ndarray | str | None:
         try:
             pixels = read(image, spec, face)
         except UnreadableImage as error:
             return str(error)
-        return pixels if wanted else None
+        return pixels if with_pixels else None
 
     return [read_one(image, faces[i] if faces is not None else None) for i, image in enumerate(images)]

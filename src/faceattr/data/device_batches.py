@@ -1,6 +1,6 @@
-"""Batches for a CUDA device: gathered there where all images fit (`data.pack=device`), else read ahead and copied while it works.
+"""Batches for a CUDA device: gathered there if all images fit into its memory, else read ahead and copied while it works.
 
-The images, their order and their targets are those of the ordinary loader on a CPU.
+Images, order and targets are those of the ordinary loader on a CPU.
 """
 
 import logging
@@ -15,20 +15,22 @@ import torch
 from torch import Tensor
 
 from faceattr.data.array_file import RowArray
-from faceattr.data.batches import Batch, ImageSet, Rows, as_numpy, from_numpy
+from faceattr.data.batches import Batch, ImageSet, RowSource, as_numpy, from_numpy
 from faceattr.errors import FaceattrError
 
 log = logging.getLogger(__name__)
 
 SHARE = 0.5
-"""Of the device's free memory, what one array may take at most; the rest is for the network and its activations."""
+"""The most of the device's free memory that one array may take; the rest is for the network and its activations."""
 BLOCK = 256 * 2**20
 
 
-def place(array: RowArray | np.ndarray, device: torch.device, *, mode: str, title: str) -> tuple[Rows, str]:
-    """`array` on the device where it may go there, else as it is; and a sentence that says which, and why.
+def place(array: RowArray | np.ndarray, device: torch.device, *, mode: str, title: str) -> tuple[RowSource, str]:
+    """`array` on the device, or as it is, and a phrase that says where it is and why.
 
-    `mode` is `data.pack`: `device` insists (FaceattrError where there is no room), `auto` takes it where `SHARE` allows.
+    mode: `data.pack`. `device`: on the device; `auto`: on the device where `SHARE` allows it; others: as it is.
+
+    Raises FaceattrError: `device`, and no room.
     """
     size, free = array.nbytes, free_memory(device)
     sizes = f"{size / 1e9:.2f} GB of {free / 1e9:.1f} free"
@@ -60,11 +62,13 @@ def _upload(array: RowArray | np.ndarray, device: torch.device) -> Tensor:
 
 
 class DeviceBatches:
-    """Batches on `device`. Of images that lie there a batch is one gather, the order goes there once an epoch; images in host
-    memory are read into pinned memory by a thread and copied on a stream of its own, `AHEAD` batches ahead of the step.
+    """Batches on `device`.
 
-    `order` gives positions in `images`, anew for each iteration; `drop_last` leaves out a smaller last batch. Lightning takes
-    what has a `sampler` for a DataLoader with all its parts, so there is none here.
+    Images on the device: a batch is one gather; the order is copied there once an epoch. Images in host memory: a thread reads
+    them into pinned memory and copies them on a stream of its own, `AHEAD` batches ahead of the step.
+
+    order: gives positions in `images`, anew for each iteration. drop_last: leave out a smaller last batch.
+    There is no attribute `sampler`: Lightning would take this for a DataLoader.
     """
 
     AHEAD = 2
@@ -80,7 +84,7 @@ class DeviceBatches:
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """What `images` serves is asked now: the frozen stages' output may have taken the pixels' place since."""
+        """Looks at `images.inputs` only now: the frozen stages' output may have replaced the pixels."""
         positions = np.fromiter(self.order, int)
         on_device = isinstance(self.images.inputs, Tensor)
         yield from self._gathered(positions) if on_device else self._read_ahead(positions)
@@ -126,7 +130,7 @@ class DeviceBatches:
 
 
 def gather(array: RowArray | np.ndarray, rows: np.ndarray, *, pinned: bool) -> Tensor:
-    """`array[rows]`; `pinned`: read straight into memory from which a device copies by itself."""
+    """`array[rows]`; pinned: in page-locked memory, which a device copies without the CPU."""
     if not pinned:
         return from_numpy(array[rows])
     shape: Sequence[int] = (len(rows), *array.shape[1:])

@@ -1,6 +1,6 @@
-"""Arrays kept on disk: made once, found again by later runs, never used half-written or damaged.
+"""Arrays stored on disk: made once, read by later runs, never used half-written or damaged.
 
-They lie in $FACEATTR_CACHE (default ~/.cache/faceattr), `kept/`; the least recently used ones go when it passes
+They lie in $FACEATTR_CACHE/kept (default ~/.cache/faceattr/kept); the least recently used ones are removed when all together pass
 $FACEATTR_CACHE_GB (default 50). `faceattr cache` lists them, `faceattr cache clear` removes them.
 """
 
@@ -31,21 +31,21 @@ CHUNK = 256
 
 
 def folder() -> Path:
-    """Where arrays are kept."""
+    """Where arrays are stored."""
     return cache_folder() / "kept"
 
 
 class NoRoom(FaceattrError):
-    """An array cannot be kept: it is larger than what may be, or its folder cannot be written to."""
+    """An array cannot be stored: it is larger than the room for it, or its folder cannot be written to."""
 
 
 def get_or_create(
     name: str, shape: Sequence[int], dtype: Any, compute: Callable[[RowArray], dict[str, Any]], *, title: str
 ) -> tuple[RowArray, dict[str, Any]]:
-    """The array `name`, found or else made by `compute`, which sets the rows and returns what to remember beside them.
+    """The stored array `name` and its metadata. If it is not there, `compute` sets its rows and returns the metadata.
 
-    The file gets its name only when complete; of two processes that want the same array one makes it and one waits.
-    `title` says in the log what it is. Raises NoRoom.
+    The file gets its name only when complete. Of two processes that need the same array, one makes it and the other waits.
+    `title` names the array in the log. Raises NoRoom.
     """
     file, limit = folder() / f"{name}.npy", _limit()
     entry = _open(file)
@@ -66,7 +66,7 @@ def get_or_create(
         if entry is None:
             _make(file, shape, dtype, compute, limit)
             entry = _open(file)
-            log.info("%s: kept in %s", title, file)
+            log.info("%s: stored in %s", title, file)
     finally:
         lock.release()
     assert entry is not None, f"{file} was changed while it was made"
@@ -74,7 +74,7 @@ def get_or_create(
 
 
 def is_damaged(file: Path) -> bool:
-    """Whether any byte of a kept array is not as it was written. Reads the whole file."""
+    """Whether any byte of a stored array is not as it was written. Reads the whole file."""
     entry = _open(file)
     if entry is None:
         return True
@@ -87,7 +87,7 @@ def is_damaged(file: Path) -> bool:
 
 
 def remove(file: Path) -> None:
-    """A kept array, and what is remembered beside it."""
+    """Removes an array and its metadata."""
     with suppress(PermissionError):  # Windows removes no file that another process has open
         file.unlink(missing_ok=True)
         file.with_suffix(".json").unlink(missing_ok=True)
@@ -114,7 +114,7 @@ def _make(
             rows = RowArray(part, writable=True)
         try:
             with _writing(file):
-                if hasattr(os, "posix_fallocate"):  # a full disk is told now, not in the middle
+                if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not in the middle
                     with part.open("r+b") as stream:
                         os.posix_fallocate(stream.fileno(), 0, part.stat().st_size + rows.checksum_bytes)
             metadata = compute(rows)
@@ -133,7 +133,7 @@ def _make(
 
 
 def _remove_dead_parts(file: Path) -> None:
-    """What processes left that were killed while they made an array: nobody has its lock. That of `file` is ours."""
+    """Removes what processes left that were killed while they made an array: its lock is free. The lock of `file` is ours."""
     for part in file.parent.glob("*.part"):
         name = part.name.partition(".")[0]
         lock = FileLock(file.with_name(f"{name}.lock"))
@@ -145,7 +145,7 @@ def _remove_dead_parts(file: Path) -> None:
 
 
 def _open(file: Path) -> tuple[RowArray, dict[str, Any]] | None:
-    """None where it is not there, not whole, or has changed since it was written."""
+    """The array and its metadata; None where it is not there, not whole, or has changed since it was written."""
     try:
         stored = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         written, metadata = file.stat().st_mtime_ns, stored["metadata"]
@@ -160,7 +160,7 @@ def _open(file: Path) -> tuple[RowArray, dict[str, Any]] | None:
 
 
 def _check_room(size: int, title: str, limit: int) -> None:
-    """Raises NoRoom where `size` bytes are more than the disk has less 1 GiB, or than `limit`, beside what is in use here."""
+    """Raises NoRoom where `size` bytes exceed the free disk space less 1 GiB, or `limit` less the arrays in use here."""
     place = folder()
     while not place.exists():
         place = place.parent

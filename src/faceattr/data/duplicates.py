@@ -1,7 +1,7 @@
-"""Duplicates among images: the same file, or a re-encoded, resized, cropped or mirrored copy.
+"""Copies among images: the same file, or the same photograph re-encoded, resized, cropped or mirrored.
 
-Perceptual hashes propose candidate pairs. Hashes of aligned faces of different people can be close too. So each candidate
-image is aligned to the other with the best affine transform, and is a copy only if the fine detail correlates.
+Perceptual hashes propose candidate pairs. Hashes of aligned faces of different people can be close too. So the two images of a
+candidate are aligned by the best affine transform, and are copies only if their fine detail correlates.
 """
 
 import hashlib
@@ -36,13 +36,13 @@ from faceattr.progress import Progress, tracked
 
 FORMAT = 2  # of the cached hashes and pairs: increase it with every change that changes them
 MIN_DETAIL_CORRELATION, MIN_CORRELATION = 0.92, 0.965
-"""Copies correlate at least so much in fine detail, and as whole images. docs/evaluation.md has the measurements."""
+"""The least correlation of copies, in fine detail and as whole images. docs/evaluation.md has the measurements."""
 INSIDE = np.pad(np.ones((SIDE - 4, SIDE - 4), np.uint8), 2)
 """Mask without the border of 2 pixels, which interpolation changes."""
 
 
 def find(data: FaceData) -> tuple[pd.DataFrame, np.ndarray]:
-    """Pairs of duplicates: row < other (rows of the table), kind (same file, near-duplicate, mirrored), distance (differing
+    """Pairs of copies: row < other (rows of the table), kind (same file, near-duplicate, mirrored), distance (differing
     bits of the hash), similarity. And hashes of all images, uint64 [N, len(CENTRAL), WORDS]: of the whole image first, then of its
     central crops.
 
@@ -85,7 +85,7 @@ def compute_hashes(data: FaceData) -> np.ndarray:
 
 def thumbnails(data: FaceData, rows: np.ndarray) -> Iterator[np.ndarray]:
     """Batches of grey images, uint8 [B, SIDE, SIDE], of these rows of the table."""
-    for batch in data.in_order(rows):
+    for batch in data.pixel_batches(rows):
         grey = (cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in batch.inputs.permute(0, 2, 3, 1).numpy())
         yield np.stack([cv2.resize(image, (SIDE, SIDE), interpolation=cv2.INTER_AREA) for image in grey])
 
@@ -105,7 +105,8 @@ def similarities(data: FaceData, pairs: np.ndarray) -> np.ndarray:
 
 
 def _find_pairs(data: FaceData, hashes: np.ndarray) -> pd.DataFrame:
-    """Files of equal bytes, then images of equal hashes, then candidates; only the first of equal ones is compared further."""
+    """Pairs of equal files, of equal hashes, and of candidates that prove to be copies; of equal ones only the first is compared
+    further."""
     same_file, files = _pair_with_first(_file_digests(data.paths, hashes[:, 0]))
     same_hash, distinct = _pair_with_first(hashes[files, 0])
     near = candidates(hashes[files[distinct]])

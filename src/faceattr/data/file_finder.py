@@ -17,7 +17,7 @@ class FileFinder:
         self._folders: dict[str, dict[str, list[str]]] = {}
 
     def find(self, name: str, folders: Iterable[Path]) -> str | None:
-        """The absolute path in the first of `folders` that has it; None where none has. Raises FaceattrError: two images fit."""
+        """The absolute path in the first of `folders` that has the file; None where none has. Raises FaceattrError: two fit."""
         for folder in folders:
             file = os.path.normpath(folder / Path(name).expanduser())
             if os.path.lexists(file) and not os.path.isdir(file):  # noqa: PTH112

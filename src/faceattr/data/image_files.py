@@ -65,7 +65,7 @@ class Listing:
 
     files: list[str] = field(default_factory=list)
     suffixes: Counter[str] = field(default_factory=Counter)
-    """Of the files that are no images."""
+    """Counts of the files that are no images."""
     leftovers: int = 0
     """Hidden files and folders, and those of systems; a folder counts as one."""
     special: list[str] = field(default_factory=list)

@@ -1,8 +1,8 @@
-"""Out-of-distribution images: do they look like those that a model was trained on? Its checkpoint has statistics of those.
+"""Out-of-distribution images: do images look like those that a model was trained on? Its checkpoint has statistics of those.
 
-What is compared is cheap: the arrangement of light and dark, brightness, contrast, colour, sharpness of what the network gets. It
-finds whole photos given to a model of face crops, swapped colours, turned, dark and blurred images; it says nothing about people.
-A single image is also compared with itself, turned, negative and with red and blue swapped: it must look more usual than those.
+The statistics are cheap: arrangement of light and dark, brightness, contrast, colour and sharpness of what the network gets. They
+show whole photos given to a model of face crops, swapped colours, and turned, dark or blurred images; they say nothing about
+people. An image is also compared with changed versions of itself (`CHANGES`), which must not look more usual.
 """
 
 import logging
@@ -26,16 +26,16 @@ SIDE = 6
 """Rows and columns of the arrangement of light and dark."""
 NAMED = ("brightness", "contrast", "colour", "red over blue", "sharpness")
 LENGTH = SIDE * SIDE + len(NAMED)
-OTHERWISE = ("upside down", "turned by a quarter", "turned by a quarter", "negative", "red and blue swapped")
-"""What an image is compared with; see `changed_statistics`."""
-NEVER = 1e9
-"""A threshold that nothing exceeds: of a checkpoint from before there was one."""
-MOST = 2000
-"""The most images that are described; more do not change the answer."""
-LEAST = 30
-"""Held-out images, without which no threshold is set."""
+CHANGES = ("upside down", "turned by a quarter", "turned by a quarter", "negative", "red and blue swapped")
+"""The changed versions of an image that it is compared with; see `changed_statistics`."""
+NO_LIMIT = 1e9
+"""For checkpoints that were written before there was a threshold: nothing exceeds it."""
+MOST_IMAGES = 2000
+"""The most images whose statistics are computed; more do not change the answer."""
+LEAST_HELD_OUT = 30
+"""With fewer held-out images no thresholds are set."""
 UNUSUAL_SHARE, SHIFT = 0.1, 1.5
-"""What is worth a warning: this share of unusual images, or a mean of many images that is so many standard deviations off."""
+"""A warning needs this share of unusual images, or a mean of the images that is so many standard deviations off."""
 
 
 def image_statistics(pixels: np.ndarray) -> np.ndarray:
@@ -58,11 +58,14 @@ def statistics_of_all(batches: Iterable[np.ndarray]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class UsualInputs:
-    """`mean` and `scale` [LENGTH] of the training images, `precision` [LENGTH, LENGTH] (the inverse of their covariance).
+    """Statistics of the training images, and thresholds from held-out images.
 
-    Logarithms of the distances of held-out images have `centre` and `spread`. 1 in 400 of those images exceeds `most_distant`, in
-    spreads from the centre; 1 in 400 has a named statistic that is more than `most_shifted` standard deviations from the mean;
-    few are more distant than they would be `OTHERWISE`, by more than `most_gained` [len(OTHERWISE)] spreads.
+    mean, scale: mean and standard deviation of the training images' statistics [LENGTH].
+    precision: the inverse of their covariance [LENGTH, LENGTH].
+    centre, spread: mean and standard deviation of the logarithm of the held-out images' squared Mahalanobis distances.
+    most_distant: the distance, in spreads from the centre, that 1 in 400 held-out images exceeds.
+    most_shifted: the standard deviations from the mean that a named statistic of 1 in 400 exceeds.
+    most_gained: for each of `CHANGES`, the decrease in distance, in spreads, that the changed version of 1 in 200 exceeds.
     """
 
     mean: np.ndarray
@@ -72,12 +75,12 @@ class UsualInputs:
     spread: float = 1.0
     most_distant: float = 0.0
     most_shifted: float = 0.0
-    most_gained: np.ndarray = field(default_factory=lambda: np.full(len(OTHERWISE), NEVER))
+    most_gained: np.ndarray = field(default_factory=lambda: np.full(len(CHANGES), NO_LIMIT))
 
     @classmethod
     def fit(cls, training: np.ndarray, held_out: np.ndarray) -> "UsualInputs | None":
         """From statistics [N, LENGTH] of training images and of others like them; None where there are too few."""
-        if len(training) < 2 or len(held_out) < LEAST:
+        if len(training) < 2 or len(held_out) < LEAST_HELD_OUT:
             return None
         mean, scale = training.mean(0), training.std(0) + 1e-3
         shrunk = LENGTH / (len(training) + LENGTH)
@@ -94,61 +97,61 @@ class UsualInputs:
             most_gained=np.maximum(gained, 0),
         )
 
-    def unusual(self, described: np.ndarray) -> np.ndarray:
-        """Which images [N] are as about 1 in 100 held-out images is."""
+    def unusual(self, statistics: np.ndarray) -> np.ndarray:
+        """Which images exceed a threshold, bool [N]; about 1 in 100 held-out images does."""
         distant, shifted = (
-            self._distances(described) > self.most_distant,
-            self._largest_shifts(described) > self.most_shifted,
+            self._distances(statistics) > self.most_distant,
+            self._largest_shifts(statistics) > self.most_shifted,
         )
-        return distant | shifted | self._turned(described).any(1)
+        return distant | shifted | self._more_usual_changed(statistics).any(1)
 
-    def difference(self, described: np.ndarray) -> str:
+    def difference(self, statistics: np.ndarray) -> str:
         """A sentence that says how images [N, LENGTH] differ from the training images; "" where they do not."""
-        if not len(described):
+        if not len(statistics):
             return ""
-        n, unusual = len(described), int(self.unusual(described).sum())
-        shift, limit = self._shifts(described).mean(0), max(SHIFT, 3.5 / math.sqrt(n))
-        shifted, distant = np.abs(shift) > limit, float(self._distances(described).mean()) > limit
+        n, unusual = len(statistics), int(self.unusual(statistics).sum())
+        shift, limit = self._shifts(statistics).mean(0), max(SHIFT, 3.5 / math.sqrt(n))
+        shifted, distant = np.abs(shift) > limit, float(self._distances(statistics).mean()) > limit
         if unusual < max(_least_unusual(n), UNUSUAL_SHARE * n) and not shifted.any() and not distant:
             return ""
-        way = self._commonest_way(described)  # it explains all the rest
-        reasons = [way] if way else [text for text in map(_reason, NAMED, shift, shifted) if text]
-        if not reasons or (distant and not way):
+        change = self._commonest_change(statistics)  # it explains all the rest
+        reasons = [change] if change else [text for text in map(_reason, NAMED, shift, shifted) if text]
+        if not reasons or (distant and not change):
             reasons.append("other crops (whole photos instead of faces?) or turned images")
         return (
             f"These images look unlike the training images. Likely: {', '.join(reasons)}. {unusual:,} of {n:,} are unusual by "
             "themselves (of validation images at most 1 in 100). Is this what the model was trained on?"
         )
 
-    def _turned(self, described: np.ndarray) -> np.ndarray:
-        """Which images would be more usual in which other way, bool [N, len(OTHERWISE)]."""
-        return self._gains(described) > self.most_gained
+    def _more_usual_changed(self, statistics: np.ndarray) -> np.ndarray:
+        """Which images would be more usual with which change, bool [N, len(CHANGES)]."""
+        return self._gains(statistics) > self.most_gained
 
-    def _commonest_way(self, described: np.ndarray) -> str:
-        """The way in which most of the unusual images would be usual ones; "" where there is none."""
-        gains = self._gains(described)
-        usual = self._distances(described)[:, None] - gains < 2  # spreads from the centre
+    def _commonest_change(self, statistics: np.ndarray) -> str:
+        """The change that would make most of the unusual images usual; "" where there is none."""
+        gains = self._gains(statistics)
+        usual = self._distances(statistics)[:, None] - gains < 2  # spreads from the centre
         possible = np.where(usual & (gains > self.most_gained), gains, 0)
-        best = np.bincount(possible[possible.any(1)].argmax(1), minlength=len(OTHERWISE))
-        enough = max(UNUSUAL_SHARE * len(described), self.unusual(described).sum() / 2)
-        return OTHERWISE[int(best.argmax())] if best.max() > enough else ""
+        best = np.bincount(possible[possible.any(1)].argmax(1), minlength=len(CHANGES))
+        enough = max(UNUSUAL_SHARE * len(statistics), self.unusual(statistics).sum() / 2)
+        return CHANGES[int(best.argmax())] if best.max() > enough else ""
 
-    def _gains(self, described: np.ndarray) -> np.ndarray:
-        """How much less distant each image would be in each other way, in spreads: [N, len(OTHERWISE)]."""
-        others = np.stack([self._distances(other) for other in changed_statistics(described)], axis=1)
-        return self._distances(described)[:, None] - others
+    def _gains(self, statistics: np.ndarray) -> np.ndarray:
+        """How much less distant each image would be with each change, in spreads: [N, len(CHANGES)]."""
+        changed = np.stack([self._distances(other) for other in changed_statistics(statistics)], axis=1)
+        return self._distances(statistics)[:, None] - changed
 
-    def _largest_shifts(self, described: np.ndarray) -> np.ndarray:
+    def _largest_shifts(self, statistics: np.ndarray) -> np.ndarray:
         """The most unusual named statistic of each image [N], in standard deviations."""
-        return np.abs(self._shifts(described)).max(1)
+        return np.abs(self._shifts(statistics)).max(1)
 
-    def _shifts(self, described: np.ndarray) -> np.ndarray:
+    def _shifts(self, statistics: np.ndarray) -> np.ndarray:
         """The named statistics [N, len(NAMED)], in standard deviations from their mean."""
-        return ((described - self.mean) / self.scale)[:, -len(NAMED) :]
+        return ((statistics - self.mean) / self.scale)[:, -len(NAMED) :]
 
-    def _distances(self, described: np.ndarray) -> np.ndarray:
+    def _distances(self, statistics: np.ndarray) -> np.ndarray:
         """Logarithm of the squared Mahalanobis distance [N], in spreads from its centre."""
-        offset = described - self.mean
+        offset = statistics - self.mean
         squared = np.einsum("ij,jk,ik->i", offset, self.precision, offset).clip(1e-9)
         return (np.log(squared) - self.centre) / self.spread
 
@@ -162,11 +165,11 @@ class UsualInputs:
         if stored is None:
             return None
         try:
-            stored = {"most_gained": [NEVER] * len(OTHERWISE)} | stored
+            stored = {"most_gained": [NO_LIMIT] * len(CHANGES)} | stored
             values = {field.name: np.array(stored[field.name], np.float64) for field in fields(cls)}
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise FaceattrError(f"{source}: its statistics of the training images are damaged.") from error
-        shapes = [(LENGTH,), (LENGTH,), (LENGTH, LENGTH), *[()] * (len(values) - 4), (len(OTHERWISE),)]
+        shapes = [(LENGTH,), (LENGTH,), (LENGTH, LENGTH), *[()] * (len(values) - 4), (len(CHANGES),)]
         finite = all(bool(np.isfinite(value).all()) for value in values.values())
         if [value.shape for value in values.values()] != shapes or not finite or values["scale"].min() <= 0:
             raise FaceattrError(f"{source}: its statistics of the training images are damaged.")
@@ -174,26 +177,26 @@ class UsualInputs:
         return cls(**plain)
 
 
-def changed_statistics(described: np.ndarray) -> list[np.ndarray]:
-    """The statistics [N, LENGTH] that images would have in each of the ways `OTHERWISE`, from those that they have."""
-    squares, named = described[:, : -len(NAMED)].reshape(-1, SIDE, SIDE), described[:, -len(NAMED) :]
+def changed_statistics(statistics: np.ndarray) -> list[np.ndarray]:
+    """The statistics [N, LENGTH] that images would have after each of `CHANGES`, from those that they have."""
+    squares, named = statistics[:, : -len(NAMED)].reshape(-1, SIDE, SIDE), statistics[:, -len(NAMED) :]
     swapped = named * [1, 1, 1, -1, 1]
     negative = swapped * [-1, 1, 1, 1, 1] + [255, 0, 0, 0, 0]
-    ways = [(np.rot90(squares, turns, (1, 2)), named) for turns in (2, 1, 3)] + [
+    changed = [(np.rot90(squares, turns, (1, 2)), named) for turns in (2, 1, 3)] + [
         (-squares, negative),
         (squares, swapped),
     ]
-    return [np.concatenate([square.reshape(-1, SIDE**2), row], axis=1) for square, row in ways]
+    return [np.concatenate([square.reshape(-1, SIDE**2), row], axis=1) for square, row in changed]
 
 
 def _rarely_exceeded(values: np.ndarray, *, quantile: float = 0.9975, deviations: float = 2.8) -> float:
-    """What 1 in 400 values exceeds, or another `quantile`; where there are few, as if they were normal, with a margin."""
+    """What 1 in 400 values (or another `quantile`) exceeds, and at least what a normal distribution gives, with a margin."""
     normal = values.mean() + deviations * (1 + 1.5 / math.sqrt(len(values))) * values.std()
     return float(max(np.quantile(values, quantile, method="higher"), normal))
 
 
 def _least_unusual(n: int) -> int:
-    """The fewest unusual ones among `n` that images like the training images have in at most 1 of 100 cases (binomial)."""
+    """The fewest unusual images among `n` that images like the training images reach in at most 1 of 100 cases (binomial)."""
     share, below, k = 0.01, 0.0, 0
     while below < 0.99 and k <= n:
         below += math.comb(n, k) * share**k * (1 - share) ** (n - k)
@@ -222,10 +225,10 @@ def fit_to(data: "FaceData") -> UsualInputs | None:
 
 
 def statistics_of_split(data: "FaceData", split: str) -> np.ndarray:
-    """float64 [N, LENGTH] of at most `MOST` images of a split, evenly drawn."""
+    """float64 [N, LENGTH] of at most `MOST_IMAGES` images of a split, evenly drawn."""
     rows = data.rows(split)
-    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(MOST, len(rows))).astype(int))]
-    return statistics_of_all(batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.in_order(chosen))
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(MOST_IMAGES, len(rows))).astype(int))]
+    return statistics_of_all(batch.inputs.permute(0, 2, 3, 1).numpy() for batch in data.pixel_batches(chosen))
 
 
 class InputCheck:
@@ -233,18 +236,18 @@ class InputCheck:
 
     def __init__(self, usual: UsualInputs | None) -> None:
         self._usual = usual
-        self._described: list[np.ndarray] = []
+        self._statistics: list[np.ndarray] = []
 
     def passing(self, subjects: Iterable[Subject]) -> Iterator[Subject]:
-        """The subjects, of which the first `MOST` are described."""
+        """Passes the subjects on; computes the statistics of the first `MOST_IMAGES`."""
         for subject in subjects:
-            if self._usual and subject.pixels is not None and len(self._described) < MOST:
-                self._described.append(image_statistics(subject.pixels))
+            if self._usual and subject.pixels is not None and len(self._statistics) < MOST_IMAGES:
+                self._statistics.append(image_statistics(subject.pixels))
             yield subject
 
     @property
     def unusual(self) -> list[bool]:
-        """Of each subject that was described, whether it is unusual."""
+        """Of each subject whose statistics were computed, whether it is unusual."""
         return self._usual.unusual(self._rows()).tolist() if self._usual else []
 
     @property
@@ -258,4 +261,4 @@ class InputCheck:
             log.warning("%s", difference)
 
     def _rows(self) -> np.ndarray:
-        return np.array(self._described).reshape(-1, LENGTH)
+        return np.array(self._statistics).reshape(-1, LENGTH)

@@ -1,4 +1,4 @@
-"""Spreads work on many images over the cores: in threads, or in processes where Python itself would be the limit."""
+"""Spreads work on many images over the cores: in threads, or in processes where Python's lock would be the limit."""
 
 import os
 import signal
@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 PROCESSES_FROM = 2000
 """Images. For fewer it is not worth starting processes: each imports numpy, Pillow and OpenCV first."""
 THREADS_UP_TO = 4
-"""Workers. Of decoding a small image half the time is Python's own, which threads take in turn: four of them are as fast as four
-processes, and 16 threads half as fast as four (docs/benchmarks.md)."""
+"""Workers. Half the time of decoding a small image is Python's own, which threads take in turn: four threads are as fast as four
+processes, and 16 threads a third as fast as 16 processes (docs/scaling.md)."""
 
 
 def cores() -> int:

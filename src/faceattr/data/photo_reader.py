@@ -23,7 +23,7 @@ from faceattr.data.videos import frames, is_video
 from faceattr.progress import Progress
 
 PIXELS_IN_FLIGHT = MAX_PIXELS
-"""The most pixels that are decoded at a time, by all threads together: memory depends on it, not on the number of images."""
+"""The most pixels that all threads together decode at a time: memory depends on it, not on the number of images."""
 CROP_BYTES = 256_000_000
 """The most bytes of crops that wait for the network."""
 NO_FACE = "no face found"

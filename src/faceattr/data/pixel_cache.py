@@ -30,13 +30,12 @@ def pack(
     workers: int | None,
     faces: Sequence[Face | None] | None = None,
 ) -> tuple[RowArray | np.ndarray | None, dict[int, str]]:
-    """Pixels of all `paths`, uint8 [N, height, width, 3], and why which rows are unreadable (those stay zero).
+    """Pixels of all `paths`, uint8 [N, height, width, 3], and row → reason for the unreadable images (their rows stay zero).
 
-    `mode`: `disk` keeps them in a file, `ram` decodes into memory, `off` only checks (None is returned: decode later),
-    `auto` is `disk` where there is room for it, else `off`; `device`, from which they go on to it, `disk` or else `ram`.
-    `faces`: what is cropped of each image, by `spec.faces`; None: images are taken whole.
-
-    What was decided is logged.
+    mode: `disk` stores pixels in a file; `ram` decodes into memory; `off` only checks the images, and returns None for the pixels;
+        `auto` is `disk` where there is room, else `off`; `device` is `disk` where there is room, else `ram` (the data module
+        then copies them to the device).
+    faces: what is cropped of each image, by `spec.faces`; None: images are taken whole.
     """
     shape = (len(paths), spec.height, spec.width, 3)
     if mode in ("auto", "disk", "device"):
@@ -49,11 +48,11 @@ def pack(
                 title=f"Pixels of {counted(len(paths), 'image')}",
             )
             return pixels, {int(row): reason for row, reason in metadata["bad"].items()}
-        except disk_cache.NoRoom as none:
+        except disk_cache.NoRoom as error:
             if mode == "disk":
-                raise FaceattrError(f"data.pack=disk: {none}\nOr data.pack=off.") from None
+                raise FaceattrError(f"data.pack=disk: {error}\nOr data.pack=off.") from None
             when = "in every epoch" if mode == "auto" else "anew by every run"
-            log.warning("data.pack=%s: %s Images are decoded %s", mode, none, when)
+            log.warning("data.pack=%s: %s Images are decoded %s", mode, error, when)
     if mode in ("ram", "device"):
         decoded = np.zeros(shape, np.uint8)
         return decoded, read_many(paths, spec, decoded, workers=workers, label="Decoding", faces=faces)
@@ -70,8 +69,8 @@ def key(paths: list[str], spec: InputSpec) -> str:
 
 
 def file_identities(paths: Sequence[str]) -> bytes:
-    """Changes with the order of the files, and with any of them: with its size, date, place on the disk (inode), or the date of
-    any change, which cannot be set as the file's own date can."""
+    """Changes with the order of the files, and with the size, date, inode or change time of any of them. (The change time cannot be
+    set, as the date can.)"""
     stats = [(path, Path(path).stat()) for path in paths]
     parts = (f"{path}\0{s.st_size}\0{s.st_mtime_ns}\0{s.st_ino}\0{s.st_ctime_ns}\n" for path, s in stats)
     return "".join(parts).encode()

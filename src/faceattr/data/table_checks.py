@@ -156,7 +156,7 @@ def _as_on_disk(root: Path, paths: list[str | None]) -> list[str | None]:
 
 
 def _where_else(root: Path, missing: list[str]) -> str:
-    """A hint where the first missing file is there with another suffix, or in another folder."""
+    """A hint, if the first missing file exists with another suffix or in another folder; else ""."""
     if not missing:
         return ""
     folder, name = posixpath.split(missing[0])

@@ -1,8 +1,8 @@
-"""Has a model seen these images? A run keeps the hashes of its training images beside its checkpoints.
+"""Has a model seen these images? A run stores the hashes of its training images beside its checkpoints.
 
-Whoever evaluates the model on other data learns how many of those are copies of training images, without having the training
-images. Hashes alone decide, so a copy must be closer than among images that can be aligned and compared (`duplicates`):
-re-encoded, resized, brighter, grey and mirrored copies are found, crops only near the views that are hashed (docs/evaluation.md).
+So an evaluation on other data can count the copies of training images without having the training images. Hashes alone decide,
+so they must be closer than in `duplicates`, which also compares the images: re-encoded, resized, brighter, grey and mirrored
+copies are found, crops only near the views that are hashed (docs/evaluation.md).
 """
 
 from pathlib import Path

@@ -19,7 +19,7 @@ from torch import Tensor
 from faceattr.config.schema import Data, Finetune, Trainer
 from faceattr.data import disk_cache, pixel_cache
 from faceattr.data.array_file import RowArray
-from faceattr.data.batches import Rows, as_numpy
+from faceattr.data.batches import RowSource, as_numpy
 from faceattr.data.datamodule import FaceData
 from faceattr.message_text import counted
 from faceattr.models.freezing import Policy
@@ -64,7 +64,7 @@ class FeatureCache(pl.Callback):
         self.stored_arrays: list[dict[str, Any]] = []
         self._start: int | None = None
         self._num_layers = 0
-        self._views: Rows | None = None
+        self._views: RowSource | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
@@ -88,7 +88,7 @@ class FeatureCache(pl.Callback):
         self._num_layers = num_layers
         splits = ["val", "test"] if views else ["train", "val", "test"]
         rows = np.sort(np.concatenate([self.data.rows(split) for split in splits]))
-        outputs: Rows | None = None
+        outputs: RowSource | None = None
         files: list[RowArray] = []
         try:
             if num_layers and views and training:
@@ -121,7 +121,7 @@ class FeatureCache(pl.Callback):
         network, device = module.network, module.device
         for name in network.layer_names[:num_layers]:
             network.get_submodule(name).eval()
-        loader = self.data.in_order(rows)
+        loader = self.data.pixel_batches(rows)
 
         def run_layers(images: Tensor) -> Tensor:
             output = network(module.scaled(images.to(device)), end=num_layers)

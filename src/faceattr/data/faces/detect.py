@@ -52,8 +52,8 @@ class Face:
 
 
 class Detector:
-    """Finds faces with at least `min_score`. Threads may share one: it has an OpenCV detector for each that searches at the time,
-    and uses them again, since making one takes half as long as searching a small picture."""
+    """Finds faces with at least `min_score`. Threads may share one: each search takes an idle OpenCV detector, and makes one only
+    where none is idle. Making one takes half as long as searching a small picture."""
 
     def __init__(self, file: Path, min_score: float) -> None:
         self.file, self.min_score = file, min_score

@@ -31,7 +31,7 @@ COLUMNS = ["x", "y", "width", "height", *(f"{name}_{axis}" for name in POINTS fo
 """A face as a row of numbers."""
 BLOCK = 32
 """Images of a task."""
-Found = tuple[tuple[int, int], list[Face], str]
+ImageFaces = tuple[tuple[int, int], list[Face], str]
 """Of an image: (width, height), its faces, and why it is unreadable ("" if it is not)."""
 
 
@@ -139,18 +139,18 @@ def find_all(paths: list[str], recipe: FaceRecipe, *, weights: str | None, worke
     return Detections(sizes, np.array(detected["owner"], int), values, bad)
 
 
-def _find_each(paths: list[str], detector: Detector, recipe: FaceRecipe, workers: int | None) -> Iterator[Found]:
+def _find_each(paths: list[str], detector: Detector, recipe: FaceRecipe, workers: int | None) -> Iterator[ImageFaces]:
     blocks = [paths[start : start + BLOCK] for start in range(0, len(paths), BLOCK)]
     tasks = (partial(_find_block, block, detector, recipe.every_face) for block in blocks)
-    found = run_tasks(tasks, workers=workers, processes=processes_pay(len(paths), workers))
-    yield from tracked(chain.from_iterable(found), "Finding faces", len(paths))
+    results = run_tasks(tasks, workers=workers, processes=processes_pay(len(paths), workers))
+    yield from tracked(chain.from_iterable(results), "Finding faces", len(paths))
 
 
-def _find_block(paths: list[str], detector: Detector, every: bool) -> list[Found]:
+def _find_block(paths: list[str], detector: Detector, every: bool) -> list[ImageFaces]:
     return [_find(path, detector, every) for path in paths]
 
 
-def _find(path: str, detector: Detector, every: bool) -> Found:
+def _find(path: str, detector: Detector, every: bool) -> ImageFaces:
     try:
         image = decode(path)
     except UnreadableImage as error:

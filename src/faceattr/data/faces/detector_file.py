@@ -69,7 +69,7 @@ def _write(file: Path, content: bytes) -> None:
         raise FaceattrError(
             f"Cannot write {file}: {error.strerror or error}. FACEATTR_CACHE names another folder."
         ) from error
-    log.info("Face detector: kept in %s", file)
+    log.info("Face detector: stored in %s", file)
 
 
 def _download(cached: Path) -> bytes:
