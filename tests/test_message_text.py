@@ -1,6 +1,8 @@
 from pathlib import Path
 
-from faceattr.message_text import counted, did_you_mean, instead_of, listed, shortened
+import pytest
+
+from faceattr.message_text import counted, counted_of, did_you_mean, instead_of, listed, shortened
 
 
 def test_listed_ends_with_dots_where_there_is_more():
@@ -10,6 +12,14 @@ def test_listed_ends_with_dots_where_there_is_more():
 
 def test_counted_has_one_singular():
     assert [counted(0, "image"), counted(1, "image"), counted(2000, "image")] == ["0 images", "1 image", "2,000 images"]
+
+
+@pytest.mark.parametrize(
+    ("number", "total", "text"),
+    [(0, 1, "0 of 1 face are"), (1, 1, "1 of 1 face is"), (1, 2, "1 of 2 faces is"), (2, 2000, "2 of 2,000 faces are")],
+)
+def test_counted_of_takes_the_verb_of_the_part_and_the_noun_of_the_whole(number, total, text):
+    assert counted_of(number, total, "face", "are") == text
 
 
 def test_did_you_mean_compares_without_case():

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 PERCEIVED = (
     "Labels such as gender are what annotators perceived in a picture, in two classes; no decision about a person should depend "
@@ -27,13 +28,25 @@ def listed(items: Iterable[object], most: int = MOST_LISTED, *, separator: str =
     return separator.join([*first[:most], *["…"][: len(first) > most]])
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, plural: str | None = None) -> str:
     """A number with its noun, in the plural unless it is one.
 
-    >>> counted(1, "image"), counted(2000, "image")
-    ('1 image', '2,000 images')
+    >>> counted(1, "image"), counted(2000, "image"), counted(2, "identity", "identities")
+    ('1 image', '2,000 images', '2 identities')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def counted_of(
+    number: int, total: int, noun: str, verb: Literal["are", "have", "do"], plural: str | None = None
+) -> str:
+    """A part of a total, with the verb for the part.
+
+    >>> counted_of(1, 1, "image", "are"), counted_of(1, 20, "image", "have"), counted_of(2, 20, "image", "do")
+    ('1 of 1 image is', '1 of 20 images has', '2 of 20 images do')
+    """
+    singular = {"are": "is", "have": "has", "do": "does"}[verb]
+    return f"{number:,} of {counted(total, noun, plural)} {singular if number == 1 else verb}"
 
 
 def did_you_mean(name: str, choices: Iterable[str], prefix: str = "") -> str:

@@ -119,7 +119,7 @@ def test_train_with_images_without_a_face_stops_and_says_what_to_do(root, weight
         "hydra.run.dir=run",
     )
     ended = inside("train", *given, cwd=tmp_path)
-    assert ended.code == 1 and "1 of 60 images have no face" in ended.err and "faces.on_none=skip" in ended.err
+    assert ended.code == 1 and "1 of 60 images has no face" in ended.err and "faces.on_none=skip" in ended.err
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 

@@ -54,7 +54,7 @@ def test_load_gives_images_that_do_not_match_no_label(utkface, caplog):
     Image.new("RGB", (8, 8)).save(utkface / "cover.jpg")
     table = filenames.load(utkface, pattern=UTKFACE, label_column="gender", label_map=GENDER).set_index("path")
     assert table["label"].isna().to_dict()["cover.jpg"] and table["label"].notna().sum() == 4
-    assert "1 of 5 images do not match data.pattern: no label. The first: cover.jpg" in caplog.text
+    assert "1 of 5 images does not match data.pattern: no label. The first: cover.jpg" in caplog.text
 
 
 @pytest.mark.parametrize(

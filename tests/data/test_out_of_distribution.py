@@ -59,7 +59,9 @@ CHANGES = {
 @pytest.mark.parametrize("reason", CHANGES)
 def test_difference_names_the_likely_reason(usual, reason):
     text = usual.difference(statistics_of_all([CHANGES[reason](pictures(40, 3))]))
-    assert text.startswith("These images look unlike the training images. Likely: ") and "of 40 are unusual" in text
+    assert (
+        text.startswith("These images look unlike the training images. Likely: ") and "of 40 images are unusual" in text
+    )
     assert reason in text and text.endswith("Is this what the model was trained on?")
 
 
@@ -121,7 +123,7 @@ def test_from_stored_refuses_damaged_statistics(usual, damage):
 def test_input_check_passes_subjects_on(usual):
     subjects = [Subject(0, pixels=pictures(1, 5)[0] // 5), Subject(1, reason="no face found")]
     check = InputCheck(usual)
-    assert list(check.passing(subjects)) == subjects and "1 of 1 are unusual" in check.difference
+    assert list(check.passing(subjects)) == subjects and "1 of 1 image is unusual" in check.difference
     silent = InputCheck(None)
     assert list(silent.passing(subjects)) == subjects and silent.difference == ""
 

@@ -28,7 +28,7 @@ REFUSED = {
     "an unbalanced quote": (HEADER + '1.jpg,30,0\n"2.jpg,31,1\n3.jpg,32,0\n', "line 3: a quote without its partner"),
     "a quote that another closes": (HEADER + '"1.jpg,30,0\n2.jpg,31",31,1\n', "line 2: a cell in quotes holds 1 lines that look"),
     "text behind a quote": (HEADER + '"1".jpg,30,0\n', "line 2: a quote without its partner, or text beside"),
-    "another separator": (HEADER + "1.jpg,30,0\n2.jpg;31;1\n", "line 3: 1 cells, but the header has 3: separated by ';'"),
+    "another separator": (HEADER + "1.jpg,30,0\n2.jpg;31;1\n", "line 3: 1 cell, but the header has 3: separated by ';'"),
     "a row of totals": (HEADER + "1.jpg,30,0\nTotal,,200\n", "line 3: this looks like a row of totals (Total,,200)"),
     "a row of totals without name": (HEADER + "1.jpg,30,0\n,Total:,200\n", "line 3: this looks like a row of totals"),
     "a long cell": (HEADER + f"1.jpg,{'9' * 101_000},0\n", "line 2: a cell of more than 100,000 characters in the column 'Age'"),

@@ -73,7 +73,7 @@ def test_load_weights_reports_missing_and_unused_tensors(tmp_path, caplog):
     assert torch.equal(network.state_dict()["features.0.bias"], before)
     assert caplog.records[-1].levelno == logging.WARNING  # part of the features stays random
     assert report.describe() in caplog.text
-    assert "1 tensors matched, 13 not in it" in report.describe()
+    assert "1 tensor matched, 13 not in it" in report.describe()
 
 
 def test_load_weights_ignores_the_output_layer_of_another_task(tmp_path):
@@ -93,7 +93,7 @@ def test_load_weights_refuses_values_that_are_not_finite(tmp_path):
     state = small().state_dict()
     state["features.0.weight"][0] = torch.nan
     torch.save(state, tmp_path / "nan.pth")
-    with pytest.raises(FaceattrError, match="no finite values"):
+    with pytest.raises(FaceattrError, match="without finite values"):
         from_file(small(), tmp_path / "nan.pth")
 
 

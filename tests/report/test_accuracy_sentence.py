@@ -32,6 +32,10 @@ def test_accuracy_sentence_names_the_largest_gap_and_a_class_by_its_name():
     assert accuracy_sentence(VAL_METRICS, "val", table) == f"{RIGHT}female: 80.0% (73.0–86.0) of 150."
 
 
+def test_accuracy_sentence_of_one_image_is_in_the_singular():
+    assert "of 1 validation image;" in accuracy_sentence(VAL_METRICS | {"n": 1}, "val", None)
+
+
 def test_accuracy_sentence_is_one_line_whatever_a_slice_is_called():
     sentence = accuracy_sentence(VAL_METRICS, "val", slices(("note", "a\n---\nb " + "c" * 300, 0.001, -0.1)))
     assert sentence.startswith(f"{RIGHT}note a --- b c") and "\n" not in sentence and len(sentence) < 320

@@ -32,6 +32,17 @@ def test_write_shows_leaderboard_keys_and_runs(tmp_path):
         assert key in report.text
 
 
+def test_write_counts_one_job_one_configuration_and_one_other_interval(tmp_path):
+    job(tmp_path, 0, ["model=cnn"], 0.9)
+    leaderboard.write(tmp_path)
+    text = Page(tmp_path / "report.html").text
+    assert "1 job " in text and "1 configuration " in text and "1 seed" in text
+    job(tmp_path, 1, ["model=vgg16"], 0.9)
+    leaderboard.write(tmp_path)
+    text = Page(tmp_path / "report.html").text
+    assert "2 jobs" in text and "1 of 1 other interval reaches it." in text
+
+
 def test_write_of_failed_jobs_only(tmp_path):
     job(tmp_path, 0, ["model=cnn"])
     leaderboard.write(tmp_path)

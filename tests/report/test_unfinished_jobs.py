@@ -78,7 +78,7 @@ def test_left_to_do_says_why_a_job_has_no_command_that_was_refused(tmp_path):
 
 def test_a_job_with_a_wrong_value_is_refused_and_has_no_command(tmp_path):
     ended = inside("train", "-m", "trainer.patience=0", "hydra.sweep.dir=sweep", cwd=tmp_path)
-    assert ended.code == 1 and "1 of 1 jobs failed" in ended.err, ended
+    assert ended.code == 1 and "1 of 1 job failed" in ended.err, ended
     assert (
         unfinished(tmp_path / "sweep") == []
         and "trainer.patience=0: must be from 1" in left_to_do(tmp_path / "sweep")[1]

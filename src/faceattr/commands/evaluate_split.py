@@ -17,7 +17,7 @@ from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
 from faceattr.files import write_csv, write_json
-from faceattr.message_text import listed
+from faceattr.message_text import counted, listed
 from faceattr.metrics import accuracy, calibration, compute_metrics, per_class, slices
 from faceattr.models.task import Task
 from faceattr.report import charts, image_grid, result_sentences
@@ -134,9 +134,10 @@ def calibrate(model: Classifier, scores: torch.Tensor, truth: torch.Tensor, path
             "The temperature is at the bound of what is tried: these probabilities say next to nothing, or far too much"
         )
     checkpoint_format.add_to_description(path, temperature=model.temperature)
+    noun = "validation label" if model.task.multilabel else "validation image"
     log.info(
-        "Temperature %.3f fitted on %d validation %s (calibration error there %.3f, then %.3f); stored in %s",
-        *(model.temperature, len(label), "labels" if model.task.multilabel else "images", before, after, path),
+        "Temperature %.3f fitted on %s (calibration error there %.3f, then %.3f); stored in %s",
+        *(model.temperature, counted(len(label), noun), before, after, path),
     )
 
 

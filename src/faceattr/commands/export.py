@@ -22,6 +22,7 @@ from faceattr.data.faces.crop_recipe import FaceRecipe
 from faceattr.data.load_table import ModelClasses
 from faceattr.errors import FaceattrError
 from faceattr.files import folder_atomically, read_json, write_json
+from faceattr.message_text import counted
 from faceattr.report.model_card import RunFigures, model_card
 from faceattr.training import checkpoint_format
 from faceattr.training.exported_folder import INPUT, ONNX, OUTPUT, WEIGHTS, describe_export, write_config
@@ -65,8 +66,13 @@ def export(cfg: DictConfig) -> Path:
         text = model_card(metadata, run_figures(Path(cfg.ckpt), description), validation)
         (part / CARD).write_text(text, encoding="utf-8")
     log.info(
-        "Proved on %s: largest difference %.2g, %d of %d answers the same",
-        *(validation["splits"], validation["largest_difference"], validation["same_answers"], validation["images"]),
+        "Proved on %s: largest difference %.2g, %d of %s the same",
+        *(
+            validation["splits"],
+            validation["largest_difference"],
+            validation["same_answers"],
+            counted(validation["images"], "answer"),
+        ),
     )
     log.info("Export: %s", folder)
     if options.push:

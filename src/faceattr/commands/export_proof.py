@@ -13,6 +13,7 @@ from faceattr.commands.evaluate_split import people
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError
+from faceattr.message_text import counted
 from faceattr.metrics.intervals import paired_difference, wilson
 from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier
@@ -46,7 +47,8 @@ class ReferencePredictions:
     def splits(self) -> str:
         """As `300 val and 12 test images`."""
         splits = self.data.table["split"].iloc[self.rows].tolist()
-        return " and ".join(f"{splits.count(name):,} {name}" for name in ("val", "test") if name in splits) + " images"
+        counts = " and ".join(f"{splits.count(name):,} {name}" for name in ("val", "test") if name in splits)
+        return f"{counts} image{'' if len(splits) == 1 else 's'}"
 
     def correct(self, scores: np.ndarray) -> np.ndarray:
         """Float64 [N]: whether each answer is right; of attributes the share."""
@@ -78,7 +80,7 @@ def reference_predictions(model: Classifier, data: FaceData) -> ReferencePredict
     """The images of the proof with the checkpoint's answers, in float32 on the CPU."""
     rows = np.flatnonzero(data.table["split"] != "train")
     if len(rows) < ENOUGH:
-        log.warning("The run has only %d validation and test images: the proof has no more", len(rows))
+        log.warning("The run has only %s for validation and test: the proof has no more", counted(len(rows), "image"))
     parts = []
     with torch.inference_mode():
         for batch in data.pixel_batches(rows):

@@ -10,7 +10,7 @@ import pandas as pd
 from faceattr.data import leaks, training_hashes
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError, optional
-from faceattr.message_text import counted
+from faceattr.message_text import counted, counted_of
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ def audit_other_data(data: FaceData, ckpt: Path, *, slice_leaks: bool) -> dict[s
         seen = training_hashes.copies(data, hashes)
     if seen is None:
         return {"text": "Leakage: the search for copies of training images failed, see the log"}
-    text = f"Leakage: {seen.sum():,} of {counted(len(seen), 'image')} are copies of the {counted(len(hashes), 'training image')}"
+    copies, training = counted_of(int(seen.sum()), len(seen), "image", "are"), counted(len(hashes), "training image")
+    text = f"Leakage: {copies} also among the {training}"
     log.log(logging.WARNING if seen.any() else logging.INFO, "%s", text)
     if slice_leaks:
         data.table["in_train"] = np.where(seen, "copy in train", "clean")

@@ -15,6 +15,7 @@ from faceattr.data import duplicates, perceptual_hash
 from faceattr.data.datamodule import FaceData
 from faceattr.data.leaks import Leakage, describe, find, summary
 from faceattr.files import write_csv, write_json
+from faceattr.message_text import counted
 from faceattr.report.image_grid import TILE, Tile, grid
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,5 @@ def draw(leakage: Leakage, data: FaceData, path: Path, *, title: str) -> None:
             image.thumbnail((TILE, TILE))
             caption = f"{split} {label.get(name, '')}\n{pair['kind']}\n{pair['similarity']:.3f}"
             tiles.append(Tile(np.asarray(image), caption, framed=pair["conflict"]))
-    note = (
-        f"{min(SHOWN, len(leakage.pairs))} of {len(leakage.pairs):,} pairs, side by side; framed: their labels differ"
-    )
+    note = f"{min(SHOWN, len(leakage.pairs))} of {counted(len(leakage.pairs), 'pair')}, side by side; framed: their labels differ"
     grid([tiles[start : start + 6] for start in range(0, len(tiles), 6)], path, title=title, note=note)

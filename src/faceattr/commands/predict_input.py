@@ -17,7 +17,7 @@ from faceattr.data.sources.csv import named_column
 from faceattr.data.sources.text_table import decoded
 from faceattr.data.videos import VIDEO_SUFFIXES
 from faceattr.errors import FaceattrError
-from faceattr.message_text import instead_of, listed, shortened
+from faceattr.message_text import counted, instead_of, listed, shortened
 from faceattr.training.checkpoint_format import read_description
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _listed(path: Path, keys: InputTable, stored: Mapping[str, Any]) -> list[str
     if files and not any(files):
         looked = ", ".join(map(str, dict.fromkeys(places)))
         raise FaceattrError(
-            f"input={path}: none of its {len(files):,} images is there, e.g. {shortened(names[0])}. Looked in {looked}. "
+            f"input={path}: none of its {counted(len(files), 'image')} is there, e.g. {shortened(names[0])}. Looked in {looked}. "
             f"data.root=FOLDER says where they are.{_table_hint(names[0])}"
         )
     return [file or str(places[0] / name) for file, name in zip(files, names, strict=True)]

@@ -202,6 +202,6 @@ def _as_it_is(batch: Any) -> Any:
 def _list_bad(bad: pd.DataFrame, total: int) -> str:
     shown = listed((f"{row.path} ({row.reason})" for row in bad.itertuples()), 5, separator="; ")
     return (
-        f"{len(bad)} of {total} images cannot be read: {shown}\n"
+        f"{len(bad)} of {counted(total, 'image')} cannot be read: {shown}\n"
         "Mend or remove them, or leave them out with data.on_bad_image=skip"
     )

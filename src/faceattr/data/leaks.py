@@ -13,6 +13,7 @@ from faceattr.data import duplicates, table
 from faceattr.data.datamodule import FaceData
 from faceattr.data.perceptual_hash import CENTRAL, WORDS
 from faceattr.data.sources.conventions import SPLITS
+from faceattr.message_text import counted
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +116,15 @@ def summary(leakage: Leakage) -> dict[str, int | None]:
 
 def describe(leakage: Leakage) -> str:
     """The summary as one line of text."""
-    n, identities = summary(leakage), leakage.identities
+    n, pairs, identities = summary(leakage), leakage.pairs, leakage.identities
+    within = int((pairs["split"] == pairs["other_split"]).sum())
     by_splits = ", ".join(f"{n[f'{a}_{b}']:,} {a}–{b}" for a, b in SPLIT_PAIRS if n[f"{a}_{b}"])
     conflicts = f"; {n['conflicts_across']:,} with different labels" if n["conflicts_across"] else ""
     copies = "no copies across splits"
     if by_splits:
-        copies = f"{n['pairs_across']:,} pairs of copies across splits ({by_splits}{conflicts})"
-    people = "no identities known" if identities is None else f"{len(identities) or 'no'} identities in two splits"
-    return f"Leakage: {copies}, {n['pairs_within']:,} pairs within; {people}"
+        number = counted(len(pairs) - within, "pair of copies", "pairs of copies")
+        copies = f"{number} across splits ({by_splits}{conflicts})"
+    people = "no identities known"
+    if identities is not None:
+        people = f"{counted(len(identities), 'identity', 'identities') if len(identities) else 'no identities'} in two splits"
+    return f"Leakage: {copies}, {counted(within, 'pair')} within; {people}"

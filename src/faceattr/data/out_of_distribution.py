@@ -16,6 +16,7 @@ import numpy as np
 
 from faceattr.data.photo_reader import Subject
 from faceattr.errors import FaceattrError
+from faceattr.message_text import counted_of
 
 if TYPE_CHECKING:
     from faceattr.data.datamodule import FaceData
@@ -118,8 +119,9 @@ class UsualInputs:
         reasons = [change] if change else [text for text in map(_reason, NAMED, shift, shifted) if text]
         if not reasons or (distant and not change):
             reasons.append("other crops (whole photos instead of faces?) or turned images")
+        count = counted_of(unusual, n, "image", "are")
         return (
-            f"These images look unlike the training images. Likely: {', '.join(reasons)}. {unusual:,} of {n:,} are unusual by "
+            f"These images look unlike the training images. Likely: {', '.join(reasons)}. {count} unusual by "
             "themselves (of validation images at most 1 in 100). Is this what the model was trained on?"
         )
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from faceattr.data.sources.conventions import SPLITS
 from faceattr.errors import FaceattrError
-from faceattr.message_text import listed
+from faceattr.message_text import counted, counted_of, listed
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,8 @@ def split_and_draw(table: pd.DataFrame, plan: SplitPlan, seed: int) -> tuple[pd.
 def _warn_about_shared_identities(table: pd.DataFrame) -> None:
     splits = table.dropna(subset=["identity", "split"]).groupby("identity")["split"].nunique()
     if (splits > 1).any():
-        message = (
-            "data.split=random: %d of %d identities are in more than one split; data.split=identity keeps them apart"
-        )
-        log.warning(message, (splits > 1).sum(), len(splits))
+        divided = counted_of(int((splits > 1).sum()), len(splits), "identity", "are", "identities")
+        log.warning("data.split=random: %s in more than one split; data.split=identity keeps them apart", divided)
 
 
 def _new_split(table: pd.DataFrame, rng: np.random.Generator, plan: SplitPlan) -> np.ndarray:
@@ -121,7 +119,7 @@ def _draw_per_class(table: pd.DataFrame, per_class: dict[str, int]) -> pd.DataFr
     drawn = table[table.groupby(["split", "label"]).cumcount() < limit]
     dropped = [split for split in SPLITS if split in set(table["split"]) - set(per_class)]
     suffix = "".join(f", without the split {split}" for split in dropped)
-    log.info("data.per_class: %d of %d images used%s", len(drawn), len(table), suffix)
+    log.info("data.per_class: %d of %s used%s", len(drawn), counted(len(table), "image"), suffix)
     sizes = Counter(zip(drawn["split"], drawn["label"], strict=True))
     requested = [(split, label, n) for split, n in per_class.items() for label in sorted(set(table["label"]))]
     short = [
@@ -136,5 +134,5 @@ def _draw_stratified(table: pd.DataFrame, n: int) -> pd.DataFrame:
     """`n` rows of the shuffled table: the first rows of each stratum (label and split), in proportion to its size."""
     strata = table.groupby([name for name in ("label", "split") if name in table], dropna=False)["path"]
     position = (strata.cumcount() + 0.5) / strata.transform("size")
-    log.info("data.max_images: %d of %d images used", min(n, len(table)), len(table))
+    log.info("data.max_images: %d of %s used", min(n, len(table)), counted(len(table), "image"))
     return table.loc[position.sort_values(kind="stable").index[:n]]

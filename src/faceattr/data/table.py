@@ -15,7 +15,7 @@ import pandas as pd
 from faceattr.data import splits, table_checks
 from faceattr.data.sources.conventions import SPLITS
 from faceattr.errors import FaceattrError
-from faceattr.message_text import MOST_LISTED
+from faceattr.message_text import MOST_LISTED, counted
 
 CONTRACT = ("path", "label", "split", "group")
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -131,7 +131,7 @@ def shortened(counts: pd.DataFrame) -> pd.DataFrame:
         return counts
     first = counts.sum(axis=1).sort_values(ascending=False, kind="stable").index[:MOST_LISTED]
     others = counts[~counts.index.isin(first)]
-    name = f"{len(others):,} others"
+    name = counted(len(others), "other")
     return pd.concat([counts[counts.index.isin(first)], others.sum().to_frame(name).T]).rename_axis("label")
 
 

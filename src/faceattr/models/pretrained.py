@@ -23,7 +23,7 @@ from faceattr.data.file_kinds import kind_of_file
 from faceattr.data.pixel_scaling import SCALINGS, Scaling, mean_and_std, scaling_of
 from faceattr.errors import FaceattrError
 from faceattr.files import damaged_part
-from faceattr.message_text import instead_of, listed
+from faceattr.message_text import counted, instead_of, listed
 from faceattr.models.staged_network import Network
 from faceattr.models.timm_backbone import timm_backbone
 
@@ -71,9 +71,10 @@ class WeightsReport:
         """One line for the log, the report and the end of a run."""
         if self.random:
             return f"Weights: {self.source}"
+        matched = [f"{counted(self.matched, 'tensor')} matched"]
         others = {"not in it": self.missing, "unused": self.unused}
         parts = [f"{len(names)} {kind} ({_first_names(names)})" for kind, names in others.items() if names]
-        return f"Weights: {self.source}: {', '.join([f'{self.matched} tensors matched', *parts])}"
+        return f"Weights: {self.source}: {', '.join([*matched, *parts])}"
 
 
 def load_weights(network: Network, *, pretrained: str, weights: str | None, scaling: Any = None) -> WeightsReport:
@@ -266,7 +267,7 @@ def _load_state(network: Network, state: State, source: str, expects: Scaling | 
         else:
             misfits.append(f"{key} {list(tensor.shape)}, here {list(expected[name].shape)}")
     if misfits:
-        problem = f"{len(misfits)} tensors have another shape or no finite values"
+        problem = f"{counted(len(misfits), 'tensor')} of another shape or without finite values"
         raise FaceattrError(f"{source} does not fit this model: {problem}: {_first_names(misfits)}")
     if not matched:
         names = f"Its names: {_first_names(list(state))}\nThe model's: {_first_names(list(expected))}"

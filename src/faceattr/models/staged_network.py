@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from faceattr.config.instantiate import group_settings, instantiate
 from faceattr.config.schema import Head, Model
 from faceattr.errors import FaceattrError
+from faceattr.message_text import counted
 
 FIXED = (nn.AdaptiveAvgPool2d, nn.Flatten)
 """Modules without weights and without randomness."""
@@ -176,7 +177,7 @@ def build_head(shape: Sequence[int], num_logits: int, keys: Head) -> nn.Sequenti
     """
     rates = [keys.dropout] * len(keys.hidden) if isinstance(keys.dropout, int | float) else keys.dropout
     if len(rates) != len(keys.hidden):
-        expected = f"one rate, or one for each of the {len(keys.hidden)} hidden layers"
+        expected = f"one rate, or one for each of {counted(len(keys.hidden), 'hidden layer')}"
         raise FaceattrError(f"model.head.dropout={rates}: {expected}")
     head = nn.Sequential()
     if len(shape) == 3:

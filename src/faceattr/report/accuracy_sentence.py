@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from faceattr.message_text import counted
+
 SPLITS = {"train": "training images", "val": "validation images", "test": "test images", "all": "images"}
 EVALUATED = ("test", "val")
 """In order of preference: test images chose no epoch."""
@@ -19,7 +21,7 @@ def accuracy_sentence(metrics: Mapping[str, Any], split: str, slices: pd.DataFra
     metrics: as in <split>_metrics.json; slices: as in slices_<split>.csv.
     """
     of_what = "of the attributes (their mean), on" if "labels" in metrics else "of"
-    images = f"{metrics['n']:,} {SPLITS[split]}"
+    images = counted(metrics["n"], SPLITS[split].removesuffix("s"))
     return f"Right on {_percent(metrics, 'accuracy')} {of_what} {images}{_worst(metrics, slices)}."
 
 
@@ -31,8 +33,8 @@ def _worst(metrics: Mapping[str, Any], slices: pd.DataFrame | None) -> str:
         name = str(row["value"]) if row["column"] == "true_class" else f"{row['column']} {row['value']}"
         return f"; worst for {' '.join(name.split())[:200]}: {_percent(row, 'accuracy')} of {row['n']:,}"
     prefix = "accuracy_" if "labels" in metrics else "recall_"
-    counted = {key.removeprefix("n_") for key, n in metrics.items() if key.startswith("n_") and n}
-    names = [name for name in counted if isinstance(metrics.get(f"{prefix}{name}"), float)]
+    named = {key.removeprefix("n_") for key, n in metrics.items() if key.startswith("n_") and n}
+    names = [name for name in named if isinstance(metrics.get(f"{prefix}{name}"), float)]
     if not names:
         return ""
     name = min(sorted(names), key=lambda name: metrics[f"{prefix}{name}"])

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json, write_csv
+from faceattr.message_text import counted
 from faceattr.metrics.intervals import wilson
 from faceattr.metrics.registry import METRICS
 
@@ -243,7 +244,7 @@ class Leaderboard(Callback):
         jobs = read_jobs(folder)
         failed = [f"  {one_line_error(job)}" for job in jobs if job["error"]]
         if failed:
-            sys.exit("\n".join([f"{len(failed)} of {len(jobs)} jobs failed:", *failed]))
+            sys.exit("\n".join([f"{len(failed)} of {counted(len(jobs), 'job')} failed:", *failed]))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from faceattr.data.decode import BARS
-from faceattr.message_text import MOST_LISTED, PERCEIVED
+from faceattr.message_text import MOST_LISTED, PERCEIVED, counted
 from faceattr.metrics.registry import METRICS
 from faceattr.report import markdown, result_sentences
 from faceattr.report.accuracy_sentence import EVALUATED, SPLITS, accuracy_sentence
@@ -269,14 +269,20 @@ def _leakage(figures: RunFigures) -> str:
         return "Not known."
     pairs = {split: leakage.get(f"train_{split}") or 0 for split in ("val", "test")}
     text = "; ".join(
-        f"{count:,} pairs of copies link training and {SPLITS[split]}" for split, count in pairs.items() if count
+        f"{counted(count, 'pair of copies links', 'pairs of copies link')} training and {SPLITS[split]}"
+        for split, count in pairs.items()
+        if count
     )
     text = text[:1].upper() + text[1:] if text else "No copies of training images were found among them"
     if leakage.get("left_out"):
-        text += f"; {leakage['left_out']:,} training images were left out because of copies"
+        text += (
+            f"; {counted(leakage['left_out'], 'training image was', 'training images were')} left out because of copies"
+        )
     people = leakage.get("identities_in_two_splits")
     persons = (
-        "whether a person is in two splits is not known" if people is None else f"{people:,} people are in two splits"
+        "whether a person is in two splits is not known"
+        if people is None
+        else f"{counted(people, 'person is', 'people are')} in two splits"
     )
     return f"{text}; {persons}."
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from faceattr.files import write_atomically
+from faceattr.message_text import counted
 from faceattr.report.private_paths import paths_in, without_absolute_paths
 
 FILE = "report.html"
@@ -88,6 +89,7 @@ def _environment(side: int, quality: int) -> Environment:
         "per_cent": per_cent,
         "plain": plain,
         "cells": cells,
+        "counted": counted,
     }
     environment.filters["picture"] = lambda pixels: picture(pixels, side, quality)
     environment.globals["scale"] = Scale

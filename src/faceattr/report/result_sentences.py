@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from faceattr.message_text import listed
+from faceattr.message_text import counted, listed
 from faceattr.metrics.intervals import PairedDifference, wilson
 from faceattr.metrics.slices import LEAST, TRUE_CLASS
 
@@ -97,7 +97,7 @@ def describe_pair(pair: PairedDifference, *, multilabel: bool) -> str:
     """The difference in accuracy of two models on the same images, and whether it may be chance."""
     difference = f"Difference {pair.difference:+.3f} (95% {pair.low:+.3f} to {pair.high:+.3f}); "
     if multilabel:
-        more = f"more attributes right than compare on {pair.wins:,} images, fewer on {pair.losses:,}"
+        more = f"more attributes right than compare on {counted(pair.wins, 'image')}, fewer on {pair.losses:,}"
         return f"{difference}{more}, sign test {pair.p_text}"
     return f"{difference}only ckpt right {pair.wins:,}, only compare right {pair.losses:,}, McNemar {pair.p_text}"
 
@@ -119,7 +119,7 @@ def describe_slices(slices: pd.DataFrame) -> str:
     worst = compared.iloc[0]
     gap = f"{worst['gap']:+.3f} to the rest (95% {worst['gap_low']:+.3f} to {worst['gap_high']:+.3f}, Holm p {worst['p']:.2g})"
     name = f"{worst['column']} {worst['value']}, accuracy {worst['accuracy']:.3f} (n = {worst['n']:,})"
-    return f"{by_class}Worst of {len(compared)} slices: {name}, {gap}"
+    return f"{by_class}Worst of {counted(len(compared), 'slice')}: {name}, {gap}"
 
 
 def describe_leakage(slices: pd.DataFrame) -> str:

@@ -133,9 +133,10 @@ def caveats(result: SplitResult, metadata: Mapping[str, Any]) -> str:
         text += " Intervals resample people, not images (Wilson’s intervals, of accuracy and recall, treat images as independent)."
     leakage = metadata.get("leakage") or {}
     if (pairs := leakage.get(f"train_{result.split}")) and not leakage.get("left_out"):
-        text += f" {pairs:,} pairs of copies link them to training images, so the metrics are too good: see Data."
+        number = counted(pairs, "pair of copies links", "pairs of copies link")
+        text += f" {number} them to training images, so the metrics are too good: see Data."
     if copies := leakage.get("copies_of_training_images"):
-        text += f" {copies:,} of them are copies of training images: see Data."
+        text += f" {copies:,} of them {'is a copy' if copies == 1 else 'are copies'} of training images: see Data."
     if metadata.get("inputs"):
         text += f" {metadata['inputs']}"
     return text + (

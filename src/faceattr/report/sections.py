@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from faceattr.errors import optional
-from faceattr.message_text import MOST_LISTED
+from faceattr.message_text import MOST_LISTED, counted
 from faceattr.metrics import calibration, per_class
 from faceattr.metrics.ranking import Ranking, precision_recall_point, roc_point
 from faceattr.metrics.registry import METRICS
@@ -191,9 +191,8 @@ class SplitResult:
         caption = f"{np.trace(matrix):,} of {matrix.sum():,} correct."
         if errors.any():
             true, predicted = np.unravel_index(errors.argmax(), errors.shape)
-            caption += (
-                f" Most frequent error: {errors.max():,} images of {classes[true]} predicted as {classes[predicted]}."
-            )
+            images = counted(int(errors.max()), "image")
+            caption += f" Most frequent error: {images} of {classes[true]} predicted as {classes[predicted]}."
         draw = partial(charts.confusion, matrix, classes, title="")
         svg_name = self._name("confusion", caption)
         panels = [Chart(charts.svg(lambda file: draw(path=file), *svg_name), caption)] if k <= MOST_CELLS else []

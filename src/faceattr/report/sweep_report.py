@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from faceattr.message_text import counted
 from faceattr.report import charts, render_html
 from faceattr.report.charts import COLOURS, INK
 from faceattr.report.render_html import Row
@@ -71,7 +72,9 @@ def summary(rows: Sequence[Row]) -> str:
     text = f"Best: {best.label} with {render_html.number(best.value)} ({render_html.interval(best.low, best.high)})."
     near = sum((row.high or 0) >= (best.value or 0) for row in others)
     reach = (
-        f"The intervals of {near} of the {len(others)} others reach it." if near else "No other interval reaches it."
+        f"{near} of {counted(len(others), 'other interval')} {'reaches' if near == 1 else 'reach'} it."
+        if near
+        else "No other interval reaches it."
     )
     return f"{text} {reach}" if others else text
 

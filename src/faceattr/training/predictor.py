@@ -20,7 +20,7 @@ from faceattr.data.out_of_distribution import InputCheck
 from faceattr.data.photo_reader import SubjectReader, create_detector
 from faceattr.data.videos import is_video
 from faceattr.errors import FaceattrError
-from faceattr.message_text import listed
+from faceattr.message_text import counted_of, listed
 from faceattr.training.inference_backend import Backend
 from faceattr.training.prediction_rows import RowFormat, ScoredSubject, SubjectBatches
 
@@ -145,7 +145,7 @@ class Predictor:
             first, reason = next(iter(reasons.items()))
             named = str(sources[first]) if isinstance(sources[first], str | PathLike) else f"image {first}"
             raise FaceattrError(
-                f"{len(reasons)} of {len(sources)} images have no answer; the first: {named} ({reason}).\n"
+                f"{counted_of(len(reasons), len(sources), 'image', 'have')} no answer; the first: {named} ({reason}).\n"
                 "predict() gives such images a row with the reason."
             )
         return np.array([scores for _, scores in scored], np.float32).reshape(len(scored), len(self.classes))

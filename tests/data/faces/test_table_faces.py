@@ -99,7 +99,7 @@ def test_on_none_error_lists_the_images(root, weights):
 
 def test_no_image_with_a_face_is_an_error(root, weights):
     with pytest.raises(
-        FaceattrError, match=r"None of the 12 images has a face\. Images that are crops already: faces=none"
+        FaceattrError, match=r"None of 12 images has a face\. Images that are crops already: faces=none"
     ):
         data(root, weights, min_size=1000)
 

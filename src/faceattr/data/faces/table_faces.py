@@ -11,7 +11,7 @@ import pandas as pd
 from faceattr.data.faces.crop_recipe import FaceRecipe, check_one_face
 from faceattr.data.faces.detection_cache import Detections, FaceRows, find_all
 from faceattr.errors import FaceattrError
-from faceattr.message_text import counted, listed
+from faceattr.message_text import counted, counted_of, listed
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +95,13 @@ def find_faces(
     detections = find_all(paths, recipe, weights=weights, workers=workers)
     faces = FoundFaces(names, paths, recipe, detections, detections.chosen(recipe))
     if names and len(faces.without) == len(names):
-        raise FaceattrError(f"None of the {len(names):,} images has a face. Images that are crops already: faces=none")
-    if len(faces.without) and recipe.on_none == "error":
         raise FaceattrError(
-            f"{len(faces.without)} of {len(names)} images have no face: {listed((names[image] for image in faces.without), 5)}\n"
+            f"None of {counted(len(names), 'image')} has a face. Images that are crops already: faces=none"
+        )
+    if len(faces.without) and recipe.on_none == "error":
+        count = counted_of(len(faces.without), len(names), "image", "have")
+        raise FaceattrError(
+            f"{count} no face: {listed((names[image] for image in faces.without), 5)}\n"
             "Remove them, leave them out with faces.on_none=skip, or take them whole with faces.on_none=whole"
         )
     log.log(logging.WARNING if len(faces.without) else logging.INFO, "%s", faces.describe())

@@ -16,7 +16,7 @@ from faceattr.config.key_annotation import Key
 from faceattr.data.sources.conventions import SPLITS, Attributes, existing_root, file_names, listed_attributes
 from faceattr.data.sources.labels import Unknown, known_codes
 from faceattr.errors import FaceattrError
-from faceattr.message_text import listed
+from faceattr.message_text import counted, counted_of, listed
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def _with_image(values: pd.DataFrame, folder: Path, source: Path, allow_missing:
     present = values.index.isin(list(file_names(folder)))
     if present.all():
         return values
-    message = f"{(~present).sum():,} of the {len(values):,} images of {source} are missing in {folder}"
+    message = f"{source}: {counted_of(int((~present).sum()), len(values), 'image', 'are')} missing in {folder}"
     if not allow_missing or not present.any():
         first = str(values.index[~present][0])
         others = sorted(name for name in file_names(folder) if Path(name).stem == Path(first).stem)
@@ -192,7 +192,7 @@ def _wrong_line(path: Path) -> str:
     for number, line in enumerate(lines[above:], above + 1):
         cells = line.split(separator)[1:]
         if line.strip() and len(cells) != (len(columns) or 1):
-            return f"line {number}: {len(cells)} values, expected {len(columns) or 1}"
+            return f"line {number}: {counted(len(cells), 'value')}, expected {len(columns) or 1}"
         for position, cell in enumerate(cells):
             if not re.fullmatch(r"\s*[+-]?\d+(\.\d*)?\s*", cell):
                 name = columns[position] if columns else "value"

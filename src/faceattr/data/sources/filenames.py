@@ -12,6 +12,7 @@ from faceattr.data.image_files import walk
 from faceattr.data.sources import csv
 from faceattr.data.sources.conventions import Attributes, existing_root
 from faceattr.errors import FaceattrError
+from faceattr.message_text import counted, counted_of
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,9 @@ def load(
     path_matches = [regex.search(path) for path in listing.files]
     if not any(path_matches):
         example = f", such as {listing.files[0]}" if listing.files else ""
-        raise FaceattrError(f"data.pattern={pattern} matches none of {len(path_matches):,} images in {root}{example}.")
+        raise FaceattrError(
+            f"data.pattern={pattern} matches none of {counted(len(path_matches), 'image')} in {root}{example}."
+        )
     cells = [match.groupdict("") if match else dict.fromkeys(regex.groupindex, "") for match in path_matches]
     index = pd.Index(range(1, len(cells) + 1), name="image")
     frame = pd.DataFrame(cells, index=index, dtype=object).assign(**{IMAGE: listing.files})
@@ -64,7 +67,9 @@ def load(
     if unmatched := len(path_matches) - sum(map(bool, path_matches)):
         example = next(path for path, match in zip(listing.files, path_matches, strict=True) if not match)
         log.warning(
-            "%d of %d images do not match data.pattern: no label. The first: %s", unmatched, len(path_matches), example
+            "%s not match data.pattern: no label. The first: %s",
+            counted_of(unmatched, len(path_matches), "image", "do"),
+            example,
         )
     columns = csv.Columns(IMAGE, label_column, split_column, group_column)
     return csv.to_table(

@@ -17,6 +17,7 @@ from faceattr.data.sources import csv
 from faceattr.data.sources.conventions import existing_root, file_names
 from faceattr.data.sources.text_table import decoded
 from faceattr.errors import FaceattrError
+from faceattr.message_text import counted
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +60,14 @@ def _data_set(root: Path, notes: list[Path], attribute: str) -> pd.DataFrame:
     rows = [row for note in notes for row in _rows(root, note)]
     if not rows:
         raise FaceattrError(
-            f"data.root={root}: no line of {len(notes):,} text files, such as {notes[0]}, names an image."
+            f"data.root={root}: no line of {counted(len(notes), 'text file')}, such as {notes[0]}, names an image."
         )
     table = pd.DataFrame(rows).drop_duplicates(ignore_index=True)
     table.insert(1, "label", table.pop(attribute))
     present = set(table["label"])
     classes = [name for name in WORDS[attribute] if name in present or name in CLASSES or attribute == "gender"]
-    log.info("%s: %d images of %d actors, as %d text files say", root, len(table), table["group"].nunique(), len(notes))
+    numbers = (len(table), "image"), (table["group"].nunique(), "actor"), (len(notes), "text file")
+    log.info("%s: %s of %s, from %s", root, *(counted(number, noun) for number, noun in numbers))
     table.attrs.update(classes=classes, ordinal=attribute == "age")
     return table
 
