@@ -168,7 +168,7 @@ def test_export_beyond_the_tolerance_leaves_nothing(run, tmp_path):
 def test_export_without_the_runs_files_has_the_figures_of_the_proof(tmp_path, caplog):
     ckpt = untrained(tmp_path / "best.ckpt", "data.n=60", "data.image_size=32")
     text = (exported(ckpt, tmp_path / "output") / "README.md").read_text()
-    assert "do not judge this checkpoint" in caplog.text and "only the proof's figures" in text
+    assert "are not of this checkpoint" in caplog.text and "only the proof's figures" in text
     front = yaml.safe_load(text.split("---\n")[1])
     assert "model-index" not in front and front["library_name"] == "faceattr"
     assert "of 7 val and 10 test images" in text and "The data have changed since training" in caplog.text

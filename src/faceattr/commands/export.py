@@ -157,7 +157,7 @@ def run_figures(ckpt: Path, description: dict[str, Any]) -> RunFigures:
     evaluated = record.get(f"{ckpt.stem}_epoch") == description["epoch"] and record.get("status") == "finished"
     if record.get("fingerprint") != description["fingerprint"] or not evaluated:
         log.warning(
-            "The run's files beside %s do not judge this checkpoint: the model card has only the proof's figures", ckpt
+            "The run's files beside %s are not of this checkpoint: the model card has only the proof's figures", ckpt
         )
         return RunFigures(config, description["weights"])
     metrics = read_metrics(folder)

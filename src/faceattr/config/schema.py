@@ -349,9 +349,9 @@ class Trainer:
     monitor: Annotated[
         str, Key("The figure that chooses the best checkpoint and stops training: val_loss, or val_<metric>.")
     ] = "val_loss"
-    checkpoint: Annotated[str, Key("The checkpoint that a run's own evaluation judges.", choices=("best", "last"))] = (
-        "best"
-    )
+    checkpoint: Annotated[
+        str, Key("The checkpoint that is evaluated at the end of a run.", choices=("best", "last"))
+    ] = "best"
     gradient_clip: Annotated[
         float | None, Key("The largest norm of the gradients; null or 0: not clipped.", minimum=0, maximum=1e9)
     ] = None
@@ -480,7 +480,7 @@ class EvaluateConfig:
 class PredictOptions:
     """How an answer is made."""
 
-    mirror: Annotated[bool, Key("Judge each crop as it is and mirrored, and answer with the mean.")] = False
+    mirror: Annotated[bool, Key("Classify each crop as it is and mirrored, and answer with the mean.")] = False
 
 
 @dataclass

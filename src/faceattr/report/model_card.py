@@ -20,7 +20,7 @@ MOST_SLICES, MOST_CLASSES = 10, MOST_LISTED
 @dataclass(frozen=True)
 class RunFigures:
     """What a run's files say: `config` and `weights` of the checkpoint, `record` (run.json), `metrics` (<split>_metrics.json) and
-    `slices` (slices_<split>.csv) by split. Empty where the run did not judge this checkpoint."""
+    `slices` (slices_<split>.csv) by split. Empty where the run did not evaluate this checkpoint."""
 
     config: Mapping[str, Any]
     weights: str
@@ -49,7 +49,7 @@ def model_card(config: Mapping[str, Any], figures: RunFigures, proof: Mapping[st
         *(
             []
             if figures.metrics
-            else ["The run's files do not judge this checkpoint; there are only the proof's figures, below."]
+            else ["There are no figures of a run for this checkpoint, only the proof's figures, below."]
         ),
         "## Leakage: are images of the evaluation in training, too?",
         _leakage(figures),
@@ -300,7 +300,7 @@ def _calibration(config: Mapping[str, Any], figures: RunFigures) -> str:
         return fitted
     metrics = figures.metrics[split]
     if metrics.get("temperature", 1.0) != temperature:
-        return f"{fitted} It was fitted after the run was judged: the figures above hold for the answers only."
+        return f"{fitted} It was fitted after the evaluation: the figures above hold for the classes, not the probabilities."
     before = metrics.get("ece_uncalibrated")
     was = f" ({number(before)} before)" if before is not None else ""
     return f"{fitted} Calibration error on {SPLITS[split]}: {number(metrics['ece'])}{was}."

@@ -20,14 +20,13 @@ from faceattr.progress import Progress
 
 log = logging.getLogger(__name__)
 
-
 QUIET = 60.0
 """Seconds of an epoch before its tenths are logged."""
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_accuracy_low", "val_accuracy_high")
 
 
 class History(pl.Callback):
-    """A row per epoch, kept in the checkpoint too, so that a resumed run has them all.
+    """A row per epoch, stored in the checkpoint too, so that a resumed run has them all.
 
     `images_per_second` counts training only: from the epoch's start to its last step.
     """
@@ -126,7 +125,7 @@ class Checkpoints(ModelCheckpoint):
 
 
 class Patience(EarlyStopping):
-    """Early stopping that says so, and whose patience a resumed run may change."""
+    """Early stopping that logs when it stops. A resumed run may change its patience."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """A run that had stopped, and was interrupted while it was evaluated, does not train one more epoch; with more patience

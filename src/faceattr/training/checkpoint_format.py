@@ -3,8 +3,8 @@
 A checkpoint is Lightning's, with a description under `KEY`: plain containers only, so that loading it runs no code
 (`weights_only=True`). The description has `format` (see `FORMAT`), `version` (of faceattr), `config` (the run's, its
 interpolations resolved), `classes`, `ordinal`, `multilabel`, `fingerprint` (of the data), `weights` (where training started
-from), `pretrained_stages` (those that did not start from random weights), `detector` (the SHA-256 of the face detector, empty
-without one), `inputs` (what training images look like, see `out_of_distribution`) and, once fitted, `temperature`.
+from), `pretrained_stages` (those that started from pretrained weights), `detector` (the SHA-256 of the face detector, empty
+without one), `inputs` (statistics of the training images, see `out_of_distribution`) and, once fitted, `temperature`.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ MOVED = {
 
 
 def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
-    """The whole checkpoint, tensors memory-mapped by default; anything but a checkpoint of ours is refused in one line."""
+    """The whole checkpoint, its description upgraded, tensors memory-mapped by default. Raises FaceattrError: not one of ours."""
     path = checkpoint_file(path)
     if (part := damaged_part(path)) is not None:
         raise FaceattrError(f"ckpt={path}: damaged: {part} is not as it was written.")
@@ -76,7 +76,7 @@ def read(path: str | Path, *, mmap: bool = True) -> dict[str, Any]:
 
 
 def _what_it_is(path: Path) -> str:
-    """What a file is that is no PyTorch checkpoint, and what would be right: a checkpoint beside it, where there is one."""
+    """For a file that is no PyTorch checkpoint: what it is, and a checkpoint beside it to give instead."""
     kind = kind_of_file(path)
     problem = f"this file is {kind}" if kind and "ZIP" not in kind else "truncated, or not a PyTorch checkpoint"
     beside = sorted(path.parent.glob("*.ckpt"), key=lambda file: file.name != "best.ckpt")
@@ -241,7 +241,7 @@ def input_faces(description: dict[str, Any], source: str) -> Faces:
 
 
 def add_to_description(path: str | Path, **more: Any) -> None:
-    """Write the checkpoint anew, its description with `more` in it."""
+    """Writes the checkpoint anew, with `more` in its description."""
     content = read(path, mmap=False)  # Windows replaces no file that is mapped
     content[KEY] |= more
     AtomicCheckpointIO().save_checkpoint(content, path)
@@ -257,8 +257,7 @@ def describe(
     detector: str = "",
     inputs: UsualInputs | None = None,
 ) -> dict[str, Any]:
-    """The description of a run's checkpoints: `config` in plain containers, `weights` says where training started from, `detector`
-    is the sum in its face recipe."""
+    """The description of a run's checkpoints. `config` is in plain containers; the fields are explained above."""
     return {
         "format": FORMAT,
         "version": __version__,

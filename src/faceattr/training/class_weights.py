@@ -23,8 +23,8 @@ def check_class_weights(settings: Data, task: Task) -> None:
 def class_weights(truth: np.ndarray, task: Task, settings: Data) -> torch.Tensor | None:
     """Factors as `Task.losses` takes them, from the `truth` of the training images; None: every class counts equally.
 
-    `data.balance=loss`: of mean 1 over these images, inverse to how often a class is there, or an attribute and its absence;
-    times `data.attribute_weights`.
+    With `data.balance=loss` they are inversely proportional to the frequency of each class (of each attribute's presence and
+    absence), with mean 1 over these images. They are multiplied by `data.attribute_weights`.
     """
     attribute_weights = settings.attribute_weights or {}
     factors = torch.tensor([float(attribute_weights.get(name, 1)) for name in task.classes])

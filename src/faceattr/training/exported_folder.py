@@ -66,7 +66,7 @@ def error_without_torch(path: Path, missing: str | None) -> FaceattrError:
 
 
 def read_exported(folder: Path) -> ExportedModel:
-    """The description of the folder. Raises FaceattrError: damaged, of a later format, or with values that cannot be."""
+    """The description of the folder. Raises FaceattrError: damaged, of a later format, or with values out of their bounds."""
     source = f"ckpt={folder}: {CONFIG}"
     with checked_size(folder / CONFIG, MOST_CONFIG_BYTES, source):
         content = (folder / CONFIG).read_bytes()

@@ -1,8 +1,8 @@
 """The output of the frozen stages: computed once for every image, stored by `data.disk_cache`, and served in place of pixels.
 
-Below the first trained layer a network is a constant function of the image while augmentation is off. Its output has the
-run's precision; later epochs, seeds, jobs of a sweep and the run's own evaluation start from it. With augmentation on,
-`finetune.views` outputs are stored of each training image, each of another augmentation.
+Without augmentation, the layers below the first trained one always give the same output for an image. It is stored in the run's
+precision; later epochs, seeds, jobs of a sweep and the run's own evaluation start from it. With augmentation, `finetune.views`
+augmented versions of each training image are stored.
 """
 
 import hashlib
@@ -53,7 +53,7 @@ def reason_disabled(
 
 
 class FeatureCache(pl.Callback):
-    """Lets training and prediction begin behind the frozen stages: `data` serves their output, the module runs the rest.
+    """Lets training and prediction start after the frozen stages: `data` gives their output, the module runs the rest.
 
     In training it follows the finetune policy from epoch to epoch. `views` augmented versions of each training image are
     stored, drawn by `seed`; 0: images are not augmented. `stored_arrays` lists what was stored, for run.json.
@@ -62,7 +62,7 @@ class FeatureCache(pl.Callback):
     def __init__(self, data: FaceData, *, views: int = 0, seed: int = 0) -> None:
         self.data, self.views, self.seed = data, views, seed
         self.stored_arrays: list[dict[str, Any]] = []
-        self._start: int | None = None
+        self._first_trainable_stage: int | None = None
         self._num_layers = 0
         self._views: RowSource | None = None
 
@@ -79,12 +79,13 @@ class FeatureCache(pl.Callback):
         assert isinstance(pl_module, Classifier)
         self._serve(pl_module.first_trainable_stage, trainer, pl_module, training=False)
 
-    def _serve(self, start: int, trainer: pl.Trainer, module: Classifier, *, training: bool) -> None:
-        """Every split of `data` from the stage `start` on; training images whose views are to be drawn stay pixels here."""
-        if start == self._start:
+    def _serve(self, first_trainable_stage: int, trainer: pl.Trainer, module: Classifier, *, training: bool) -> None:
+        """Lets every split of `data` give the output of the stages below `first_trainable_stage`. Training images with views still
+        give pixels: their views are drawn in each epoch."""
+        if first_trainable_stage == self._first_trainable_stage:
             return
-        self._start, self._views, began = start, None, time.perf_counter()
-        num_layers, views = module.network.num_constant_layers(start), self.views
+        self._first_trainable_stage, self._views, started = first_trainable_stage, None, time.perf_counter()
+        num_layers, views = module.network.num_constant_layers(first_trainable_stage), self.views
         self._num_layers = num_layers
         splits = ["val", "test"] if views else ["train", "val", "test"]
         rows = np.sort(np.concatenate([self.data.rows(split) for split in splits]))
@@ -97,9 +98,9 @@ class FeatureCache(pl.Callback):
             if num_layers:
                 files.append(self._outputs(rows, trainer, module, num_layers, 0))
                 outputs = self.data.placed(files[-1], "frozen stages' output")
-        except disk_cache.NoRoom as none:
+        except disk_cache.NoRoom as error:
             self._views = None
-            log.warning("finetune.cache: %s The frozen stages run in every epoch", none)
+            log.warning("finetune.cache: %s The frozen stages run in every epoch", error)
         for split in ("train", "val", "test"):
             if outputs is None or split not in splits:
                 self.data.images(split).serve_pixels()
@@ -108,16 +109,17 @@ class FeatureCache(pl.Callback):
         if outputs is not None:
             self.stored_arrays.append(
                 {
-                    "trained_from": module.network.stage_names[start],
+                    "trained_from": module.network.stage_names[first_trainable_stage],
                     "files": [array.file.name for array in reversed(files)],
-                    "seconds": round(time.perf_counter() - began, 2),
+                    "seconds": round(time.perf_counter() - started, 2),
                 }
             )
 
     def _outputs(
         self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, num_layers: int, views: int
     ) -> RowArray:
-        """What the first `num_layers` layers give for these rows of the table; with `views` so many of each, augmented."""
+        """The output of the first `num_layers` layers for these rows of the table; with `views`, of that many augmented versions of
+        each."""
         network, device = module.network, module.device
         for name in network.layer_names[:num_layers]:
             network.get_submodule(name).eval()
@@ -144,11 +146,11 @@ class FeatureCache(pl.Callback):
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
             probe = as_numpy(run_layers(next(iter(loader)).inputs[:1]))
             images_text = counted(len(rows), "image")
-            of = f"{counted(views, 'augmented view')} of {images_text}" if views else images_text
+            inputs = f"{counted(views, 'augmented view')} of {images_text}" if views else images_text
             name = f"prefix-{self._key(rows, trainer, module, num_layers, views)}"
             shape = (len(rows) * max(1, views), *probe.shape[1:])
             return disk_cache.get_or_create(
-                name, shape, probe.dtype, compute, title=f"Output of the frozen stages for {of}"
+                name, shape, probe.dtype, compute, title=f"Output of the frozen stages for {inputs}"
             )[0]
 
     def _key(self, rows: np.ndarray, trainer: pl.Trainer, module: Classifier, num_layers: int, views: int) -> str:

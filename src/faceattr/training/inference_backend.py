@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """A loaded classifier. `name` is that of its run; its probabilities are already divided by `temperature`; `explains` is
-    whether it has Grad-CAM; `data` is the group `data` of its run's config, empty where that is not known."""
+    """A loaded classifier.
+
+    name: of its run. temperature: its logits are divided by it already. explains: whether it has Grad-CAM.
+    data: the group `data` of its run's config; empty where that is not known.
+    """
 
     name: str
     classes: tuple[str, ...]

@@ -18,13 +18,13 @@ from faceattr.training.prediction_rows import SubjectBatches
 LOCATION = b"location"
 """The key of a tensor whose values lie in another file: ONNX Runtime would read that file, whatever it is."""
 BEFORE_IT = re.compile(rb"(?:\x0a|\x8a\x80*[\x00\x10\x20\x30\x40\x50\x60\x70])(?:\x08|\x88\x80*\x00)\Z")
-"""Protobuf's two integers before that key. They may have any length, and of the first the bits above 32 are ignored."""
+"""The two Protobuf integers before that key. Each may be padded to any length; bits above 32 of the first are ignored."""
 LONGEST = 24
 """Bytes: the two integers at their longest."""
 BLOCK = 2**18
 """Bytes: the part of the file that is searched at once."""
 OVERLAP = LONGEST + len(LOCATION)
-"""Bytes: the end of the block before, in which a reference may begin."""
+"""Bytes: the end of the previous block, where a reference may begin."""
 LARGE = 20_000_000
 """Bytes. Convolutions of smaller models are laid out anew when they are loaded: a small CNN is a quarter faster then; VGG16 is not,
 and would take 0.2 s longer to load."""
@@ -39,7 +39,7 @@ class OnnxBackend:
     def __init__(self, folder: Path, *, threads: int = 0) -> None:
         config, source, file = read_exported(folder), f"ckpt={folder}: {ONNX}", folder / ONNX
         with ThreadPoolExecutor(1) as pool:
-            importing = pool.submit(_import_onnxruntime)  # takes as long as the checksum meanwhile
+            importing = pool.submit(_import_onnxruntime)  # takes as long as the checksum, which is computed meanwhile
             with checked_size(file, MOST_ONNX_BYTES, source) as size:
                 if size != config.size or sha256_of(file) != config.sha256:
                     raise FaceattrError(

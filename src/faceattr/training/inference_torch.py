@@ -42,8 +42,8 @@ def probabilities(
 
 
 class CollectedScores(Callback):
-    """Scores and rows of all batches in one piece of memory each: many small tensors kept between large ones that come and
-    go would keep the heap from using those again, several kilobytes an image."""
+    """Scores and rows of all batches, each in one buffer that grows. Many small tensors between large short-lived ones would
+    fragment the heap: several kilobytes an image."""
 
     def __init__(self) -> None:
         self.scores, self.rows = bytearray(), bytearray()
@@ -79,7 +79,7 @@ class TorchBackend:
     explains = True
 
     def __init__(self, path: Path, trainer: Trainer | None = None, *, accelerator: str | None = None) -> None:
-        """trainer: where it computes, and in which precision; None is as in training. accelerator: instead of the trainer's."""
+        """trainer: device and precision; None: as in training. accelerator: replaces the trainer's."""
         self.model, description = load(path)
         self.name, self.data = description["config"]["name"], description["config"]["data"]
         self.spec = self.model.spec
@@ -96,7 +96,7 @@ class TorchBackend:
             self._receiver.subjects = subjects
             trainer.predict(self.model, _TensorBatches(batches), return_predictions=False)
             self._receiver.subjects = None  # they hold the images
-            self._trainer = trainer  # for the next call: it takes longer to make one than to judge a small image
+            self._trainer = trainer  # for the next call: making one takes longer than classifying a small image
         subjects.finish()
 
     def _create_trainer(self) -> pl.Trainer:

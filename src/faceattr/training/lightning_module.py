@@ -1,7 +1,7 @@
-"""The one LightningModule: a network with its task, input and finetune policy, trained and judged.
+"""The one LightningModule: a network with its task, input and finetune policy, trained and evaluated.
 
-Everything random in an epoch is drawn from (seed, epoch), and the policy is a function of the epoch, so that a run
-resumed at an epoch's boundary is bit-equal to one that was never interrupted.
+Everything random in an epoch is drawn from (seed, epoch), and the policy is a function of the epoch. So a run that is resumed
+after an epoch is bit-equal to one that was never interrupted.
 """
 
 import gc
@@ -90,7 +90,7 @@ class Classifier(pl.LightningModule):
         self.temperature = 1.0
         self.usual_inputs: UsualInputs | None = None
         self._val_values: Tensor | None = None
-        self._val_rows = 0
+        self._val_count = 0
         self._sums: Tensor | None = None
         self.run_step: StepFunction = self.step
         self.first_trainable_stage = policy.first_trainable_stage(0)
@@ -101,7 +101,7 @@ class Classifier(pl.LightningModule):
         return self.network(self.scaled(images))
 
     def scaled(self, images: Tensor) -> Tensor:
-        """What the network takes: float32, as `model.scaling` says."""
+        """Uint8 images as the network takes them: float32, scaled as `model.scaling` says."""
         return images.float().sub_(self.mean).div_(self.std)
 
     def logits(self, inputs: Tensor, layers_applied: int) -> Tensor:
@@ -162,20 +162,20 @@ class Classifier(pl.LightningModule):
         logits, targets, rows = self.logits(batch.inputs, batch.layers_applied), batch.targets, batch.rows
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
         values = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
-        filled = self._val_rows + len(values)
+        count = self._val_count + len(values)
         # one tensor, not one per batch: see training/inference_torch.py
-        if self._val_values is None or filled > len(self._val_values):
-            room = values.new_empty(max(1024, 2 * filled), values.shape[1])
+        if self._val_values is None or count > len(self._val_values):
+            free = values.new_empty(max(1024, 2 * count), values.shape[1])
             self._val_values = (
-                room if self._val_values is None else torch.cat((self._val_values[: self._val_rows], room))
+                free if self._val_values is None else torch.cat((self._val_values[: self._val_count], free))
             )
-        self._val_values[self._val_rows : filled] = values
-        self._val_rows = filled
+        self._val_values[self._val_count : count] = values
+        self._val_count = count
 
     def on_validation_epoch_end(self) -> None:
         assert self._val_values is not None
-        values = self._val_values[: self._val_rows]
-        self._val_values, self._val_rows = None, 0
+        values = self._val_values[: self._val_count]
+        self._val_values, self._val_count = None, 0
         if self.trainer.world_size > 1:
             values = self._from_all(values)
         k = len(self.task.classes)
@@ -190,7 +190,7 @@ class Classifier(pl.LightningModule):
         self.log_dict({**self._training_metrics(), "val_loss": losses.mean(), **registry.logged(metrics)})
 
     def _training_metrics(self) -> dict[str, Tensor]:
-        """Of the epoch that ends: while it was trained, dropout and augmentation on."""
+        """Means over the epoch's training images, each measured in its step, with dropout and augmentation."""
         if self._sums is None:
             return {}
         loss, right, count = self.all_gather(self._sums).view(-1, 3).sum(0)

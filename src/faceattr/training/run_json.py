@@ -53,11 +53,11 @@ class RunRecord:
         self.fields |= {"status": status, "error": error, "seconds": round(time.perf_counter() - self._start, 2)}
 
     def end(self, status: str, error: str, *, always: bool = False, refused: bool = False) -> None:
-        """Store how a run ended that did not finish; one that never began writes nothing, unless `always`.
+        """Records the end of a run that did not finish. A run that never began writes nothing, unless `always`.
 
         refused: `error` is for the user to mend. Before the run began, it means that the same arguments fail again.
 
-        Where run.json cannot be written (a full disk may be why the run failed) that is logged: `error` is what matters.
+        If run.json cannot be written (a full disk may be why the run failed), that is only logged: `error` is what matters.
         """
         self.set_status(status, error)
         if not (always or self._begun):

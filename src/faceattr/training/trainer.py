@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl.Trainer:
     """A Lightning trainer on the device and in the precision that the group `trainer` asks for.
 
-    `single` takes one of its devices, and writes and shows nothing: judging is done once, by one process.
-    Raises a FaceattrError where the device is not there; never goes on on another one.
+    `single`: one of its devices, no files and no output: a checkpoint is evaluated once, by one process.
+    Raises FaceattrError if the device is not there; it never takes another one.
     """
     for noisy in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
