@@ -67,9 +67,12 @@ def test_row_array_closes_its_file_before_it_is_renamed(own_cache, monkeypatch):
     assert opened
 
 
-def test_cores_without_affinity_is_the_cpu_count(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert cores() == os.cpu_count()
+def test_cores_are_those_that_the_process_may_use(monkeypatch):
+    """A container's limit counts too: `loky.cpu_count` reads it, and this variable."""
+    most = cores()
+    assert 1 <= most <= os.cpu_count()
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert cores() == 1
 
 
 def test_keep_freed_memory_without_glibc_does_nothing(monkeypatch):

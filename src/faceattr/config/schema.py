@@ -30,7 +30,7 @@ class Data:
     batch_size: Annotated[int, Key("Images in a batch, on each device.", minimum=1, maximum=LARGEST_BATCH)] = 32
     workers: Annotated[
         int | None,
-        Key("Processes or threads that decode images; null: one for each core.", minimum=0, maximum=1024),
+        Key("Processes or threads that decode images; null: one for each core, up to 32.", minimum=0, maximum=1024),
     ] = None
     split: Annotated[
         str,

@@ -209,7 +209,7 @@ def read_many(
 ) -> dict[int, str]:
     """Decodes `images` on all cores into `out`, uint8 [N, height, width, 3]. None: checks them only.
 
-    workers: number of threads, or of processes if these pay; None: one for each core.
+    workers: number of threads, or of processes if these pay; None: one for each core, up to 32.
     label: title of the progress; "" shows none.
     faces: what is cropped of each image; None: images are taken whole.
 

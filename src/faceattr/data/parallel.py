@@ -20,15 +20,25 @@ THREADS_UP_TO = 4
 """Workers. Half the time of decoding a small image is Python's own, which threads take in turn: four threads are as fast as four
 processes, and 16 threads a third as fast as 16 processes (docs/scaling.md)."""
 
+MOST_WORKERS = 32
+"""More than the process that collects their results can feed; each takes 50 MB."""
+
 
 def cores() -> int:
-    """Number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of CPU cores that this process may use; the limits of a container count (`docker run --cpus`)."""
+    from loky import cpu_count
+
+    return cpu_count()
+
+
+def default_workers() -> int:
+    """One for each core, up to `MOST_WORKERS`."""
+    return min(cores(), MOST_WORKERS)
 
 
 def processes_pay(images: int, workers: int | None) -> bool:
     """Whether to read so many images in processes, not in threads."""
-    return images >= PROCESSES_FROM and (workers or cores()) > THREADS_UP_TO
+    return images >= PROCESSES_FROM and (workers or default_workers()) > THREADS_UP_TO
 
 
 def run_tasks(
@@ -37,11 +47,11 @@ def run_tasks(
     """The results of the tasks, in their order.
 
     tasks: of some 64 images each, so that one is worth sending to a process; with their results they must be picklable.
-    workers: number of threads or processes; None: one for each core.
+    workers: number of threads or processes; None: `default_workers`.
 
     Raises FaceattrError where a process was killed.
     """
-    workers = workers or cores()
+    workers = workers or default_workers()
     with _processes(workers) if processes else ThreadPoolExecutor(workers) as pool:
         yield from in_order(pool, tasks, ahead=2 * workers)
 

@@ -36,6 +36,7 @@ def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl
     deterministic = resolve_deterministic(settings)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not on_cuda:
+        torch.set_num_threads(min(torch.get_num_threads(), cores()))  # it does not know the limits of a container
         keep_freed_memory()
     flush_denormals()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False} if single else {}
