@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from faceattr.data.decode import UnreadableImage, decode
-from faceattr.data.parallel import cores
+from faceattr.data.parallel import default_workers
 from faceattr.data.photo_reader import Subject, SubjectReader
 from faceattr.data.videos import frames, is_video
 from faceattr.files import named_in_errors
@@ -28,7 +28,7 @@ class Pictures:
         self._folder, self._every = folder, reader.every
         self._annotated, self._crops = annotated, crops
         self._common = os.path.commonpath([Path(str(file)).absolute().parent for file in reader.sources])
-        self._pool = ThreadPoolExecutor(cores(), "faceattr-write")
+        self._pool = ThreadPoolExecutor(default_workers(), "faceattr-write")
         self._pending: deque[Future[None]] = deque()
         self._file = ""
         self._notes: dict[float | None, list[Note]] = {}

@@ -23,7 +23,7 @@ from faceattr.data.decode import InputSpec, UnreadableImage, read
 from faceattr.data.device_batches import DeviceBatches, place
 from faceattr.data.faces.detection_cache import FaceRows
 from faceattr.data.faces.table_faces import FoundFaces, find_faces
-from faceattr.data.parallel import cores
+from faceattr.data.parallel import default_workers
 from faceattr.data.pixel_cache import pack
 from faceattr.errors import FaceattrError
 from faceattr.message_text import counted, listed
@@ -181,7 +181,9 @@ class FaceData(pl.LightningDataModule):
 
     def _host_loader(self, images: ImageSet, **order: Any) -> DataLoader[Batch]:
         workers = (
-            0 if self._pixels is not None else (cores() if self.settings.workers is None else self.settings.workers)
+            0
+            if self._pixels is not None
+            else (default_workers() if self.settings.workers is None else self.settings.workers)
         )
         return DataLoader(
             images,

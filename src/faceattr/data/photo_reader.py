@@ -18,7 +18,7 @@ from faceattr.data.faces.crop import crop
 from faceattr.data.faces.crop_recipe import FaceRecipe, large_enough, pick, reading_order
 from faceattr.data.faces.detect import Detector, Face
 from faceattr.data.faces.detector_file import detector_file
-from faceattr.data.parallel import cores, in_order
+from faceattr.data.parallel import default_workers, in_order
 from faceattr.data.videos import frames, is_video
 from faceattr.progress import Progress
 
@@ -83,7 +83,7 @@ class SubjectReader:
         self._photo_pixels, self._frame_pixels = PixelBudget(PIXELS_IN_FLIGHT), PixelBudget(PIXELS_IN_FLIGHT // 4)
 
     def __iter__(self) -> Iterator[Subject]:
-        most_crops, workers = CROP_BYTES // (3 * self.spec.height * self.spec.width), cores()
+        most_crops, workers = CROP_BYTES // (3 * self.spec.height * self.spec.width), default_workers()
         pool = ThreadPoolExecutor(workers, "faceattr-read")
         try:
             with Progress(self.label, len(self.sources)) as progress:
