@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from faceattr.report import charts
@@ -203,3 +204,16 @@ def test_save_lays_out_as_savefig_does_with_constrained_layout(tmp_path, form):
         for name in ("ours", "theirs", "none")
     )
     assert ours == theirs != none
+
+
+@pytest.mark.parametrize("letters", [5, 8, 14, 40])
+def test_confusion_has_room_for_the_names_of_classes(tmp_path, monkeypatch, letters):
+    figures, lay_out = [], charts._lay_out
+    monkeypatch.setattr(charts, "_lay_out", lambda figure, form: (figures.append(figure), lay_out(figure, form)))
+    names = [f"{('AbcdefghiJ' * 4)[: letters - 1]}{number}" for number in range(2)]
+    charts.confusion([[1234, 0], [0, 1234]], names, tmp_path / "x.png", title="")
+    renderer, (width, height) = figures[0].canvas.get_renderer(), figures[0].bbox.max
+    for text in figures[0].findobj(Text):
+        box = text.get_window_extent(renderer)
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
+        assert inside or not text.get_text(), f"{text.get_text()} is cut off"

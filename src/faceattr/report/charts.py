@@ -5,6 +5,7 @@ colour, for colour-blind readers and black-and-white printers.
 """
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike
 
 from faceattr.errors import optional
 from faceattr.files import write_atomically
+from faceattr.report.fonts import drawable, use_fonts
 
 File = str | Path | BinaryIO
 DPI = 150
@@ -55,7 +57,8 @@ def svg(draw: Callable[[BinaryIO], None], name: str, alt: str) -> Markup:
     """
     file = BytesIO()
     settings: Any = {"savefig.format": "svg", "svg.fonttype": "none", "svg.hashsalt": name}
-    with optional(f"The chart {name}"), matplotlib.rc_context(settings):
+    with optional(f"The chart {name}"), matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the browser has its own fonts
         draw(file)
     if not file.tell():
         return Markup("<p>This chart could not be drawn: see the log.</p>")
@@ -139,14 +142,18 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: s
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
     cell = float(np.interp(k, [2, 5, 10, 20], [1.25, 0.95, 0.7, 0.56]))  # inches
-    figure = _figure(max(k * cell, 2.4) + 2.6, max(k * cell, 1.8) + 1.5, title)
+    letters = max(len(drawable(name)[0]) for name in classes)
+    wider = min(
+        max(0, 0.085 * letters - 0.6), 1.2
+    )  # inches, for names on the left; the layout cannot make the cells smaller
+    figure = _figure(max(k * cell, 2.4) + 2.6 + wider, max(k * cell, 1.8) + 1.5, title)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)  # the darkest blue stays legible under white text
     correct, images = int(np.trace(counts)), int(totals.sum())
     axes.set(
         xlabel="predicted", ylabel="true", title=f"accuracy {correct / max(images, 1):.1%} ({correct:,} of {images:,})"
     )
-    long = max(map(len, classes)) * 0.085 > cell
+    long = letters * 0.085 > cell
     turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if long else {}
     axes.set_xticks(range(k), classes, color=INK, **turned)
     axes.set_yticks(range(k), classes, color=INK)
@@ -261,6 +268,7 @@ def save(figure: Figure, file: File) -> None:
         _lay_out(figure, matplotlib.rcParams["savefig.format"])
         return figure.savefig(file)
     form = Path(file).suffix.removeprefix(".")
+    use_fonts(figure)
     _lay_out(figure, form)
     with write_atomically(Path(file)) as stream:
         figure.savefig(stream, format=form)

@@ -5,10 +5,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from matplotlib import get_data_path
 from PIL import Image, ImageDraw, ImageFont
 
 from faceattr.data.faces.detect import Face
+from faceattr.report.fonts import DEJAVU, drawable
 
 LIGHT, DARK = (255, 255, 255), (20, 20, 20)
 UNREADABLE = 11
@@ -53,17 +53,17 @@ def _write(draw: ImageDraw.ImageDraw, size: tuple[int, int], note: Note, line: i
     width, height = size
     corners = _corners(note.face) if note.face else (0, 0, width, 0)
     letters = min(max(UNREADABLE, round((corners[2] - corners[0]) / 8)), max(UNREADABLE, round(min(size) / 20)))
-    font, gap = _font(letters), max(2, letters // 5)
-    left, top, right, bottom = draw.textbbox((0, 0), note.text, font=font)
+    text, fallbacks = drawable(note.text)
+    font, gap = _font(fallbacks[0] if fallbacks else DEJAVU, letters), max(2, letters // 5)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     wide, high = right - left + 2 * gap, bottom - top + 2 * gap
     x = min(max(0, corners[0] - line), max(0, width - wide))
     above, below = corners[1] - 2 * line - high, corners[3] + 2 * line
     y = above if above >= 0 else below if below + high <= height else max(0, corners[1] + 2 * line)
     draw.rectangle([x, y, x + wide, y + high], DARK)
-    draw.text((x + gap - left, y + gap - top), note.text, LIGHT, font)
+    draw.text((x + gap - left, y + gap - top), text, LIGHT, font)
 
 
 @lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which Matplotlib brings: it has the letters of most alphabets."""
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+def _font(file: Path, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(file), size)
