@@ -118,7 +118,7 @@ def test_reader_finds_a_cut_face_a_small_picture_and_forty_faces(detector, portr
 
 def test_reader_decodes_no_more_pixels_at_a_time_than_its_budget(monkeypatch):
     monkeypatch.setattr(photo_reader, "PIXELS_IN_FLIGHT", 5000)
-    monkeypatch.setattr(photo_reader, "cores", lambda: 8)
+    monkeypatch.setattr(photo_reader, "default_workers", lambda: 8)
     at_work, most, begun, lock, both = [0], [0], itertools.count(), threading.Lock(), threading.Barrier(2)
 
     def slow(image, spec):
