@@ -40,7 +40,7 @@ def _audit(data: FaceData, on_leak: str, slice_leaks: bool) -> tuple[dict[str, A
         )
     log.log(logging.WARNING if across else logging.INFO, "%s", text)
     paths = pd.Index(data.table["path"])
-    counts = leaks.apply_leak_policy(data, leakage, drop=on_leak == "drop", cut=slice_leaks)
+    counts = leaks.apply_leak_policy(data, leakage, drop=on_leak == "drop", slice_leaks=slice_leaks)
     if left_out := counts["left_out"]:
         log.info("data.on_leak=drop: left out %s with a copy in another split", counted(left_out, "training image"))
     training = paths.get_indexer(pd.Index(data.table["path"].iloc[data.rows("train")]))
@@ -54,7 +54,9 @@ def audit_evaluation(data: FaceData, *, slice_leaks: bool) -> dict[str, Any]:
     if not (drop or slice_leaks):
         return {}
     leakage = leaks.find(data)
-    return {"text": leaks.describe(leakage)} | leaks.apply_leak_policy(data, leakage, drop=drop, cut=slice_leaks)
+    return {"text": leaks.describe(leakage)} | leaks.apply_leak_policy(
+        data, leakage, drop=drop, slice_leaks=slice_leaks
+    )
 
 
 def audit_other_data(data: FaceData, ckpt: Path, *, slice_leaks: bool) -> dict[str, Any]:

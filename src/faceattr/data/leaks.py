@@ -79,16 +79,16 @@ def leaking_training_rows(rows: pd.DataFrame, leakage: Leakage) -> np.ndarray:
     return np.flatnonzero(train & np.isin(component, component[~train]))
 
 
-def apply_leak_policy(data: FaceData, leakage: Leakage, *, drop: bool, cut: bool) -> dict[str, int | None]:
+def apply_leak_policy(data: FaceData, leakage: Leakage, *, drop: bool, slice_leaks: bool) -> dict[str, int | None]:
     """Applies the policy to the data and returns the `summary`, with the number of `left_out` images.
 
     drop: leave out the training images that have a copy in val or test.
-    cut: add the `status` of the remaining rows to the table, as the column `in_train`, for slices.
+    slice_leaks: add the `status` of the remaining rows to the table, as the column `in_train`.
     """
     rows = leaking_training_rows(data.table, leakage) if drop else np.zeros(0, int)
     if len(rows):
         data.leave_out(rows)
-    if cut:
+    if slice_leaks:
         data.table["in_train"] = status(data.table, leakage)
     return summary(leakage) | {"left_out": len(rows)}
 
