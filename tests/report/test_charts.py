@@ -216,4 +216,4 @@ def test_confusion_has_room_for_the_names_of_classes(tmp_path, monkeypatch, lett
     for text in figures[0].findobj(Text):
         box = text.get_window_extent(renderer)
         inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-        assert inside or not text.get_text(), f"{text.get_text()} is cut off"
+        assert inside or not text.get_text(), f"{text.get_text()} is cut off: {box}"

@@ -143,9 +143,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: s
     shares = counts / np.maximum(totals, 1)[:, None]
     cell = float(np.interp(k, [2, 5, 10, 20], [1.25, 0.95, 0.7, 0.56]))  # inches
     letters = max(len(drawable(name)[0]) for name in classes)
-    wider = min(
-        max(0, 0.085 * letters - 0.6), 1.2
-    )  # inches, for names on the left; the layout cannot make the cells smaller
+    wider = min(max(0.0, 0.1 * letters - 0.5), 1.3)  # inches, for names on the left; the layout makes no cell narrower
     figure = _figure(max(k * cell, 2.4) + 2.6 + wider, max(k * cell, 1.8) + 1.5, title)
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1.15)  # the darkest blue stays legible under white text
