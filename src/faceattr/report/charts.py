@@ -142,7 +142,10 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: s
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
     cell = float(np.interp(k, [2, 5, 10, 20], [1.25, 0.95, 0.7, 0.56]))  # inches
-    letters = max(len(drawable(name)[0]) for name in classes)
+    names = (
+        [drawable(name)[0] for name in classes] if isinstance(path, str | Path) else classes
+    )  # a browser has its own fonts
+    letters = max(map(len, names))
     wider = min(max(0.0, 0.1 * letters - 0.5), 1.3)  # inches, for names on the left; the layout makes no cell narrower
     figure = _figure(max(k * cell, 2.4) + 2.6 + wider, max(k * cell, 1.8) + 1.5, title)
     axes = figure.add_subplot()
