@@ -1,7 +1,6 @@
-"""The table that everything after a source works on: checked, split and reduced to the images that are used.
+"""The prepared table: a source's table, checked, split and reduced to the images that are used.
 
-`prepare` makes it from a source's table. The other functions answer questions about a prepared table: its classes, targets,
-identities, counts and fingerprint.
+`prepare` makes it. The other functions give what else is needed of it: classes, targets, identities, counts, fingerprint.
 """
 
 import hashlib
@@ -12,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from faceattr.config.schema import Data
 from faceattr.data import splits, table_checks
 from faceattr.data.sources.conventions import SPLITS
 from faceattr.errors import FaceattrError
 from faceattr.message_text import MOST_LISTED, counted
 
 CONTRACT = ("path", "label", "split", "group")
-FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
+FRACTIONS = Data().fractions
 
 
 def prepare(

@@ -24,7 +24,7 @@ from faceattr.models.task import Task
 from faceattr.progress import Progress
 from faceattr.training.checkpoint_format import load
 from faceattr.training.lightning_module import Classifier
-from faceattr.training.prediction_rows import SubjectBatches
+from faceattr.training.prediction_rows import RowFormat, SubjectBatches
 from faceattr.training.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -62,15 +62,14 @@ class CollectedScores(Callback):
 
 
 def predictions_table(paths: pd.Series, task: Task, scores: Tensor) -> pd.DataFrame:
-    """Columns path, predicted (a class; the attributes that are there, comma-separated), and a probability by each name."""
+    """predictions_<split>.csv: the columns `path`, `predicted` and probabilities of `RowFormat`. scores: float32 [N, classes]."""
+    rows = RowFormat(task.classes, task.multilabel)
     if task.multilabel:
-        predicted = [
-            ", ".join(name for name, has in zip(task.classes, row, strict=True) if has) for row in scores > 0.5
-        ]
-    else:
+        predicted = [rows.predicted(row) for row in scores.numpy()]
+    else:  # as `Task.correct` takes it
         predicted = [task.classes[position] for position in scores.argmax(1).tolist()]
-    each = {f"probability_{name}": scores[:, position].numpy() for position, name in enumerate(task.classes)}
-    return pd.DataFrame({"path": paths.to_numpy(), "predicted": predicted} | each)
+    probability = dict(zip(rows.probabilities, scores.numpy().T, strict=True))
+    return pd.DataFrame({"path": paths.to_numpy(), "predicted": predicted} | probability)
 
 
 class TorchBackend:
