@@ -70,12 +70,12 @@ class RowArray:
 
     def read(self, rows: np.ndarray, out: np.ndarray) -> None:
         """Fill `out`, contiguous, with these rows. Raises FaceattrError where the file is no longer as it was written."""
-        for place, row in zip(out, rows.tolist(), strict=True):
-            if self._read_into(place, self._offset + row * self._size) != self._size:
+        for buffer, row in zip(out, rows.tolist(), strict=True):
+            if self._read_into(buffer, self._offset + row * self._size) != self._size:
                 raise FaceattrError(f"{self.file} has been cut short. {_advice()}")
             if not self._checked[row]:
                 assert self._checksums is not None
-                if zlib.crc32(place.data) != self._checksums[row]:
+                if zlib.crc32(buffer.data) != self._checksums[row]:
                     raise FaceattrError(f"{self.file} is damaged: row {row} is not as it was written. {_advice()}")
                 self._checked[row] = True
 
@@ -102,15 +102,15 @@ class RowArray:
         except OSError as error:
             raise FaceattrError(f"Cannot write {self.file}: {error.strerror}.") from error
 
-    def _read_into(self, place: np.ndarray, offset: int) -> int:
-        """Bytes read into `place`."""
+    def _read_into(self, buffer: np.ndarray, offset: int) -> int:
+        """Bytes read into `buffer`."""
         if hasattr(os, "preadv"):
-            return os.preadv(self._file_descriptor, [place.data], offset)
+            return os.preadv(self._file_descriptor, [buffer.data], offset)
         with self._position:
             os.lseek(self._file_descriptor, offset, os.SEEK_SET)
-            data = os.read(self._file_descriptor, place.nbytes)
-        if len(data) == place.nbytes:
-            place[...] = np.frombuffer(data, place.dtype).reshape(place.shape)
+            data = os.read(self._file_descriptor, buffer.nbytes)
+        if len(data) == buffer.nbytes:
+            buffer[...] = np.frombuffer(data, buffer.dtype).reshape(buffer.shape)
         return len(data)
 
     @property

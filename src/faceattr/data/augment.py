@@ -82,8 +82,8 @@ class Augmentation:
         def matrices(**entries: np.ndarray) -> np.ndarray:
             """Identity matrices with other entries: `e01` is that of row 0 and column 1."""
             made = np.tile(np.eye(3), (batch, 1, 1))
-            for place, values in entries.items():
-                made[:, int(place[1]), int(place[2])] = values
+            for entry, values in entries.items():
+                made[:, int(entry[1]), int(entry[2])] = values
             return made
 
         rotate = matrices(e00=np.cos(theta), e01=-np.sin(theta), e10=np.sin(theta), e11=np.cos(theta))

@@ -59,7 +59,7 @@ class FaceData(pl.LightningDataModule):
             self.faces = self.found_faces.chosen[rows]
         selected = [paths[row] for row in rows]
         pixels, unreadable = pack(selected, spec, mode=settings.pack, workers=settings.workers, faces=self.faces)
-        bad |= {int(rows[place]): reason for place, reason in unreadable.items()}
+        bad |= {int(rows[position]): reason for position, reason in unreadable.items()}
         self.bad_images = pd.DataFrame({"path": prepared["path"].iloc[list(bad)], "reason": list(bad.values())})
         if bad and settings.on_bad_image == "error":
             raise FaceattrError(_list_bad(self.bad_images, len(prepared)))
@@ -72,7 +72,7 @@ class FaceData(pl.LightningDataModule):
         self.table = prepared.iloc[rows[readable]].reset_index(drop=True)
         self.table.attrs = prepared.attrs
         self._pixels: RowSource | None = pixels
-        self.paths, self._pixel_positions = [selected[place] for place in readable], readable
+        self.paths, self._pixel_positions = [selected[position] for position in readable], readable
         self.faces = self.faces[readable] if self.faces is not None else None
         self._targets = table.targets(self.table)
         self._images: dict[str, ImageSet] = {}

@@ -161,10 +161,10 @@ def _open(file: Path) -> tuple[RowArray, dict[str, Any]] | None:
 
 def _check_room(size: int, title: str, limit: int) -> None:
     """Raises NoRoom where `size` bytes exceed the free disk space less 1 GiB, or `limit` less the arrays in use here."""
-    place = folder()
-    while not place.exists():
-        place = place.parent
-    room = min(shutil.disk_usage(place).free - 2**30, limit - sum(_used().values()))
+    existing = folder()
+    while not existing.exists():
+        existing = existing.parent
+    room = min(shutil.disk_usage(existing).free - 2**30, limit - sum(_used().values()))
     if size > room:
         raise NoRoom(
             f"{title}: {size / 1e9:.2f} GB, and {folder()} has room for {max(0, room) / 1e9:.2f} (free disk space less "

@@ -107,10 +107,10 @@ def _names_other_file(file: Path) -> bool:
     with file.open("rb") as stream:
         while count := stream.readinto(memoryview(buffer)[OVERLAP:]):
             end = OVERLAP + count
-            place = buffer.find(LOCATION, 0, end)
-            while place >= 0:
-                if BEFORE_IT.search(buffer[max(0, place - LONGEST) : place]):
+            index = buffer.find(LOCATION, 0, end)
+            while index >= 0:
+                if BEFORE_IT.search(buffer[max(0, index - LONGEST) : index]):
                     return True
-                place = buffer.find(LOCATION, place + 1, end)
+                index = buffer.find(LOCATION, index + 1, end)
             buffer[:OVERLAP] = buffer[end - OVERLAP : end]
     return False

@@ -160,5 +160,5 @@ def _from_last_layer(file: Path) -> list[str]:
     import onnx
 
     nodes = onnx.load(file).graph.node
-    products = [place for place, node in enumerate(nodes) if node.op_type in ("Gemm", "MatMul", "Conv")]
+    products = [index for index, node in enumerate(nodes) if node.op_type in ("Gemm", "MatMul", "Conv")]
     return [node.name for node in nodes[products[-1] :]]

@@ -106,7 +106,9 @@ class Predictor:
         import pandas as pd  # 0.3 s
 
         sources = _as_list(images)
-        paths = [str(image) if isinstance(image, str | PathLike) else place for place, image in enumerate(sources)]
+        paths = [
+            str(image) if isinstance(image, str | PathLike) else position for position, image in enumerate(sources)
+        ]
         spec, times = self._spec_with(faces), any(map(is_video, sources))
         rows = RowFormat(self.classes, self._backend.multilabel, spec.faces.active, times, abstain, reasons=True)
         reader = SubjectReader(sources, spec, self._detector(spec.faces), max_faces=max_faces, every=every)

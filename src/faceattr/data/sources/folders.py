@@ -53,14 +53,14 @@ def load(
     listing = walk(root)
     if left_out := listing.left_out():
         log.info("%s: left out: %s", root, left_out)
-    places = [path.split("/") for path in listing.files]
-    splits = _splits(root, split_map or {}, places)
+    paths = [path.split("/") for path in listing.files]
+    splits = _splits(root, split_map or {}, paths)
     rows = []
-    for place in places:
-        in_class = place[1:] if splits else place
-        if len(in_class) > 1 and (place[0] in splits if splits else place[0].lower() not in SPLIT_ALIASES):
-            rows.append(("/".join(place), in_class[0], splits.get(place[0])))
-    _warn_of_images_without_class(root, places, splits)
+    for parts in paths:
+        in_class = parts[1:] if splits else parts
+        if len(in_class) > 1 and (parts[0] in splits if splits else parts[0].lower() not in SPLIT_ALIASES):
+            rows.append(("/".join(parts), in_class[0], splits.get(parts[0])))
+    _warn_of_images_without_class(root, paths, splits)
     if not rows:
         raise FaceattrError(f"data.root={root} has no images in class folders. Expected there: {LAYOUT}.")
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
@@ -91,13 +91,13 @@ def _identities(file: Path, paths: pd.Series) -> pd.Series:
     return identities
 
 
-def _splits(root: Path, split_map: Mapping, places: Sequence[Sequence[str]]) -> dict[str, str | None]:
-    """Split folder → split (None: to be split); empty if `root` contains the class folders. `places` are the images' paths.
+def _splits(root: Path, split_map: Mapping, paths: Sequence[Sequence[str]]) -> dict[str, str | None]:
+    """Split folder → split (None: to be split); empty if `root` contains the class folders. `paths`: each image's, in parts.
 
     A folder that is named like a split but holds images without class folders is none.
     """
-    folders = sorted({place[0] for place in places if len(place) > 1})
-    with_classes = {place[0] for place in places if len(place) > 2}
+    folders = sorted({parts[0] for parts in paths if len(parts) > 1})
+    with_classes = {parts[0] for parts in paths if len(parts) > 2}
     usual = {name: SPLIT_ALIASES[name.lower()] for name in folders if name.lower() in SPLIT_ALIASES}
     splits: dict[str, str | None] = {name: split for name, split in usual.items() if name in with_classes}
     splits |= _checked_map("split_map", split_map, folders)
@@ -108,12 +108,12 @@ def _splits(root: Path, split_map: Mapping, places: Sequence[Sequence[str]]) -> 
     return splits
 
 
-def _warn_of_images_without_class(root: Path, places: Sequence[Sequence[str]], splits: Mapping) -> None:
+def _warn_of_images_without_class(root: Path, paths: Sequence[Sequence[str]], splits: Mapping) -> None:
     """Says in which folders images lie that have no class folder: beside the folders, or directly in one named like a split."""
     flat = Counter(
-        place[0] if len(place) > 1 else "."
-        for place in places
-        if len(place) == 1 or (len(place) == 2 and (place[0] in splits or place[0].lower() in SPLIT_ALIASES))
+        parts[0] if len(parts) > 1 else "."
+        for parts in paths
+        if len(parts) == 1 or (len(parts) == 2 and (parts[0] in splits or parts[0].lower() in SPLIT_ALIASES))
     )
     if flat:
         shown = ", ".join(f"{count:,} in {root / folder}" for folder, count in flat.most_common())
