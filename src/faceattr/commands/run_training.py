@@ -43,7 +43,7 @@ from faceattr.metrics import registry, slices
 from faceattr.models import freezing
 from faceattr.models.pretrained import check_weights
 from faceattr.models.task import Task
-from faceattr.training import checkpoint_format, wandb_mlflow
+from faceattr.training import checkpoint_format, failing_loggers, wandb_mlflow
 from faceattr.training.callbacks import Checkpoints, History, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
 from faceattr.training.compiled_step import compiled_step
@@ -116,14 +116,16 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
         _write_table(data, folder)
         if hashes is not None:
             training_hashes.write(hashes, folder / "checkpoints")
-    wandb_mlflow.log_config(trainer.loggers, plain(cfg))
+    failing_loggers.go_on_without(trainer.loggers, record.fields)
     with workers_end_with(record):
         _fit(cfg, model, data, trainer)
     if not _first_process():
         return None
     run = _finish(cfg, data, history, checkpoints.file(cfg.trainer.checkpoint), record, leakage, weights.random, caches)
-    with optional("What the loggers get of the results"):
-        wandb_mlflow.log_results(trainer.loggers, run.metrics, [folder / "report.html", folder / "run.json", run.ckpt])
+    files = [folder / "report.html", folder / "run.json", run.ckpt]
+    wandb_mlflow.log_results(trainer.loggers, run.metrics, files, record.fields)
+    if failing_loggers.KEY in record.fields:
+        record.write()
     return run
 
 
@@ -170,7 +172,7 @@ def _create_trainer(
     cfg: DictConfig, description: dict[str, Any], history: History, checkpoints: Checkpoints, *more: Callback
 ) -> pl.Trainer:
     settings = trainer_settings(cfg)
-    logger = _create_logger(plain(cfg.logger)) if cfg.logger else False
+    logger = _create_logger(plain(cfg)) if cfg.logger else False
     callbacks: list[Callback] = [history, checkpoints, *more]
     if settings.patience is not None:
         mode = registry.monitors()[settings.monitor]
@@ -190,14 +192,16 @@ def _create_trainer(
     )
 
 
-def _create_logger(settings: dict[str, Any]) -> Logger:
-    """Raises FaceattrError where its library refuses, or its server does not answer."""
+def _create_logger(config: dict[str, Any]) -> Logger:
+    """Raises FaceattrError where its library refuses, or its server does not answer. Later errors: failing_loggers."""
     try:
-        return instantiate(settings, "logger")
+        logger: Logger = instantiate(config["logger"], "logger")
+        wandb_mlflow.begin(logger, config)
     except FaceattrError:
         raise
     except Exception as error:
-        raise FaceattrError(f"logger ({settings['_target_']}): {str(error).partition(chr(10))[0]}") from error
+        raise FaceattrError(f"logger ({config['logger']['_target_']}): {str(error).partition(chr(10))[0]}") from error
+    return logger
 
 
 def _epochs_done(cfg: DictConfig) -> int:

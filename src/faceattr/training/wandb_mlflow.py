@@ -6,16 +6,23 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger, MLFlowLogger, WandbLogger
 
-
-def log_config(loggers: Sequence[Logger], config: Mapping[str, Any]) -> None:
-    """The composed config, to those that show it beside the metrics of many runs."""
-    for logger in loggers:
-        if isinstance(logger, MLFlowLogger | WandbLogger):
-            logger.log_hyperparams(dict(config))
+from faceattr.training.failing_loggers import attempt
 
 
-def log_results(loggers: Sequence[Logger], metrics: Mapping[str, Mapping[str, Any]], files: Sequence[Path]) -> None:
-    """To MLflow: the metrics of the evaluated checkpoint by split, as `test_accuracy`, and those of `files` that exist."""
+def begin(logger: Logger, config: Mapping[str, Any]) -> None:
+    """Opens its files, or its run on a server, and sends the composed config where it is shown beside the metrics of many runs."""
+    _ = logger.experiment
+    if isinstance(logger, MLFlowLogger | WandbLogger):
+        logger.log_hyperparams(dict(config))
+
+
+def log_results(
+    loggers: Sequence[Logger], metrics: Mapping[str, Mapping[str, Any]], files: Sequence[Path], fields: dict[str, Any]
+) -> None:
+    """To MLflow: the metrics of the evaluated checkpoint by split, as `test_accuracy`, and those of `files` that exist.
+
+    fields: those of run.json, which get an error.
+    """
     for logger in loggers:
         if isinstance(logger, MLFlowLogger):
             numbers = {
@@ -24,7 +31,7 @@ def log_results(loggers: Sequence[Logger], metrics: Mapping[str, Mapping[str, An
                 for name, value in split_metrics.items()
                 if isinstance(value, int | float) and not isinstance(value, bool)
             }
-            logger.log_metrics(numbers)
+            attempt(logger, fields, logger.log_metrics, numbers)
             for file in files:
                 if file.exists():
-                    logger.experiment.log_artifact(logger.run_id, str(file))
+                    attempt(logger, fields, logger.experiment.log_artifact, logger.run_id, str(file))
