@@ -68,7 +68,7 @@ def flat(lists: list[list[int]]) -> list[int]:
 
 
 @pytest.mark.parametrize("keys", [{"pack": "disk"}, {"pack": "ram"}, {"pack": "off"}, {"pack": "off", "workers": 2}])
-def test_batches_are_as_documented(root, keys):
+def test_batch_has_the_documented_shapes_and_types(root, keys):
     data = faces(root, **keys)
     batches = list(data.train_dataloader())
     assert [len(rows) for _, _, rows, _ in batches] == [8, 8, 7]
@@ -85,13 +85,13 @@ def test_batches_are_as_documented(root, keys):
             assert data.table.attrs["classes"][task] == line.label == Path(line.path).parent.name
 
 
-def test_packed_and_decoded_batches_are_identical(root):
+def test_batch_is_the_same_from_stored_and_from_decoded_pixels(root):
     loaders = [faces(root, **keys).train_dataloader() for keys in ({"pack": "disk"}, {"pack": "off", "workers": 1})]
     for packed, decoded in zip(*loaders, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(packed[:3], decoded[:3], strict=True))
 
 
-def test_a_batch_can_be_written_to(root):
+def test_batch_can_be_written_to(root):
     """Not a view of the read-only pack."""
     data = faces(root, pack="disk")
     images = next(iter(data.val_dataloader())).inputs
@@ -113,7 +113,7 @@ def test_batch_stays_a_batch_through_collation_workers_and_transfer(workers):
     assert moved.rows.is_meta and in_ddp.rows.is_meta
 
 
-def test_images_serve_stored_outputs_and_say_how_many_layers_were_applied(root):
+def test_image_set_serve_gives_stored_outputs_and_layers_applied(root):
     data = faces(root)
     rows, images = data.rows("val"), data.images("val")
     images.serve(np.arange(12, dtype=np.float32).reshape(6, 2), rows, np.arange(6)[::-1], 3)  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def order(size: int, seed: int, epoch: int, weights: np.ndarray | None = None) -
 
 
 @pytest.mark.parametrize("weights", [None, np.linspace(1, 3, 40)])
-def test_the_order_depends_on_seed_and_epoch_only(weights):
+def test_epoch_sampler_depends_on_seed_and_epoch_only(weights):
     first = order(40, 0, 0, weights)
     torch.manual_seed(5)
     np.random.seed(5)
@@ -140,12 +140,12 @@ def test_the_order_depends_on_seed_and_epoch_only(weights):
     assert len({tuple(found) for found in (first, *others)}) == 4
 
 
-def test_every_epoch_covers_every_image_once():
+def test_epoch_sampler_takes_every_image_once():
     for epoch in range(3):
         assert sorted(order(40, 7, epoch)) == list(range(40))
 
 
-def test_the_order_leaves_the_global_generators_alone(root):
+def test_train_dataloader_leaves_the_global_generators_alone(root):
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()
     list(faces(root).train_dataloader())
     assert torch.equal(torch.get_rng_state(), state)
@@ -168,7 +168,7 @@ class Seen(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def test_lightnings_epoch_decides_the_order(root):
+def test_train_dataloader_orders_images_by_lightnings_epoch(root):
     data, seen = faces(root, seed=3), Seen()
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     pl.Trainer(max_epochs=2, enable_model_summary=False, **quiet).fit(seen, datamodule=data)
@@ -176,7 +176,7 @@ def test_lightnings_epoch_decides_the_order(root):
     assert seen.epochs == {epoch: rows[order(23, 3, epoch)].tolist() for epoch in (0, 1)}
 
 
-def test_the_balanced_sampler_draws_classes_equally_often(root):
+def test_train_dataloader_with_balance_sampler_draws_classes_equally_often(root):
     data = faces(root, balance="sampler")
     targets = [task for _ in range(3) for _, targets, *_ in data.train_dataloader() for task in targets.tolist()]
     assert len(targets) == 3 * SPLITS["train"]
@@ -190,12 +190,12 @@ def test_the_balanced_sampler_draws_classes_equally_often(root):
         assert shares[labels == code] == pytest.approx(0.5 / (labels == code).sum(), rel=0.35)
 
 
-def test_without_balance_the_sampler_has_no_weights(root):
+def test_train_dataloader_without_balance_has_no_weights(root):
     assert faces(root).train_dataloader().sampler.weights is None
     assert faces(root, balance="loss").train_dataloader().sampler.weights is None
 
 
-def test_a_last_batch_of_one_image_is_dropped_and_logged(root, caplog):
+def test_train_dataloader_drops_a_last_batch_of_one_image_and_logs_it(root, caplog):
     caplog.set_level("INFO")
     assert [len(rows) for rows in rows_of(faces(root, batch_size=11).train_dataloader())] == [11, 11]
     assert "The last training batch would hold one image: each epoch leaves a random one out" in caplog.text
@@ -204,11 +204,11 @@ def test_a_last_batch_of_one_image_is_dropped_and_logged(root, caplog):
     assert "leaves a random one out" not in caplog.text
 
 
-def test_validation_keeps_a_last_batch_of_one_image(root):
+def test_val_dataloader_keeps_a_last_batch_of_one_image(root):
     assert [len(rows) for rows in rows_of(faces(root, batch_size=5).val_dataloader())] == [5, 1]
 
 
-def test_validation_is_in_the_tables_order(root):
+def test_val_dataloader_is_in_the_tables_order(root):
     data = faces(root, batch_size=4)
     for split, size in SPLITS.items():
         found = flat(rows_of(data.split_dataloader(split)))
@@ -219,7 +219,7 @@ def test_validation_is_in_the_tables_order(root):
 
 
 @pytest.mark.parametrize("pack", ["ram", "off"])
-def test_rows_are_the_tables_after_bad_images_were_skipped(root, pack, caplog):
+def test_face_data_rows_are_the_tables_after_bad_images_were_skipped(root, pack, caplog):
     before = prepared(root)
     broken = [0, 5, len(before) - 1]
     for row in broken:
@@ -241,7 +241,7 @@ def test_rows_are_the_tables_after_bad_images_were_skipped(root, pack, caplog):
     assert seen == set(range(len(before) - 3))
 
 
-def test_bad_images_are_an_error_that_lists_them(root):
+def test_face_data_with_bad_images_is_an_error_that_lists_them(root):
     files = sorted(root.rglob("*.png"))
     for file in files[:7]:
         file.write_text("no image")
@@ -250,7 +250,7 @@ def test_bad_images_are_an_error_that_lists_them(root):
         faces(root)
 
 
-def test_a_split_that_only_held_bad_images_is_an_error(root):
+def test_check_splits_refuses_a_split_that_only_held_bad_images(root):
     for file in root.glob("val/*/*.png"):
         file.write_text("no image")
     data = faces(root, on_bad_image="skip")  # which evaluation may use, and training refuses
@@ -275,7 +275,7 @@ def process_of() -> Iterator[object]:
 
 
 @pytest.mark.parametrize("world", [2, 3, 7])
-def test_ddp_processes_cover_every_image(root, process_of, world):
+def test_train_dataloader_of_all_ddp_processes_covers_every_image(root, process_of, world):
     data = faces(root, batch_size=4)
     train, val = [], []
     for rank in range(world):
@@ -289,7 +289,7 @@ def test_ddp_processes_cover_every_image(root, process_of, world):
     assert set(flat(val)) == set(data.rows("val").tolist())
 
 
-def test_ddp_drops_the_last_batch_by_what_a_process_holds(root, process_of):
+def test_train_dataloader_drops_the_last_batch_by_what_a_ddp_process_has(root, process_of):
     """23 images, 12 a process: 11 leave one over; of the 23 together, 22 would."""
     process_of(0, 2)
     assert [len(rows) for rows in rows_of(faces(root, batch_size=11).train_dataloader())] == [11]

@@ -35,14 +35,14 @@ def stored(name: str, value: int = 1, rows: int = 10) -> RowArray:
     return array
 
 
-def test_rows_come_in_the_order_that_is_asked_for():
+def test_row_array_gives_rows_in_the_requested_order():
     rows = stored("a")
     assert rows.shape == (10, 10, 10) and rows.dtype == np.uint8 and len(rows) == 10
     assert rows[np.array([7, 0, 7])][:, 3, 3].tolist() == [8, 1, 8]
     assert rows[np.array([], int)].shape == (0, 10, 10)
 
 
-def test_rows_go_to_another_process_and_outlive_their_file():
+def test_row_array_goes_to_another_process_and_outlives_its_file():
     rows = stored("a")
     copy = pickle.loads(pickle.dumps(rows))
     rows.file.unlink()
@@ -50,7 +50,7 @@ def test_rows_go_to_another_process_and_outlive_their_file():
         assert array[np.array([2])].max() == 3
 
 
-def test_a_file_cut_short_under_a_run_is_a_clear_error():
+def test_row_array_whose_file_is_cut_short_is_one_error():
     rows = stored("a")
     os.truncate(rows.file, rows.file.stat().st_size - 150)
     assert rows[np.array([0])].max() == 1
@@ -58,7 +58,7 @@ def test_a_file_cut_short_under_a_run_is_a_clear_error():
         rows[np.array([9])]
 
 
-def test_what_could_not_be_filled_leaves_nothing():
+def test_get_or_create_that_fails_leaves_nothing():
     def fill(array: RowArray) -> dict[str, int]:
         array[0] = np.ones((10, 10), np.uint8)
         raise KeyboardInterrupt
@@ -69,7 +69,7 @@ def test_what_could_not_be_filled_leaves_nothing():
     assert stored("a")[np.array([9])].max() == 10
 
 
-def test_an_array_in_use_is_not_removed_for_another(monkeypatch, caplog):
+def test_get_or_create_does_not_evict_an_array_in_use(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("FACEATTR_CACHE_GB", "3.6e-6")  # three arrays with their headers and checksums
     used = stored("used")
@@ -83,7 +83,7 @@ def test_an_array_in_use_is_not_removed_for_another(monkeypatch, caplog):
     assert [path.stem for path in folder().glob("*.npy")] == ["large"]
 
 
-def test_a_disk_without_room_is_told_before_anything_is_made(monkeypatch):
+def test_get_or_create_on_a_full_disk_fails_before_it_computes(monkeypatch):
     free = disk_cache.shutil.disk_usage(Path("/"))
     monkeypatch.setattr(disk_cache.shutil, "disk_usage", lambda _: free._replace(free=2**30 + 999))
     with pytest.raises(NoRoom, match=r"a: 0\.00 GB, and .* has room for 0\.00"):
@@ -106,7 +106,7 @@ def flip(file: Path, position: int) -> None:
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-def test_a_changed_byte_is_found_when_its_row_is_read_and_by_is_damaged():
+def test_is_damaged_and_reading_find_a_changed_byte():
     file = stored("a").file
     assert not is_damaged(file)
     flip(file, file.stat().st_size - 10 * 4 - 650)  # before the checksums: row 3
@@ -117,7 +117,7 @@ def test_a_changed_byte_is_found_when_its_row_is_read_and_by_is_damaged():
     assert is_damaged(file)
 
 
-def test_rows_that_nothing_was_written_to_are_as_they_were_written():
+def test_row_array_rows_without_values_have_valid_checksums():
     rows, _ = get_or_create("a", (3, 5), np.float32, lambda array: {}, title="a")
     assert not rows[np.arange(3)].any()
 

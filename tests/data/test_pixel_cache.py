@@ -60,7 +60,7 @@ def python(*code: str) -> "subprocess.Popen[str]":
     return subprocess.Popen([sys.executable, *code], text=True, stdout=subprocess.PIPE, env=os.environ)
 
 
-def test_a_pack_is_found_again_and_nothing_decoded_again(photos, caplog):
+def test_pack_is_found_again_without_decoding(photos, caplog):
     caplog.set_level(logging.INFO)
     first, _ = pack(photos, SPEC, mode="disk", workers=1)
     assert isinstance(first, RowArray)
@@ -76,7 +76,7 @@ def test_a_pack_is_found_again_and_nothing_decoded_again(photos, caplog):
     ]
 
 
-def test_a_changed_image_a_new_order_or_another_spec_make_a_new_pack(photos):
+def test_pack_is_made_anew_for_a_changed_image_order_or_spec(photos):
     pack(photos, SPEC, mode="disk", workers=1)
     rewrite(photos[2], 9)
     changed, _ = pack(photos, SPEC, mode="disk", workers=1)
@@ -100,7 +100,7 @@ def test_a_changed_image_a_new_order_or_another_spec_make_a_new_pack(photos):
 
 
 @pytest.mark.parametrize("how", ["in its place", "by another file"])
-def test_an_image_replaced_by_one_of_the_same_size_and_date_makes_a_new_pack(photos, how):
+def test_pack_is_made_anew_for_an_image_replaced_by_one_of_the_same_size_and_date(photos, how):
     pack(photos, SPEC, mode="disk", workers=1)
     first, second = Path(photos[0]), Path(photos[1])
     size = max(first.stat().st_size, second.stat().st_size)
@@ -118,7 +118,7 @@ def test_an_image_replaced_by_one_of_the_same_size_and_date_makes_a_new_pack(pho
     assert (whole(after)[0] == whole(before)[1]).all() and not (whole(before)[0] == whole(before)[1]).all()
 
 
-def test_all_modes_give_the_same_pixels_and_bad_rows(photos):
+def test_pack_gives_the_same_pixels_and_bad_rows_in_all_modes(photos):
     Path(photos[3]).write_text("no image")
     found = {mode: pack(photos, SPEC, mode=mode, workers=2) for mode in ("disk", "ram", "auto", "off")}
     packed, bad = found["disk"]
@@ -135,7 +135,7 @@ def test_all_modes_give_the_same_pixels_and_bad_rows(photos):
     assert pack(photos, SPEC, mode="disk", workers=1)[1] == bad, "not found again"
 
 
-def test_ram_and_off_write_nothing(photos):
+def test_pack_writes_nothing_with_ram_and_off(photos):
     pack(photos, SPEC, mode="ram", workers=1)
     pack(photos, SPEC, mode="off", workers=1)
     assert not folder().exists()
@@ -158,7 +158,7 @@ def big(tmp_path) -> Path:
     return tmp_path / "big.png"
 
 
-def test_an_interrupted_pack_is_never_used(photos, tmp_path):
+def test_pack_that_was_interrupted_is_never_used(photos, tmp_path):
     spec = "InputSpec(8, 6, 'bilinear', 'unit')"
     packing = (
         f"from faceattr.data.decode import InputSpec; from faceattr.data.pixel_cache import pack; pack({photos}, {spec}"
@@ -173,7 +173,7 @@ def test_an_interrupted_pack_is_never_used(photos, tmp_path):
     assert bad == {}
 
 
-def test_processes_that_pack_together_do_not_clash(big):
+def test_pack_is_made_once_by_processes_that_run_together(big):
     together = [python("-c", PACK_BIG, str(big), "8") for _ in range(2)]
     outputs = [process.communicate()[0] for process in together]
     assert [process.returncode for process in together] == [0, 0]
@@ -183,7 +183,7 @@ def test_processes_that_pack_together_do_not_clash(big):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "header", "empty", "scribbled", "no json", "half json"])
-def test_a_damaged_pack_is_made_again(photos, damage):
+def test_pack_that_is_damaged_is_made_again(photos, damage):
     pack(photos, SPEC, mode="disk", workers=1)
     file = folder() / packs()[0]
     content = file.read_bytes()
@@ -198,7 +198,7 @@ def test_a_damaged_pack_is_made_again(photos, damage):
     assert file.read_bytes() == content
 
 
-def test_the_least_recently_used_packs_go_when_the_limit_is_passed(photos, monkeypatch, caplog):
+def test_pack_removes_the_least_recently_used_beyond_the_limit(photos, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("FACEATTR_CACHE_GB", str(2.9 * SIZE / 1e9))
 
@@ -217,7 +217,7 @@ def test_the_least_recently_used_packs_go_when_the_limit_is_passed(photos, monke
     assert f"Removed {folder() / second}, the least recently used" in caplog.text
 
 
-def test_the_command_lists_and_clears(photos, tmp_path):
+def test_cache_lists_and_clears(photos, tmp_path):
     def run(*arguments: str) -> tuple[str, int]:
         ended = inside("cache", *arguments, cwd=tmp_path)
         return ended.out + ended.err, ended.code
@@ -235,7 +235,7 @@ def test_the_command_lists_and_clears(photos, tmp_path):
     assert not folder().exists()
 
 
-def test_with_too_little_disk_auto_says_so_and_goes_off_and_disk_refuses(photos, monkeypatch, caplog):
+def test_pack_with_too_little_disk_warns_with_auto_and_fails_with_disk(photos, monkeypatch, caplog):
     usage = shutil.disk_usage(folder().parents[1])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=2**30 + SIZE - 1))
     assert pack(photos, SPEC, mode="auto", workers=1) == (None, {})
@@ -250,7 +250,7 @@ def test_with_too_little_disk_auto_says_so_and_goes_off_and_disk_refuses(photos,
     assert pack(photos, SPEC, mode="auto", workers=1)[0] is not None
 
 
-def test_a_cache_folder_that_cannot_be_made_is_a_clear_error(photos, tmp_path, monkeypatch):
+def test_pack_in_a_folder_that_cannot_be_made_is_one_error(photos, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / "file"))
     with pytest.raises(FaceattrError, match=r"Cannot write .*file.* FACEATTR_CACHE"):

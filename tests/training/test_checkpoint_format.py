@@ -47,7 +47,7 @@ def save(path: Path, size: int = 10) -> None:
     AtomicCheckpointIO().save_checkpoint(content(size), path)
 
 
-def test_what_was_saved_is_read(tmp_path):
+def test_read_gives_what_was_saved(tmp_path):
     save(tmp_path / "new" / "last.ckpt")
     found = read(tmp_path / "new" / "last.ckpt")
     assert torch.equal(found["state_dict"]["weight"], torch.arange(10))
@@ -55,13 +55,13 @@ def test_what_was_saved_is_read(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["last.ckpt"]
 
 
-def test_the_home_folder_may_be_written_as_a_tilde(tmp_path, monkeypatch):
+def test_read_takes_a_tilde_for_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     save(tmp_path / "last.ckpt")
     assert read_description("~/last.ckpt") == DESCRIBED
 
 
-def test_a_failed_write_leaves_the_previous_checkpoint_and_no_part(tmp_path):
+def test_save_checkpoint_that_fails_leaves_the_previous_one_and_no_part(tmp_path):
     path = tmp_path / "last.ckpt"
     save(path)
     before = path.read_bytes()
@@ -72,7 +72,7 @@ def test_a_failed_write_leaves_the_previous_checkpoint_and_no_part(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_first_write_leaves_nothing(tmp_path):
+def test_save_checkpoint_that_fails_the_first_time_leaves_nothing(tmp_path):
     with files_no_larger_than(1000), pytest.raises(FaceattrError, match="There was none before"):
         save(tmp_path / "best.ckpt", size=1_000_000)
     assert list(tmp_path.iterdir()) == []
@@ -85,7 +85,7 @@ class Stopped:
         raise KeyboardInterrupt
 
 
-def test_an_interrupted_write_leaves_the_previous_checkpoint_and_no_part(tmp_path):
+def test_save_checkpoint_that_is_interrupted_leaves_the_previous_one_and_no_part(tmp_path):
     path = tmp_path / "last.ckpt"
     save(path)
     with pytest.raises(KeyboardInterrupt):
@@ -94,7 +94,7 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint_and_no_part(tmp_pat
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_reader_never_sees_half_a_checkpoint(tmp_path):
+def test_save_checkpoint_is_atomic_for_a_reader(tmp_path):
     """The new file takes the old one's name; who has the old one open keeps reading it."""
     path = tmp_path / "last.ckpt"
     save(path)
@@ -165,7 +165,7 @@ def test_read_names_what_there_is_instead(tmp_path):
         ("older", r"format 0, written by faceattr 0.0.1; this version reads formats 1 to \d+"),
     ],
 )
-def test_what_cannot_be_read_gets_one_clear_line(tmp_path, what, message):
+def test_read_refuses_in_one_line_what_is_no_checkpoint(tmp_path, what, message):
     path = tmp_path / "x.ckpt"
     write(path, what)
     with pytest.raises(FaceattrError, match=message) as caught:
@@ -198,7 +198,7 @@ def test_read_unpacks_no_compressed_checkpoint(tmp_path):
         read(tmp_path / "x.ckpt")
 
 
-def test_the_former_file_format_of_torch_is_read(tmp_path):
+def test_read_takes_the_former_file_format_of_torch(tmp_path):
     torch.save(content(), tmp_path / "x.ckpt", _use_new_zipfile_serialization=False)
     assert read_description(tmp_path / "x.ckpt") == DESCRIBED
 

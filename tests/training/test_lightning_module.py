@@ -70,7 +70,7 @@ def loader(batches: list[Batch]) -> torch.utils.data.DataLoader[Batch]:
         (AGES, False, "ce", "multiclass", 3),
     ],
 )
-def test_the_target_decides_outputs_and_probabilities(classes, ordinal, loss, kind, num_logits):
+def test_classifier_has_the_logits_and_probabilities_of_its_task(classes, ordinal, loss, kind, num_logits):
     model = build(f"loss={loss}", classes=classes, ordinal=ordinal).eval()
     assert (model.task.kind, model.task.num_logits) == (kind, num_logits)
     logits = model(batch()[0])
@@ -80,7 +80,7 @@ def test_the_target_decides_outputs_and_probabilities(classes, ordinal, loss, ki
     assert torch.allclose(probabilities.sum(1), torch.ones(6))
 
 
-def test_one_logit_stands_for_the_last_class():
+def test_classifier_with_one_logit_gives_the_probability_of_the_last_class():
     task = Task.from_config(GENDER, ordinal=False, loss="bce")
     logits = torch.tensor([[-3.0], [0.5]])
     assert torch.allclose(task.probabilities(logits)[:, 1], logits[:, 0].sigmoid())
@@ -88,7 +88,7 @@ def test_one_logit_stands_for_the_last_class():
     assert torch.allclose(losses, -torch.stack([(1 - logits[0, 0].sigmoid()).log(), logits[1, 0].sigmoid().log()]))
 
 
-def test_one_logit_and_two_agree():
+def test_classifier_with_one_logit_and_with_two_agree():
     """Two logits (0, x) say what one logit x says."""
     one, two = (Task.from_config(GENDER, ordinal=False, loss=loss) for loss in ("bce", "ce"))
     x, truth = torch.randn(8, 1), torch.arange(8) % 2
@@ -98,14 +98,14 @@ def test_one_logit_and_two_agree():
 
 
 @pytest.mark.parametrize("loss", ["bce", "ce"])
-def test_losses_and_probabilities_are_float32_whatever_the_precision(loss):
+def test_classifier_losses_and_probabilities_are_float32_in_any_precision(loss):
     task = Task.from_config(GENDER, ordinal=False, loss=loss)
     logits = torch.randn(4, task.num_logits, dtype=torch.bfloat16)
     assert task.losses(logits, torch.tensor([0, 1, 0, 1])).dtype == torch.float32
     assert task.probabilities(logits).dtype == torch.float32
 
 
-def test_bce_for_more_than_two_classes_is_refused():
+def test_choose_loss_refuses_bce_for_more_than_two_classes():
     with pytest.raises(
         FaceattrError, match=r"loss=bce needs two classes; there are 3: young, middle, old. Use loss=ce"
     ):
@@ -113,7 +113,7 @@ def test_bce_for_more_than_two_classes_is_refused():
 
 
 @pytest.mark.parametrize("scaling", SCALINGS)
-def test_pixels_are_scaled_as_the_model_says(scaling):
+def test_scaled_follows_model_scaling(scaling):
     model = build(f"model.scaling={scaling}").eval()
     seen: list[Tensor] = []
     model.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -132,7 +132,7 @@ def test_pixels_are_scaled_as_the_model_says(scaling):
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
 
 
-def test_training_mode_leaves_frozen_stages_in_evaluation():
+def test_train_leaves_frozen_stages_in_evaluation_mode():
     model = build("finetune=last_block")
     for before in (True, False):
         model.train(before)
@@ -143,7 +143,7 @@ def test_training_mode_leaves_frozen_stages_in_evaluation():
     assert not any(module.training for module in model.modules())
 
 
-def test_frozen_stages_have_no_gradient_from_the_start():
+def test_classifier_freezes_stages_when_it_is_built():
     model = build("finetune=frozen")
     assert {model.network.stage_of(n) for n, p in model.network.named_parameters() if p.requires_grad} == {"head"}
 
@@ -166,28 +166,28 @@ def rates(*overrides: str, epochs: int = 8) -> list[float]:
     return [step["head"] / 0.5 for step in callback.seen]
 
 
-def test_a_constant_schedule_is_constant():
+def test_lr_factor_of_a_constant_schedule_is_constant():
     assert rates("optim.schedule=constant") == [1.0] * 8
 
 
-def test_a_cosine_schedule_falls_from_one_towards_zero():
+def test_lr_factor_of_a_cosine_schedule_falls_from_one_towards_zero():
     found = rates("optim.schedule=cosine")
     assert found == pytest.approx([(1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(8)])
 
 
-def test_warmup_rises_to_the_full_rate_then_the_schedule_begins():
+def test_lr_factor_rises_in_warmup_then_follows_the_schedule():
     assert rates("optim.schedule=constant", "optim.warmup_epochs=3") == pytest.approx([0.25, 0.5, 0.75] + [1.0] * 5)
     found = rates("optim.schedule=cosine", "optim.warmup_epochs=3")
     assert found[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert found[4:] == pytest.approx([(1 + math.cos(math.pi * epoch / 5)) / 2 for epoch in range(1, 5)])
 
 
-def test_a_stages_rate_falls_by_lr_decay():
+def test_lr_factor_of_a_stage_falls_by_lr_decay():
     groups = build("finetune.lr_decay=0.1", "optim.lr=0.01").configure_optimizers().param_groups
     assert [group["lr"] for group in groups] == pytest.approx([0.0001, 0.001, 0.01])
 
 
-def test_a_pretrained_stages_rate_is_a_fraction_and_rises_over_its_first_epoch():
+def test_warmup_factor_of_a_pretrained_stage_rises_over_its_first_epoch():
     keys = ("optim=sgd", "optim.lr=0.5", "optim.schedule=constant", "finetune.pretrained_lr=0.1")
     cfg = run_config(*keys, "finetune.train_from=[[0,block2],[1,block1]]")
     model = create_classifier(cfg, Task.from_config(GENDER, ordinal=False, loss="auto"), pretrained_stages=["block1"])
@@ -216,7 +216,7 @@ def step_loss(weights: Tensor | None) -> tuple[float, float]:
     return losses.seen[0], float(fitting.callback_metrics["train_loss"])
 
 
-def test_class_weights_multiply_the_loss_of_their_images():
+def test_step_multiplies_losses_by_class_weights():
     plain, logged = step_loss(None)
     doubled, same = step_loss(torch.tensor([2.0, 2.0]))
     assert plain == logged == same  # what is reported stays comparable
@@ -227,7 +227,7 @@ def test_class_weights_multiply_the_loss_of_their_images():
     assert step_loss(torch.tensor([0.5, 1.5]))[0] == pytest.approx(0.5 * women + 1.5 * men)
 
 
-def test_an_epochs_randomness_comes_from_seed_and_epoch_only():
+def test_classifier_draws_from_seed_and_epoch_only():
     def fit(seed: int, state: int) -> list[float]:
         model = build("augment=light", "model.head.input_dropout=0.5", f"seed={seed}")
         torch.manual_seed(state)
@@ -241,7 +241,7 @@ def test_an_epochs_randomness_comes_from_seed_and_epoch_only():
     assert first[0] != first[1]
 
 
-def test_validation_is_judged_on_all_images_at_once(tmp_path):
+def test_validation_metrics_are_computed_on_all_images_at_once(tmp_path):
     model = build(classes=AGES, ordinal=True)
     fitting = trainer()
     batches = [batch(5, 3), batch(2, 3)]
@@ -271,7 +271,7 @@ def trained(tmp_path) -> tuple[Classifier, Path]:
     return model, tmp_path / "last.ckpt"
 
 
-def test_a_loaded_classifier_is_bit_equal_to_the_saved(trained):
+def test_load_gives_a_classifier_bit_equal_to_the_saved_one(trained):
     model, path = trained
     loaded, described = load(str(path))
     assert not loaded.training
@@ -285,7 +285,7 @@ def test_a_loaded_classifier_is_bit_equal_to_the_saved(trained):
     assert all(torch.equal(tensor, saved[name]) for name, tensor in loaded.state_dict().items())
 
 
-def test_a_checkpoint_needs_no_code_to_load(trained):
+def test_load_runs_no_code(trained):
     content = torch.load(trained[1], weights_only=True)
     described = content[checkpoint_format.KEY]
     assert json.loads(json.dumps(described)) == described
@@ -296,7 +296,7 @@ def test_a_checkpoint_needs_no_code_to_load(trained):
     assert set(content["state_dict"]) == {f"network.{name}" for name in trained[0].network.state_dict()}
 
 
-def test_weights_that_do_not_fit_their_own_config_are_refused(trained):
+def test_load_refuses_weights_that_do_not_fit_their_config(trained):
     content = torch.load(trained[1], weights_only=True)
     content[checkpoint_format.KEY]["config"]["model"]["blocks"] = [[4], [7]]
     torch.save(content, trained[1])
@@ -304,17 +304,17 @@ def test_weights_that_do_not_fit_their_own_config_are_refused(trained):
         load(str(trained[1]))
 
 
-def test_predictions_keep_their_rows(trained):
+def test_predict_step_gives_probabilities_with_their_rows(trained):
     model, _ = trained
     rows = torch.tensor([7, 3, 9, 1, 0, 4])
-    scores, found = trainer().predict(model, loader([batch()._replace(rows=rows)]))[0]
-    assert torch.equal(found, rows)
+    scores, positions = trainer().predict(model, loader([batch()._replace(rows=rows)]))[0]
+    assert torch.equal(positions, rows)
     assert scores.dtype == torch.float32
     assert scores.shape == (6, 2)
 
 
 @pytest.mark.parametrize(("precision", "fused"), [("32", True), ("bf16", False), ("16", False)])
-def test_gradients_are_clipped_without_a_fused_optimizer_in_mixed_precision(precision, fused):
+def test_trainer_clips_gradients_without_a_fused_optimizer_in_mixed_precision(precision, fused):
     """Lightning refuses both together there: a fused optimizer unscales gradients itself."""
     made = build("optim=adamw", "trainer.gradient_clip=1.0", f"trainer.precision={precision}").configure_optimizers()
     assert bool(made.defaults.get("fused")) == fused

@@ -44,13 +44,13 @@ def cpu_flags() -> set[str]:
     return set(next((line for line in text.splitlines() if line.startswith("flags")), "").split())
 
 
-def test_precision_auto_on_a_cpu_is_bf16_where_it_has_the_instructions():
+def test_resolve_precision_auto_on_a_cpu_with_bf16_instructions_is_bf16():
     able = cpu_flags() & {"avx512_bf16", "amx_bf16"}
     assert resolve_precision(settings(accelerator="cpu")) == ("bf16" if able else "32")
 
 
 @pytest.mark.skipif(CUDA, reason="there is a CUDA device here")
-def test_precision_auto_without_cuda_is_the_cpus():
+def test_resolve_precision_auto_without_cuda_is_that_of_the_cpu():
     assert resolve_precision(settings(accelerator="auto")) == resolve_precision(settings(accelerator="cpu"))
 
 
@@ -61,12 +61,12 @@ def test_build_trainer_refuses_many_more_processes_than_cores():
 
 
 @pytest.mark.parametrize("asked", ["32", "bf16", "16"])
-def test_a_precision_that_was_asked_for_is_taken(asked):
+def test_resolve_precision_takes_the_requested_one(asked):
     assert resolve_precision(settings(accelerator="cpu", precision=asked)) == asked
 
 
 @pytest.mark.parametrize(("asked", "lightnings"), [("32", "32-true"), ("bf16", "bf16-mixed")])
-def test_the_trainer_computes_in_that_precision(asked, lightnings):
+def test_build_trainer_computes_in_the_requested_precision(asked, lightnings):
     made = build_trainer(settings(accelerator="cpu", precision=asked), **QUIET)
     assert made.precision == lightnings
     assert made.strategy.root_device.type == "cpu"
@@ -75,14 +75,14 @@ def test_the_trainer_computes_in_that_precision(asked, lightnings):
 
 @pytest.mark.skipif(CUDA, reason="there is a CUDA device here")
 @pytest.mark.parametrize("accelerator", ["cuda", "gpu"])
-def test_cuda_that_is_not_there_is_an_error_not_a_cpu(accelerator):
+def test_build_trainer_without_cuda_is_an_error_and_takes_no_cpu(accelerator):
     message = f"trainer.accelerator={accelerator}: no CUDA device is visible here.\nUse trainer=cpu, or trainer=auto"
     with pytest.raises(FaceattrError, match=message):
         build_trainer(settings(accelerator=accelerator))
 
 
 @pytest.mark.parametrize("keys", [{"accelerator": "abacus"}, {"strategy": "no_such"}, {"devices": 0}])
-def test_what_lightning_refuses_is_one_clear_error(keys):
+def test_build_trainer_turns_what_lightning_refuses_into_one_error(keys):
     with pytest.raises(FaceattrError, match=r"^trainer: "):
         build_trainer(settings(**({"accelerator": "cpu"} | keys)), **QUIET)
 
@@ -128,7 +128,7 @@ def test_two_steps_on_cuda(precision):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
-def test_precision_auto_on_cuda_is_a_half_precision():
+def test_resolve_precision_auto_on_cuda_is_a_half_precision():
     expected = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "16"
     for accelerator in ("auto", "cuda", "gpu"):
         assert resolve_precision(settings(accelerator=accelerator)) == expected
