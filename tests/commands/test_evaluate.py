@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+from checkpoints import untrained
+from pandas import read_csv
 from programs import FIGURES, S0_MAP, TINY, Ended, inside
 
 from faceattr.data.disk_cache import folder
@@ -58,3 +60,17 @@ def test_evaluate_of_other_data_decodes_only_the_split(trained, tmp_path):
     next((root / "Train").rglob("*.jpg")).write_text("no image")
     given = ("data=folders", f"data.root={root}", "data.class_map={Female:female,Male:male}", "split=val")
     evaluate(CKPT, *given, f"hydra.run.dir={tmp_path / 'out'}", cwd=trained)
+
+
+def test_compare_takes_only_the_split_for_a_model_of_other_data(trained, tmp_path):
+    """Its own pixels of these images are stored nowhere; those of the first model are."""
+    rival = untrained(tmp_path / "rival.ckpt", "model.image_size=[24,24]")
+    given = ("split=val", f"compare={rival}", "evaluate.leakage=true", FIGURES, f"hydra.run.dir={tmp_path / 'out'}")
+    ended = evaluate(CKPT, *given, cwd=trained)
+    packs = [line for line in (ended.out + ended.err).splitlines() if line.startswith("Pixels of ")]
+    assert [line.partition(":")[0] for line in packs] == ["Pixels of 60 images", "Pixels of 9 images"]
+    first, second = (read_csv(tmp_path / "out" / folder / "predictions_val.csv") for folder in (".", "compared"))
+    assert len(first) == 9 and first["path"].equals(second["path"])
+    slices = [read_csv(tmp_path / "out" / folder / "slices_val.csv") for folder in (".", "compared")]
+    counts = [table.loc[table["column"] == "in_train", ["value", "n"]].values.tolist() for table in slices]
+    assert counts[0] == counts[1]

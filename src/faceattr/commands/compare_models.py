@@ -16,6 +16,7 @@ from faceattr.commands.build_from_config import (
     trainer_settings,
 )
 from faceattr.commands.evaluate_split import evaluate_split, explain_images, people
+from faceattr.commands.images_to_evaluate import rows_of_splits
 from faceattr.data import table
 from faceattr.data.datamodule import FaceData
 from faceattr.errors import FaceattrError
@@ -39,8 +40,8 @@ class Comparison:
     disagreements: pd.DataFrame
 
 
-def load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any]) -> Classifier:
-    """The classifier in `compare`: refused where it tells other classes apart."""
+def load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any]) -> tuple[Classifier, bool]:
+    """The classifier in `compare`, and whether it was trained on the same data. Refused where it tells other classes apart."""
     try:
         rival, other = checkpoint_format.load(cfg.compare)
     except FaceattrError as error:
@@ -48,19 +49,32 @@ def load_rival(cfg: DictConfig, model: Classifier, description: dict[str, Any]) 
     rival_classes, classes = (listed(m.task.classes) for m in (rival, model))
     if (rival.task.multilabel, set(rival.task.classes)) != (model.task.multilabel, set(model.task.classes)):
         raise FaceattrError(f"compare={cfg.compare} tells apart {rival_classes}; ckpt={cfg.ckpt} {classes}.")
-    if other["fingerprint"] != description["fingerprint"]:
+    if not (same_data := other["fingerprint"] == description["fingerprint"]):
         log.warning("compare was trained on other data than ckpt (or another split): it may have seen these images")
-    return rival
+    return rival, same_data
 
 
 def data_of_rival(
-    cfg: DictConfig, rival: Classifier, model: Classifier, prepared: pd.DataFrame, data: FaceData
+    cfg: DictConfig,
+    rival: Classifier,
+    model: Classifier,
+    prepared: pd.DataFrame,
+    data: FaceData,
+    split: str,
+    *,
+    same_data: bool,
 ) -> FaceData:
     """The images as the second model takes them: its own crops, or those of the command line where it asks for others. `data`
-    loses the images that the second model's data lack, such as those without a face."""
+    loses the images of the split that the second model's data lack, such as those without a face.
+
+    same_data: its training stored what it takes of the whole table. Else only the split is decoded.
+    """
     spec = spec_from_checkpoint(cfg, rival.spec) if data.spec.faces != model.spec.faces else rival.spec
+    if not same_data or spec != rival.spec:
+        prepared = rows_of_splits(prepared, split)
     same = create_data(cfg, table.with_classes(prepared, list(rival.task.classes)), spec)
-    missing = np.flatnonzero(~data.table["path"].isin(same.table["path"]))
+    evaluated = data.rows(split)
+    missing = evaluated[~data.table["path"].iloc[evaluated].isin(same.table["path"])]
     if len(missing):
         log.warning("Left out %s: the model in compare=… takes none (faces.on_none)", counted(len(missing), "image"))
         data.leave_out(missing)
@@ -73,7 +87,7 @@ def compare_models(
     """Evaluate `rival` on the same images as `first`, and compare the accuracies of the two models."""
     same.leave_out(np.flatnonzero(~same.table["path"].isin(data.table["path"])))  # as `data` was audited
     if "in_train" in data.table:
-        same.table["in_train"] = data.table["in_train"]
+        same.table["in_train"] = same.table["path"].map(data.table.set_index("path")["in_train"])
     second = evaluate_split(rival, same, first.split, trainer_settings(cfg), evaluation_settings(cfg))
     second = explain_images(second, rival, same) if images else second
     log.info("Compared: %s", result_sentences.describe_metrics(second.metrics))

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from faceattr.commands.build_from_config import (
     create_data,
+    data_settings,
     evaluation_settings,
     spec_from_checkpoint,
     trainer_settings,
@@ -29,6 +30,7 @@ from faceattr.commands.images_to_evaluate import (
     chosen_split,
     data_keys_given,
     read_evaluated_table,
+    rows_of_splits,
     warn_of_changed_data,
 )
 from faceattr.commands.leak_policy import audit_evaluation, audit_other_data
@@ -94,17 +96,19 @@ def evaluate_checkpoint(cfg: DictConfig, *, own_data: bool, images: bool) -> Eva
         raise FaceattrError(
             "evaluate.calibrate=true takes the validation images of the run's own data: leave out data=…"
         )
-    rival = load_rival(cfg, model, description) if cfg.compare else None
+    rival, same_data = load_rival(cfg, model, description) if cfg.compare else (None, False)
     classes = ModelClasses(model.task.classes, model.task.multilabel)
     prepared, own_data = read_evaluated_table(cfg, classes, description, own_data, calibrate=options.calibrate)
     split = chosen_split(cfg.split, prepared, own_data)
     slices.check(prepared, options.slices)
+    spec = spec_from_checkpoint(cfg, model.spec)
     if own_data:
         warn_of_changed_data(prepared, description)
-    elif split != "all":  # decode only the images that are evaluated
-        prepared = prepared[prepared["split"] == split].reset_index(drop=True)
-    data = create_data(cfg, prepared, spec_from_checkpoint(cfg, model.spec))
-    rival_data = data_of_rival(cfg, rival, model, prepared, data) if rival else None
+    audited = own_data and (options.leakage or data_settings(cfg).on_leak == "drop")
+    if not audited and not (own_data and spec == model.spec):  # training stored the pixels of its whole table
+        prepared = rows_of_splits(prepared, split, *(["val"] if options.calibrate else []))
+    data = create_data(cfg, prepared, spec)
+    rival_data = data_of_rival(cfg, rival, model, prepared, data, split, same_data=same_data) if rival else None
     trainer = trainer_settings(cfg)
     if options.calibrate:
         model.temperature = 1.0

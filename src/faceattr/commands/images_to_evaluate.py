@@ -56,6 +56,11 @@ def chosen_split(requested: str, prepared: pd.DataFrame, own_data: bool) -> str:
     return requested
 
 
+def rows_of_splits(prepared: pd.DataFrame, *splits: str) -> pd.DataFrame:
+    """The table with the images of these splits only; `all` is every image."""
+    return prepared if "all" in splits else prepared[prepared["split"].isin(splits)].reset_index(drop=True)
+
+
 def data_keys_given(besides: Collection[str]) -> list[str]:
     """The arguments `data.…` of the command line, but for these keys."""
     arguments = [text for text in HydraConfig.get().overrides.task if text.startswith("data.")]
