@@ -24,7 +24,7 @@ from faceattr.config.validate_keys import validate
 from faceattr.data import table
 from faceattr.data.augment import Augmentation
 from faceattr.data.decode import InputSpec, UnreadableImage, decode, read
-from faceattr.data.faces.crop_recipe import pick
+from faceattr.data.faces.crop_recipe import check_one_face, pick
 from faceattr.data.faces.detect import Detector
 from faceattr.data.photo_reader import create_detector
 from faceattr.errors import FaceattrError
@@ -84,6 +84,7 @@ def preview(cfg: DictConfig) -> None:
 def draw(rows: pd.DataFrame, name: str, cfg: DictConfig, rng: np.random.Generator) -> list[Sample]:
     """Up to `SAMPLES` random images of `rows` (those of class `name`), as `data.on_bad_image` and `faces.on_none` say."""
     spec, samples = input_spec(cfg), list[Sample]()
+    check_one_face(spec.faces)
     detector = create_detector(spec.faces, cfg.faces.weights)
     for path in rng.permutation(rows["path"].to_numpy(object)):
         try:

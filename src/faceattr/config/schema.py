@@ -201,8 +201,8 @@ class Faces:
         str,
         Key(
             "The face that stands for an image with several: the largest, the nearest to the centre, the one with the highest "
-            "score. Prediction takes every face, whatever this says.",
-            choices=("largest", "central", "certain"),
+            "score. Prediction takes every face, whatever this says; all: no choice, so not for training and evaluation.",
+            choices=("largest", "central", "certain", "all"),
         ),
     ] = "largest"
     on_none: Annotated[

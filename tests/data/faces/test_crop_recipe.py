@@ -3,9 +3,10 @@
 import pytest
 
 from faceattr.config.schema import Faces
-from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe, large_enough, pick, reading_order
+from faceattr.data.faces.crop_recipe import WHOLE_IMAGE, FaceRecipe, check_one_face, large_enough, pick, reading_order
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.detector_file import SHA256
+from faceattr.errors import FaceattrError
 
 
 def face(x: float, y: float, side: float = 20, score: float = 0.9) -> Face:
@@ -37,6 +38,12 @@ def test_pick_ignores_faces_below_the_least_size():
     assert large_enough(FACES, FaceRecipe("align", min_size=20)) == [LARGE, CERTAIN]
     assert pick(FACES, FaceRecipe("align", min_size=41), 100, 100) is None
     assert pick([], FaceRecipe("align"), 100, 100) is None
+
+
+def test_check_one_face_refuses_all():
+    check_one_face(FaceRecipe("align", pick="certain"))
+    with pytest.raises(FaceattrError, match=r"faces\.pick=all is for prediction"):
+        check_one_face(FaceRecipe("align", pick="all"))
 
 
 def test_every_face_and_search_leave_another_crop_the_detections():

@@ -104,6 +104,11 @@ def test_no_image_with_a_face_is_an_error(root, weights):
         data(root, weights, min_size=1000)
 
 
+def test_pick_all_is_refused_before_anything_is_looked_for(root):
+    with pytest.raises(FaceattrError, match=r"faces\.pick=all is for prediction"):
+        data(root, "absent.onnx", pick="all")
+
+
 def test_find_faces_counts_and_says_what_it_found(root, weights, caplog):
     names = prepared(root)["path"].tolist()
     with caplog.at_level(logging.WARNING):

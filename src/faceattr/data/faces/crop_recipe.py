@@ -8,6 +8,7 @@ import numpy as np
 from faceattr.config.schema import Faces
 from faceattr.data.faces.detect import Face
 from faceattr.data.faces.detector_file import SHA256
+from faceattr.errors import FaceattrError
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class FaceRecipe:
 
 WHOLE_IMAGE = FaceRecipe()
 """`faces=none`: no face is looked for."""
+
+
+def check_one_face(recipe: FaceRecipe) -> None:
+    """Raises FaceattrError for `faces.pick=all` in training and evaluation."""
+    if recipe.pick == "all":
+        raise FaceattrError(
+            "faces.pick=all is for prediction; training and evaluation take one face of each image: largest, central or certain."
+        )
 
 
 def large_enough(faces: Sequence[Face], recipe: FaceRecipe) -> list[Face]:

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from faceattr.data.faces.crop_recipe import FaceRecipe
+from faceattr.data.faces.crop_recipe import FaceRecipe, check_one_face
 from faceattr.data.faces.detection_cache import Detections, FaceRows, find_all
 from faceattr.errors import FaceattrError
 from faceattr.message_text import counted, counted_of, listed
@@ -89,8 +89,9 @@ def find_faces(
 ) -> tuple[FoundFaces, dict[int, str]]:
     """The faces of a table's images; and for each unreadable image its position → the reason. Logs the counts.
 
-    Raises FaceattrError: images without a face, with `faces.on_none=error`, or no image with one.
+    Raises FaceattrError: images without a face, with `faces.on_none=error`, or no image with one; `faces.pick=all`.
     """
+    check_one_face(recipe)
     detections = find_all(paths, recipe, weights=weights, workers=workers)
     faces = FoundFaces(names, paths, recipe, detections, detections.chosen(recipe))
     if names and len(faces.without) == len(names):
