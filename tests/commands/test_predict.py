@@ -234,9 +234,13 @@ def test_predict_leaves_what_is_done_when_it_fails(whole, tmp_path, monkeypatch)
     assert len(rows) == 15 and rows["probability_male"].notna().all()
 
 
-def test_predict_refuses_a_choice_of_faces(whole, tmp_path):
-    with pytest.raises(FaceattrError, match=r"faces\.pick: prediction takes every face"):
-        run(whole, tmp_path, tmp_path / "out", "faces.pick=largest")
+def test_predict_of_one_face_of_each_picture(align, photos, tmp_path):
+    """`faces.pick` on the command line; without it every face, whatever the checkpoint says."""
+    every = run(align, photos / "pair.png", tmp_path / "every")
+    pd.testing.assert_frame_equal(run(align, photos / "pair.png", tmp_path / "all", "faces.pick=all"), every)
+    largest = run(align, photos / "pair.png", tmp_path / "one", "faces.pick=largest")
+    assert len(every) == 2 and len(largest) == 1 and largest["face"].tolist() == [0]
+    assert largest["width"][0] * largest["height"][0] == (every["width"] * every["height"]).max()
 
 
 def test_predict_prints_one_probability_of_many_classes(tmp_path, caplog):

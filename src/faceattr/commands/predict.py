@@ -15,6 +15,7 @@ from faceattr.commands.predict_input import input_files
 from faceattr.config.instantiate import group_settings
 from faceattr.config.schema import InputTable
 from faceattr.config.validate_keys import validate
+from faceattr.data.decode import InputSpec
 from faceattr.data.out_of_distribution import InputCheck
 from faceattr.data.photo_reader import NO_FACE, SubjectReader, create_detector
 from faceattr.data.videos import is_video
@@ -35,14 +36,12 @@ def predict(cfg: DictConfig) -> None:
     exit code is then 1."""
     if not cfg.input:
         raise FaceattrError("input is not given: input=photo.jpg, a folder, a glob, a .txt list or a table")
-    if any(text.startswith("faces.pick=") for text in HydraConfig.get().overrides.task):
-        raise FaceattrError("faces.pick: prediction takes every face of a picture. Leave it out.")
     cfg = validate(cfg)
     model = open_backend(Path(cfg.ckpt), trainer_settings(cfg))
     files = input_files(cfg.input, group_settings(cfg.data, InputTable), model.data)
     spec = spec_from_checkpoint(cfg, model.spec)
     detector = create_detector(spec.faces, cfg.faces.weights)
-    reader = SubjectReader(files, spec, detector, every=cfg.every, label="Predicting")
+    reader = SubjectReader(files, spec, detector, all_faces=every_face(spec), every=cfg.every, label="Predicting")
     times = any(map(is_video, files))
     rows = RowFormat(model.classes, model.multilabel, spec.faces.active, times, cfg.abstain, reasons=spec.faces.active)
     if model.temperature != 1:
@@ -56,6 +55,12 @@ def predict(cfg: DictConfig) -> None:
         model.predict(SubjectBatches(inputs.passing(reader), cfg.batch_size, out.receive, mirror=cfg.predict.mirror))
     inputs.warn()
     out.log_and_check()
+
+
+def every_face(spec: InputSpec) -> bool:
+    """Whether all faces of a picture get an answer: unless the command line picks one. The checkpoint's pick is for training."""
+    picked = any(text.startswith("faces.pick=") for text in HydraConfig.get().overrides.task)
+    return not picked or spec.faces.pick == "all"
 
 
 class Predictions:

@@ -201,7 +201,7 @@ class Faces:
         str,
         Key(
             "The face that stands for an image with several: the largest, the nearest to the centre, the one with the highest "
-            "score. Prediction takes every face, whatever this says; all: no choice, so not for training and evaluation.",
+            "score. In prediction it is used only if it is given on the command line, else every face is taken (all).",
             choices=("largest", "central", "certain", "all"),
         ),
     ] = "largest"
