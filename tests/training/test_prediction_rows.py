@@ -45,6 +45,22 @@ def test_subject_batches_hands_on_every_subject_with_its_scores_in_order(batch_s
     assert [None if scores is None else scores[0] - 10 for _, scores in received] == values
 
 
+def test_subject_batches_closed_early_closes_its_subjects():
+    closed = []
+
+    def read():
+        try:
+            yield from (subject(number, number) for number in range(9))
+        finally:
+            closed.append(True)
+
+    reader = read()  # held here, as by a traceback
+    batches = SubjectBatches(reader, 2, lambda part: None).batches()
+    next(batches)
+    batches.close()
+    assert closed == [True]
+
+
 def test_subject_batches_receives_as_soon_as_it_can():
     received = []
     subjects = SubjectBatches(

@@ -43,15 +43,20 @@ class SubjectBatches:
     def batches(self) -> Generator[np.ndarray]:
         """Pixels, uint8 [B, height, width, 3], of at most `batch_size` subjects; mirrored ones come after all others."""
         pixels: list[np.ndarray] = []
-        for subject in self._subjects:
-            self._waiting.append(subject)
-            if subject.pixels is not None:
-                pixels.append(subject.pixels)
-            if len(pixels) == self._batch_size:
+        subjects = iter(self._subjects)
+        try:
+            for subject in subjects:
+                self._waiting.append(subject)
+                if subject.pixels is not None:
+                    pixels.append(subject.pixels)
+                if len(pixels) == self._batch_size:
+                    yield self._batch(pixels)
+                    pixels = []
+            if pixels:
                 yield self._batch(pixels)
-                pixels = []
-        if pixels:
-            yield self._batch(pixels)
+        finally:
+            if isinstance(subjects, Generator):  # a reader's threads end, even while the traceback of an error holds it
+                subjects.close()
 
     def _batch(self, pixels: list[np.ndarray]) -> np.ndarray:
         batch = np.stack(pixels)
