@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 PROCESSES_FROM = 2000
 """Images. For fewer it is not worth starting processes: each imports numpy, Pillow and OpenCV first."""
 THREADS_UP_TO = 4
-"""Workers. Half the time of decoding a small image is Python's own, which threads take in turn: four threads are as fast as four
-processes, and 16 threads a third as fast as 16 processes (docs/scaling.md)."""
+"""Workers. Part of decoding is Python's own work, which threads take in turn: of small images four threads decode as many as four
+processes, and 16 threads fewer (docs/scaling.md)."""
 
 MOST_WORKERS = 32
 """More than the process that collects their results can feed; each takes 50 MB."""
