@@ -207,7 +207,7 @@ def test_build_head_layers_follow_the_studies():
 
 
 def test_build_head_refuses_a_wrong_number_of_dropout_rates():
-    with pytest.raises(FaceattrError, match="each of the 2 hidden layers"):
+    with pytest.raises(FaceattrError, match="each of 2 hidden layers"):
         build_head((4, 2, 2), 1, Head(hidden=[8, 8], dropout=[0.3]))
 
 
