@@ -91,6 +91,7 @@ TRAIN = {
     "data.batch_size=few": ["data.batch_size=few: must be a whole number."],
     "seed=-1": ["seed=-1", "from 0 to"],
     "seed=[": ["seed=[: cannot be read", "A list is [a,b]"],
+    "data.label_map={0:": ["data.label_map={0:: cannot be read: no }", "in quotes it is one: 'data.label_map={0: …}'"],
     "model.weights=FILES/text.ckpt data=csv data.root=/none/such": ["model.weights=", "text.ckpt cannot be read", "Give a file of"],
     "seed='a": ["seed='a: cannot be read", "As text, in a shell: "],
     "vgg16": ["vgg16: give key=value"],

@@ -52,6 +52,10 @@ class Pictures:
             target = self._target(CROPS, file, subject.time, f"{number}.png")
             self._submit(partial(save, Image.fromarray(subject.pixels), target))
 
+    def folders(self) -> str:
+        """Where they are."""
+        return " and ".join(str(self._folder / name) for name in (ANNOTATED, CROPS) if (self._folder / name).exists())
+
     def close(self, *, finish: bool) -> None:
         """Ends the threads. finish: first draws the last picture, waits until all are written, and raises what went wrong."""
         try:

@@ -117,6 +117,10 @@ def _grammar_message(argument: str, problem: str) -> str:
     key, equals, value = argument.partition("=")
     if not equals:
         return f"{argument}: give key=value, or an option such as -m."
+    closing = {"[": "]", "{": "}"}.get(value[:1], "")
+    if len(value) > 1 and closing and closing not in value:
+        split = "A shell takes what follows a space for another argument; in quotes it is one"
+        return f"{argument}: cannot be read: no {closing}. {split}: '{argument} …{closing}'"
     first, _, rest = problem.partition("\n")
     if first.startswith("LexerNoViableAltException: "):
         place = rest.partition("\n")[0].find("^") - len("LexerNoViableAltException: ")

@@ -68,7 +68,8 @@ COMMANDS = {
 """The Hydra apps. Those with an `own_folder` take the keys of `train`, and write into
 outputs/<command>/<own_folder>/<date_time>."""
 CACHE_SUMMARY = (
-    "list what is stored between runs (pixels, features, hashes); cache verify: remove what is damaged; clear: all"
+    "list what is stored between runs (pixels, features, hashes); cache verify: remove what is damaged; "
+    "cache clear: remove all of it"
 )
 
 

@@ -209,7 +209,8 @@ def _epochs_done(cfg: DictConfig) -> int:
     done = checkpoint_format.epochs_done(cfg.ckpt) if cfg.ckpt else 0
     if done >= cfg.trainer.max_epochs:
         log.warning(
-            "trainer.max_epochs=%d: %s trained already; no more are", cfg.trainer.max_epochs, counted(done, "epoch")
+            "trainer.max_epochs=%d: %s trained already; no more are. trainer.max_epochs=%d would train on",
+            *(cfg.trainer.max_epochs, counted(done, "epoch"), done + 1),
         )
     return done
 

@@ -90,7 +90,8 @@ def decode(source: ImageLike) -> Image.Image:
     except UnreadableImage:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds: OSError, SyntaxError, ValueError, struct.error, …
-        raise UnreadableImage(str(error) or type(error).__name__) from error
+        reason = getattr(error, "strerror", None) or str(error)  # without "[Errno 2]" and the path, which is known
+        raise UnreadableImage(reason or type(error).__name__) from error
 
 
 def open_image(file: PathOrContent) -> Image.Image:

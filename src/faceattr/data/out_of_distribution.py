@@ -121,8 +121,8 @@ class UsualInputs:
             reasons.append("other crops (whole photos instead of faces?) or turned images")
         count = counted_of(unusual, n, "image", "are")
         return (
-            f"These images look unlike the training images. Likely: {', '.join(reasons)}. {count} unusual by "
-            "themselves (of validation images at most 1 in 100). Is this what the model was trained on?"
+            f"These images look unlike the training images. Likely: {', '.join(reasons)}. Taken one by one, {count} unusual "
+            "(of validation images at most 1 in 100). Is this what the model was trained on?"
         )
 
     def _more_usual_changed(self, statistics: np.ndarray) -> np.ndarray:
