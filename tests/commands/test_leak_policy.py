@@ -44,8 +44,8 @@ def in_train(folder: Path) -> pd.DataFrame:
 
 
 def test_a_run_says_in_one_line_what_leaks_and_stores_it(run):
-    said = [line for line in (run / "train.log").read_text().splitlines() if "Leakage: " in line]
-    assert "1 pair of copies across splits (1 train–val)" in said[0]
+    lines = [line for line in (run / "train.log").read_text().splitlines() if "Leakage: " in line]
+    assert "1 pair of copies across splits (1 train–val)" in lines[0]
     leakage = json.loads((run / "run.json").read_text())["leakage"]
     assert (leakage["pairs_across"], leakage["left_out"]) == (1, 0)
     assert COPIED in pd.read_csv(run / "table.csv")["path"].tolist()

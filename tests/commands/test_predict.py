@@ -250,3 +250,11 @@ def test_predict_prints_one_probability_of_many_classes(tmp_path, caplog):
         rows = run(tmp_path / "many.ckpt", tmp_path / "1.png", tmp_path / "out")
     assert " probability\n" in caplog.text and "probability_person_00" not in caplog.text
     assert rows.filter(like="probability_").shape == (1, 12)
+
+
+def test_predict_names_the_folder_of_its_pictures_where_it_wrote_some(align, photos, tmp_path, caplog):
+    with caplog.at_level(logging.INFO):
+        run(align, photos / "empty.webp", tmp_path / "none", "crops=true")
+        assert "Pictures:" not in caplog.text
+        run(align, photos / "pair.png", tmp_path / "two", "crops=true")
+    assert f"Pictures: {tmp_path / 'two' / 'crops'}" in caplog.text

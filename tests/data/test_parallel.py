@@ -50,8 +50,8 @@ def process_of(_: object) -> int:
 
 def test_where_tasks_run(how):
     """Each in a process of its own, or all in this one."""
-    found = set(run_tasks((partial(process_of, n) for n in range(12)), workers=5, processes=how == "processes"))
-    assert (os.getpid() in found) == (how == "threads") and len(found) <= 5
+    processes = set(run_tasks((partial(process_of, n) for n in range(12)), workers=5, processes=how == "processes"))
+    assert (os.getpid() in processes) == (how == "threads") and len(processes) <= 5
 
 
 def test_read_many_gives_every_row_its_own_picture(how, paths):
@@ -69,10 +69,10 @@ def test_faces_are_found_alike(how, shared, monkeypatch, tmp_path):
     monkeypatch.setenv("FACEATTR_CACHE", str(tmp_path / how))
     weights = str(shared("weights", "face_detection_yunet_2023mar.onnx"))
     portraits = [str(file) for file in sorted(shared("data", "small_csv", "images").iterdir())[:40]]
-    found = find_all(portraits, FaceRecipe("align"), weights=weights, workers=5)
-    assert found.owner.tolist() == list(range(40)) and not found.bad
+    detections = find_all(portraits, FaceRecipe("align"), weights=weights, workers=5)
+    assert detections.owner.tolist() == list(range(40)) and not detections.bad
     assert (
-        found.values[35].tolist()
+        detections.values[35].tolist()
         == find_all(portraits[35:36], FaceRecipe("align"), weights=weights, workers=1).values[0].tolist()
     )
 

@@ -53,7 +53,7 @@ class Pictures:
             self._submit(partial(save, Image.fromarray(subject.pixels), target))
 
     def folders(self) -> str:
-        """Where they are."""
+        """Where they are; "" where none was written."""
         return " and ".join(str(self._folder / name) for name in (ANNOTATED, CROPS) if (self._folder / name).exists())
 
     def close(self, *, finish: bool) -> None:

@@ -119,8 +119,8 @@ class Predictions:
             for name in table.select_dtypes(exclude="number"):
                 table[name] = table[name].fillna("")  # else None is printed
             log.info("%s", table.to_string(index=False, float_format="%.3f", na_rep=""))
-        if self._pictures:
-            log.info("Pictures: %s", self._pictures.folders())
+        if self._pictures and (folders := self._pictures.folders()):
+            log.info("Pictures: %s", folders)
         if self._faceless:
             log.info("No face was found in %s", counted(self._faceless, "picture"))
         log.info("%s → %s", counted(self._count, "row" if self._row_format.reasons else "image"), self._path)

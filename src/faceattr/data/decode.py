@@ -224,11 +224,11 @@ def read_many(
     )
     with Progress(label, len(images)) as progress:
         for block in run_tasks(tasks, workers=workers, processes=processes_pay(len(images), workers)):
-            for row, read_one in enumerate(block, progress.done):
-                if isinstance(read_one, str):
-                    reasons[row] = read_one
-                elif out is not None and read_one is not None:
-                    out[row] = read_one
+            for row, result in enumerate(block, progress.done):
+                if isinstance(result, str):
+                    reasons[row] = result
+                elif out is not None and result is not None:
+                    out[row] = result
             progress.update(len(block))
     return reasons
 
@@ -242,11 +242,11 @@ def _read_block(
 ) -> list[np.ndarray | str | None]:
     """For each image its pixels (None unless `with_pixels`), or why it is unreadable."""
 
-    def read_one(image: ImageLike, face: Face | None) -> np.ndarray | str | None:
+    results: list[np.ndarray | str | None] = []
+    for image, face in zip(images, [None] * len(images) if faces is None else faces, strict=True):
         try:
             pixels = read(image, spec, face)
+            results.append(pixels if with_pixels else None)
         except UnreadableImage as error:
-            return str(error)
-        return pixels if with_pixels else None
-
-    return [read_one(image, faces[i] if faces is not None else None) for i, image in enumerate(images)]
+            results.append(str(error))
+    return results

@@ -77,7 +77,8 @@ def compute_hashes(data: FaceData) -> np.ndarray:
     n, hashes = len(data.table), [np.empty((0, len(VIEWS), WORDS), np.uint64)]
     tasks = (partial(perceptual_hashes, images) for images in thumbnails(data, np.arange(n)))
     with Progress("Hashing", n) as progress:
-        for block in run_tasks(tasks, processes=processes_pay(n, None)):
+        workers = data.settings.workers
+        for block in run_tasks(tasks, workers=workers, processes=processes_pay(n, workers)):
             hashes.append(block)
             progress.update(len(block))
     return np.concatenate(hashes)

@@ -103,14 +103,14 @@ def _numbered(rows: list[Record], names: list[str]) -> bool:
 def _check_record(path: Path, unit: str, record: Record, header: list[str], separator: str) -> None:
     """Raises FaceattrError if the row does not fit the header."""
     cells, columns = record.cells, len(header)
-    found = counted(len(cells), "cell")
+    cell_count = counted(len(cells), "cell")
     problem = ""
     if any(cells[columns:]):
         advice = "names with blanks" if separator == BLANK else f"cells that contain {separator!r}"
         decimal = "; a decimal comma needs them too" if separator == "," else ""
-        problem = f"{found}, but the header has {columns}. Put {advice} in double quotes{decimal}."
+        problem = f"{cell_count}, but the header has {columns}. Put {advice} in double quotes{decimal}."
     elif separator and len(cells) < columns and (others := _other_separators(cells, separator)):
-        problem = f"{found}, but the header has {columns}: separated by {others[0]!r} instead of {separator!r}?"
+        problem = f"{cell_count}, but the header has {columns}: separated by {others[0]!r} instead of {separator!r}?"
     elif long := [name for name, cell in zip(header, cells, strict=False) if len(cell) > LONGEST_CELL]:
         problem = f"a cell of more than {LONGEST_CELL:,} characters in the column {long[0]!r}."
     elif (
