@@ -65,9 +65,12 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
     for case in cases:
         order += [("ours", case, batch, "default") for batch in (large, small)]
         order += [("ceiling", case, batch, "eager") for batch in (large, small)]
-        order += [("ours", case, small, "graph"), ("ceiling", case, small, "graph")] if cuda else []
+        order += [("ours", case, small, "eager"), ("ceiling", case, small, "graph")] if cuda else []
         order += [("peer", case, large, "lightning")] if case == "cnn7" else []
     order += [("study", "faces", 32, "first"), ("study", "faces", 32, "again")] if study else []
+    order += [("ours", case, large, "eager") for case in ("cnn7", "alexnet", "vgg16 frozen cached") if cuda]
+    order += [("ceiling", case, large, "graph") for case in ("cnn7", "alexnet", "vgg16 frozen cached") if cuda]
+    order += [("compile", case, large, "ceiling") for case in ("cnn7", "resnet18 224") if cuda]
     for case in ("cnn7", "resnet18 224", "vgg16 full 224"):
         order += [("peer", case, large, who) for who in ("lightning", "timm")]
     for case in ("cnn7", "vgg16 last_block cached", "vgg16 frozen cached", "vgg16 full 224"):
@@ -75,19 +78,15 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
     order += [("ours", "cnn7", small, "disk"), ("ours", "vgg16 frozen cached", small, "disk")]
     order += [("ours", "resnet18 224", small, "no gc"), ("pieces", "cnn7", large, ""), ("pieces", "cnn7", small, "")]
     if cuda:
-        order += [("ours", "cnn7", large, "graph"), ("ours", "cnn7", large, "deterministic")]
-        order += [("ours", "vgg16 full 224", large, "deterministic")]
-        order += [
-            ("compile", case, large, whose)
-            for whose in ("ours", "ceiling")
-            for case in ("cnn7", "resnet18 224", "vgg16 full 224")
-        ]
+        order += [("ours", case, large, "deterministic") for case in ("cnn7", "vgg16 full 224")]
+        order += [("compile", case, large, "ours") for case in ("cnn7", "resnet18 224")]
+        order += [("compile", "vgg16 full 224", large, "ceiling")]
     return list(dict.fromkeys(item for item in order if item[1] in cases or item[1] == "faces"))
 
 
 SWITCHES = {
     "default": (),
-    "graph": ("trainer.compile=graph",),
+    "eager": ("trainer.compile=false",),
     "disk": ("data.pack=disk",),
     "deterministic": ("trainer.deterministic=true",),
     "no gc": (),

@@ -22,7 +22,7 @@ from gpu_build import (
 from PIL import Image
 
 from faceattr.models.task import Task
-from faceattr.training.compiled_step import compiled_step
+from faceattr.training.compiled_step import compile_steps
 from faceattr.training.trainer import build_trainer, resolve_precision
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,7 +142,7 @@ def ours(setting: Setting, name: str, batch: int, *more: str, collect: bool = Tr
     """The second epoch of a real fit, without validation. `collect=False`: Python's garbage collector is off."""
     case = CASES[name]
     cfg, data, model = build((*setting.overrides(case, batch), *more))
-    model.run_step = compiled_step(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
+    compile_steps(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
     rate, callbacks = Rate(), []
     if reason_without_feature_cache(cfg, model) is None:
         callbacks = [create_feature_cache(cfg, model, data)]
@@ -275,7 +275,7 @@ def study(setting: Setting, faces: Path, weights: Path, epochs: int = 6) -> Reco
     )
     began = time.perf_counter()
     cfg, data, model = build(overrides)
-    model.run_step = compiled_step(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
+    compile_steps(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
     rate, built = Rate(), time.perf_counter() - began
     limit = {"limit_train_batches": 2, "limit_val_batches": 2} if setting.tiny else {}
     trainer = build_trainer(

@@ -16,7 +16,7 @@ from faceattr.commands.build_from_config import (
     reason_without_feature_cache,
     trainer_settings,
 )
-from faceattr.training.compiled_step import compiled_step
+from faceattr.training.compiled_step import compile_steps
 from faceattr.training.trainer import build_trainer
 
 SMALL = ("model=cnn", "model.image_size=[32,32]", "data.n=130", "data.image_size=32", "data.batch_size=16")
@@ -48,7 +48,7 @@ class Run:
         self.model = create_classifier(cfg, task)
         if device is not None:
             self.data.move_to(device)
-        self.model.run_step = compiled_step(self.model, str(cfg.trainer.compile), cfg.data.batch_size)
+        compile_steps(self.model, str(cfg.trainer.compile), cfg.data.batch_size)
         self.losses, callbacks = Losses(), []
         if reason_without_feature_cache(cfg, self.model) is None:
             callbacks = [create_feature_cache(cfg, self.model, self.data)]

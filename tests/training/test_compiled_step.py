@@ -5,7 +5,7 @@ import torch
 from training.test_lightning_module import batch, build
 
 from faceattr.errors import FaceattrError
-from faceattr.training.compiled_step import compiled_step
+from faceattr.training.compiled_step import compile_steps
 
 
 def parts(size: int = 6) -> tuple:
@@ -13,17 +13,28 @@ def parts(size: int = 6) -> tuple:
     return made.inputs, made.targets, None, 0
 
 
-def test_compiled_step_false_is_the_step_itself():
+def test_compile_steps_false_is_the_step_itself():
     model = build()
-    assert compiled_step(model, "false", 6) == model.step
+    compile_steps(model, "false", 6)
+    assert (model.run_step, model.run_logits, model.compiled) == (model.step, model.logits, "false")
 
 
-def test_compiled_step_graph_needs_cuda():
+def test_compile_steps_graph_needs_cuda():
+    model = build()
+    compile_steps(model, "graph", 6)
     with pytest.raises(FaceattrError, match=r"trainer\.compile=graph needs a CUDA device"):
-        compiled_step(build(), "graph", 6)(*parts())
+        model.run_step(*parts())
 
 
-def test_compiled_step_leaves_a_smaller_last_batch_uncompiled(monkeypatch):
+def test_compile_steps_auto_computes_on_a_cpu_as_it_is_written():
+    model = build("model.head.input_dropout=0.0", "augment=none").train()
+    compile_steps(model, "auto", 6)
+    assert torch.equal(model.run_step(*parts())[0], model.step(*parts())[0])
+    assert torch.equal(model.eval().run_logits(batch().inputs, 0), model.logits(batch().inputs, 0))
+    assert model.compiled == "false"
+
+
+def test_torch_compile_leaves_a_smaller_last_batch_uncompiled(monkeypatch):
     """torch.compile would compile again for each new size."""
     sizes: list[int] = []
 
@@ -38,9 +49,9 @@ def test_compiled_step_leaves_a_smaller_last_batch_uncompiled(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compiler)
     model = build("model.head.input_dropout=0.0", "augment=none").train()
-    step = compiled_step(model, "true", 6)
+    compile_steps(model, "true", 6)
     for size in (6, 4):
-        assert torch.equal(step(*parts(size))[0], model.step(*parts(size))[0])
+        assert torch.equal(model.run_step(*parts(size))[0], model.step(*parts(size))[0])
     assert sizes == [6]
 
 

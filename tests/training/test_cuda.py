@@ -6,6 +6,8 @@ from small_run import Run
 
 from faceattr.data.batches import Batch
 from faceattr.data.device_batches import free_memory
+from faceattr.errors import FaceattrError
+from faceattr.training.compiled_step import compile_steps
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 EXACT = ("trainer=gpu", "trainer.precision=32", "trainer.deterministic=true")
@@ -37,10 +39,11 @@ def test_where_the_pixels_lie_changes_no_digit(policy):
 
 
 @pytest.mark.parametrize("dropout", [NO_DROPOUT, DROPOUT], ids=["no dropout", "dropout"])
-@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize("precision", ["32", "bf16", "16"])
 def test_a_graph_trains_as_the_step_it_was_captured_from(precision, dropout):
     keys = ("trainer=gpu", f"trainer.precision={precision}", "trainer.deterministic=true", "augment=light", dropout)
-    eager, graphed = (Run(*keys, f"trainer.compile={how}") for how in ("false", "graph"))
+    eager, graphed = (Run(*keys, f"trainer.compile={how}") for how in ("false", "auto"))
+    assert (eager.model.compiled, graphed.model.compiled) == ("false", "graph")
     assert len(eager.losses.steps) == len(graphed.losses.steps)
     close = 1e-3 if precision == "32" else 2e-2
     assert graphed.losses.steps == pytest.approx(eager.losses.steps, abs=close)
@@ -54,6 +57,40 @@ def test_a_graph_follows_the_finetune_policy_and_cached_features():
     keys = (*EXACT, "augment=none", "finetune.train_from=[[0,head],[1,-2],[2,0]]", NO_DROPOUT)
     eager, graphed = (Run(*keys, f"trainer.compile={how}", epochs=3) for how in ("false", "graph"))
     assert graphed.losses.steps == pytest.approx(eager.losses.steps, abs=1e-3)
+    assert graphed.losses.validation == pytest.approx(eager.losses.validation, abs=5e-3)
+
+
+class Waits(torch.nn.Module):
+    """Reads a value from the device, as a branch on it does."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if float(x.detach().sum()) > 1e30 else x
+
+
+@pytest.mark.parametrize("package", ["timm.layers", "their.own"])
+@pytest.mark.parametrize("setting", ["auto", "graph"])
+def test_a_network_that_waits_for_the_device_is_not_captured(package, setting, monkeypatch, caplog):
+    """It trains as it is written, or is refused where a graph was asked for; either way the device works on."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(Waits, "__module__", package)
+    model = Run("trainer=gpu", "augment=none", DROPOUT, epochs=1).model.cuda().train()
+    images = torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
+    parts = (images, torch.arange(16, device="cuda") % 2, None, 0)
+    torch.manual_seed(0)
+    expected = [model.step(*parts)[0].item() for _ in range(2)]
+    statistics = model.network.features[1].running_mean.clone()
+    model.network.features.append(Waits())
+    compile_steps(model, setting, 16)
+    torch.manual_seed(0)
+    if setting == "graph":
+        with pytest.raises(FaceattrError, match="a step waits for the device"):
+            model.run_step(*parts)
+        assert torch.equal(model.network.features[1].running_mean, statistics)
+    found = [(model.run_step if setting == "auto" else model.step)(*parts)[0].item() for _ in range(2)]
+    assert found == pytest.approx(expected, abs=1e-6)
+    assert model.compiled == "false"
+    why = "a step waits for the device" if package == "timm.layers" else "modules of other packages (their)"
+    assert (why in caplog.text) == (setting == "auto")
 
 
 def test_a_resumed_run_is_bit_equal(tmp_path):

@@ -46,7 +46,7 @@ from faceattr.models.task import Task
 from faceattr.training import checkpoint_format, failing_loggers, wandb_mlflow
 from faceattr.training.callbacks import Checkpoints, History, Patience
 from faceattr.training.class_weights import check_class_weights, class_weights
-from faceattr.training.compiled_step import compiled_step
+from faceattr.training.compiled_step import compile_steps
 from faceattr.training.feature_cache import NOTHING_CONSTANT, FeatureCache
 from faceattr.training.lightning_module import Classifier
 from faceattr.training.run_json import RunRecord, describe_machine
@@ -119,6 +119,7 @@ def run_training(cfg: DictConfig, folder: Path, record: RunRecord, command: str 
     failing_loggers.go_on_without(trainer.loggers, record.fields)
     with workers_end_with(record):
         _fit(cfg, model, data, trainer)
+    record.fields["compile"] = model.compiled
     if not _first_process():
         return None
     run = _finish(cfg, data, history, checkpoints.file(cfg.trainer.checkpoint), record, leakage, weights.random, caches)
@@ -253,7 +254,7 @@ def _write_table(data: FaceData, folder: Path) -> None:
 
 
 def _fit(cfg: DictConfig, model: Classifier, data: FaceData, trainer: pl.Trainer) -> None:
-    model.run_step = compiled_step(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
+    compile_steps(model, str(cfg.trainer.compile).lower(), cfg.data.batch_size)
     try:
         trainer.fit(model, datamodule=data, ckpt_path=cfg.ckpt, weights_only=True)
     except Exception as error:

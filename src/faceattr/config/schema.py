@@ -361,11 +361,11 @@ class Trainer:
     compile: Annotated[
         str,
         Key(
-            "The training step. false: as it is; graph: replayed as CUDA graphs; true, reduce-overhead and max-autotune: "
-            "torch.compile in its default mode or in that one.",
-            choices=("false", "true", "graph", "reduce-overhead", "max-autotune"),
+            "The training step. false: as it is; graph: replayed as CUDA graphs; auto: graph on one CUDA device, else false; "
+            "true, reduce-overhead and max-autotune: torch.compile in its default mode or in that one.",
+            choices=("auto", "false", "true", "graph", "reduce-overhead", "max-autotune"),
         ),
-    ] = "false"
+    ] = "auto"
     deterministic: Annotated[
         str,
         Key(

@@ -93,6 +93,8 @@ class Classifier(pl.LightningModule):
         self._val_count = 0
         self._sums: Tensor | None = None
         self.run_step: StepFunction = self.step
+        self.run_logits: Callable[[Tensor, int], Tensor] = self.logits
+        self.compiled = "false"
         self.first_trainable_stage = policy.first_trainable_stage(0)
         freezing.freeze(self.network, self.first_trainable_stage)
 
@@ -159,7 +161,7 @@ class Classifier(pl.LightningModule):
         return weighted.mean(), sums
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        logits, targets, rows = self.logits(batch.inputs, batch.layers_applied), batch.targets, batch.rows
+        logits, targets, rows = self.run_logits(batch.inputs, batch.layers_applied), batch.targets, batch.rows
         parts = (self.task.probabilities(logits), targets, self.task.losses(logits, targets), rows)
         values = torch.cat([part.float().view(len(rows), -1) for part in parts], 1)  # rows: exact up to 2**24
         count = self._val_count + len(values)
