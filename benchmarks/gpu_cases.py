@@ -161,7 +161,7 @@ def ours(setting: Setting, name: str, batch: int, *more: str, collect: bool = Tr
         trainer.fit(model, datamodule=data)
     finally:
         gc.enable()
-    return rate.record() | {"placement": data.placement}
+    return rate.record() | {"placement": data.placement, "compiled": model.compiled}
 
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
