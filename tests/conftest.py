@@ -1,5 +1,6 @@
 """Shared by all tests: a cache folder of the session's own, and the data that lie beside a checkout."""
 
+import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,3 +32,9 @@ def shared() -> Callable[..., Path]:
         return path
 
     return find
+
+
+def pytest_collection_finish() -> None:
+    """Garbage collection no longer looks at the modules' and tests' own objects, hundreds of thousands of them."""
+    gc.collect()
+    gc.freeze()

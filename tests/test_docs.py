@@ -156,6 +156,7 @@ def test_extending_metric_example_has_a_value_and_an_interval(monkeypatch):
     assert metrics["specificity_low"] < metrics["specificity"] < metrics["specificity_high"]
 
 
+@pytest.mark.slow
 def test_models_page_gives_the_parameters_of_each_network():
     rows = re.findall(r"^\| `(\w+)` .*\| ([\d,]+) \| [^|]+ \|$", read("docs/models.md"), re.M)
     task = Task.from_config(["no", "yes"], ordinal=False, loss="auto")

@@ -132,6 +132,7 @@ def complete_commands() -> list[tuple[str, str]]:
     return sorted((page, given) for given, page in found.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "arguments"), complete_commands())
 def test_commands_of_every_page_compose(page, arguments):
     """Their keys, options and values are the schema's."""

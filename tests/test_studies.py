@@ -330,7 +330,9 @@ def test_every_preset_is_a_job(studies):
     assert set(studies["jobs"].PRESETS) == set(PRESETS)
 
 
-@pytest.mark.parametrize(("source", "budget"), [("own", "study"), ("stand-in", "quick")])
+@pytest.mark.parametrize(
+    ("source", "budget"), [("own", "study"), pytest.param("stand-in", "quick", marks=pytest.mark.slow)]
+)
 def test_every_job_composes_on_its_own_data_and_on_the_stand_in(
     studies, composed, tmp_path, monkeypatch, source, budget
 ):

@@ -5,6 +5,7 @@ libraries can be forked after they computed, and without CUDA, which cannot.
 """
 
 import contextlib
+import gc
 import io
 import sys
 import tempfile
@@ -32,3 +33,4 @@ if sys.platform == "linux" and not Path("/proc/driver/nvidia").exists():
             stack.enter_context(context)
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         faceattr.train(*TINY, "trainer.max_epochs=1", f"hydra.run.dir={folder}")
+    gc.freeze()  # a fork's garbage collection looks at its own objects only

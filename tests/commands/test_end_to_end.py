@@ -350,7 +350,11 @@ def uninterrupted(tmp_path_factory) -> Path:
     return tiny_run(tmp_path_factory.mktemp("uninterrupted") / "run", *LONG, GRADUAL)
 
 
-@pytest.mark.parametrize(("by", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)], ids=["kill", "term"])
+@pytest.mark.parametrize(
+    ("by", "code"),
+    [(signal.SIGKILL, -9), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    ids=["kill", "term"],
+)
 def test_interrupted_and_resumed_equals_uninterrupted(uninterrupted, tmp_path, by, code):
     given, three_epochs = (*TINY, *LONG, GRADUAL, "hydra.run.dir=run"), SignalAt(by, "run/metrics.csv", lines=3)
     assert quick("train", *given, cwd=tmp_path, signal_at=three_epochs).code == code
@@ -489,7 +493,7 @@ def test_tensorboard(tmp_path):
     assert list((run / "tensorboard").glob("events.*"))
 
 
-@pytest.mark.parametrize(("loss", "balance"), [("bce", "sampler"), ("ce", "loss")])
+@pytest.mark.parametrize(("loss", "balance"), [pytest.param("bce", "sampler", marks=pytest.mark.slow), ("ce", "loss")])
 def test_losses_and_balance(run, tmp_path, loss, balance):
     made = tiny_run(tmp_path / "run", "trainer.max_epochs=1", f"loss={loss}", f"data.balance={balance}")
     outputs = {"bce": 1, "ce": 2}[loss]
@@ -565,11 +569,13 @@ def _real(tmp_path: Path, *arguments: object) -> dict:
     return read(tmp_path / "run" / "run.json")
 
 
+@pytest.mark.slow
 def test_real_portraits_by_a_csv(shared, tmp_path):
     about = _real(tmp_path, "data=csv", S0_MAP, f"data.root={shared('data', 'small_csv')}")
     assert about["images"] == {"train": 140, "val": 30, "test": 30} and about["classes"] == ["male", "female"]
 
 
+@pytest.mark.slow
 def test_real_faces_by_age(shared, tmp_path):
     drawn = "data.per_class={train:40,val:20,test:20}"
     about = _real(tmp_path, "data=imfdb", f"data.root={shared('data', 'faces')}", drawn)

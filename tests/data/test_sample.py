@@ -80,6 +80,7 @@ def test_load_pictures_depend_on_sample_seed(tmp_path: Path) -> None:
     assert not set(contents(tmp_path / "a", one)) & set(contents(tmp_path / "b", other))
 
 
+@pytest.mark.slow
 def test_draw_faces_gives_the_same_in_a_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = sample.load(str(tmp_path / "alone"), n=34, image_size=16)
     monkeypatch.setattr(sample, "POOL_FROM", 0)

@@ -137,8 +137,8 @@ def expected_heatmaps(model: Classifier, layer: nn.Module, as_map, images: Tenso
         pytest.param("mobilenetv3_small_100", "blocks", rows_first, marks=pytest.mark.slow),
         ("swin_tiny_patch4_window7_224", "norm", rows_first),
         ("vit_tiny_patch16_224", "blocks.11.norm1", tokens(1)),
-        ("deit_tiny_distilled_patch16_224", "blocks.11.norm1", tokens(2)),
-        ("mixer_s32_224", "norm", tokens(0)),
+        pytest.param("deit_tiny_distilled_patch16_224", "blocks.11.norm1", tokens(2), marks=pytest.mark.slow),
+        pytest.param("mixer_s32_224", "norm", tokens(0), marks=pytest.mark.slow),
     ],
 )
 def test_heatmaps_of_timm_families_equal_the_definition(name, layer, as_map):

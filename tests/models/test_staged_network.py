@@ -258,7 +258,9 @@ def test_from_timm_vit_accepts_any_image_size():
     assert network.stage_of("features.blocks.0.attn") == "stage1"
 
 
-@pytest.mark.parametrize("name", ["caformer_s18", "coat_tiny", "inception_v3", "rdnet_tiny"])
+@pytest.mark.parametrize(
+    "name", ["caformer_s18", "coat_tiny", "inception_v3", pytest.param("rdnet_tiny", marks=pytest.mark.slow)]
+)
 def test_from_timm_unusual_models_have_stages(name):
     """Without groups from timm, with shared parameters, with groups from a function, with fine groups only."""
     network = build("timm", **{"model.name": name})

@@ -267,6 +267,7 @@ def test_write_shows_the_comparison_with_another_model(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_write_reduces_many_images_to_stay_below_the_limit(run, tmp_path):
     many = result(images=110, side=160)  # noise: nothing is harder to compress
     report = written(tmp_path, results=[many], history=None)
@@ -305,7 +306,7 @@ def pages(run, tmp_path_factory) -> dict[str, Path]:
     }
 
 
-@pytest.mark.parametrize("width", [375, 1280])
+@pytest.mark.parametrize("width", [375, pytest.param(1280, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["run", "long", "many", "sweep"])
 def test_page_in_a_browser_is_complete_and_requests_nothing(browser, pages, name, width):
     shown, noticed = opened(browser, pages[name], width)
@@ -345,6 +346,7 @@ def test_page_in_a_browser_shows_grad_cam_by_click_key_and_checkbox(browser, run
     shown.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["run", "long", "sweep"])
 def test_page_on_paper_is_open_and_not_cut(browser, pages, name, tmp_path):
     shown, _ = opened(browser, pages[name], 688)  # A4 without its margins

@@ -26,6 +26,8 @@ from faceattr.training.lightning_module import Classifier
 
 pytestmark = pytest.mark.cuda_shapes
 CONF = Path(__file__).resolve().parents[2] / "conf"
+FEW = ("cnn", "cnn_age_bn", "vgg16", "timm")
+"""One of each kind; the others are slow tests."""
 MODELS = [*sorted(file.stem for file in (CONF / "model").glob("[a-z]*.yaml"))]
 POLICIES = [
     OmegaConf.to_container(OmegaConf.load(file))["train_from"] for file in (CONF / "finetune").glob("[a-z]*.yaml")
@@ -108,7 +110,9 @@ def run_steps(model: Classifier, dtype: torch.dtype, layers_applied: int = 0, sh
         assert probabilities.shape == (4, len(model.task.classes)) and probabilities.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
 def test_steps_of_every_model_and_policy(name):
     model = build(f"model={name}", "augment=light")
     begin = {model.policy.parse(train_from, 1.0, model.network.stage_names).steps[0][1] for train_from in POLICIES}

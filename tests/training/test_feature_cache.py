@@ -99,7 +99,13 @@ def files() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("policy", "precision", "close"), [*((policy, "32", 1e-6) for policy in POLICIES), ("gradual", "bf16", 2e-2)]
+    ("policy", "precision", "close"),
+    [
+        pytest.param("frozen", "32", 1e-6, marks=pytest.mark.slow),
+        ("last_block", "32", 1e-6),
+        ("gradual", "32", 1e-6),
+        pytest.param("gradual", "bf16", 2e-2, marks=pytest.mark.slow),
+    ],
 )
 def test_feature_cache_trains_as_without_it(policy, precision, close):
     cfg = composed(POLICIES[policy], *BN, f"trainer.precision={precision}")

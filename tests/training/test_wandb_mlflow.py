@@ -31,6 +31,7 @@ def test_mlflow_holds_config_metrics_report_and_checkpoint(mlflow, tmp_path, mon
     assert stored.read_bytes() == (tmp_path / "run" / "checkpoints" / "best.ckpt").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mlflow")
 def test_mlflow_store_that_cannot_be_opened_is_one_line(tmp_path):
     given = (*TINY, "logger=mlflow", "logger.tracking_uri=sqlite:////dev/null/mlflow.db", "hydra.run.dir=run")

@@ -120,7 +120,14 @@ def photograph(shown: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "width"), [(choose, 375), (choose, 1280), (drop, 1280), (paste, 1280), (photograph, 375)]
+    ("how", "width"),
+    [
+        (choose, 375),
+        pytest.param(choose, 1280, marks=pytest.mark.slow),
+        (drop, 1280),
+        pytest.param(paste, 1280, marks=pytest.mark.slow),
+        pytest.param(photograph, 375, marks=pytest.mark.slow),
+    ],
 )
 def test_page_draws_the_answers_over_a_picture_however_it_is_given(faces, page, how, width):
     shown = page(faces, width)
