@@ -8,11 +8,19 @@ import os
 from collections.abc import Sequence
 from functools import cache
 
+import pytest
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from faceattr.config.conf_folder import compose_conf
+from faceattr.config.conf_folder import compose_conf, config_folder
 from faceattr.config.validate_keys import validate
+
+KINDS = ("cnn", "cnn_age_bn", "timm", "vgg16")
+MODELS = [
+    file.stem if file.stem in KINDS else pytest.param(file.stem, marks=pytest.mark.slow)
+    for file in sorted((config_folder() / "model").glob("[a-z]*.yaml"))
+]
+"""Every model, as test parameters. One of each kind is tested always, those that resemble one of these are slow tests."""
 
 
 def compose_config(*overrides: str) -> DictConfig:

@@ -114,6 +114,7 @@ def test_presets_have_what_keras_had(composed, preset):
 # quirks -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", COUNTS)
 def test_corrected_differs_from_as_published_in_more_than_words(composed, preset):
     """Presets whose only quirk is the leaking split of a table without identities say that it stays."""

@@ -512,7 +512,9 @@ def test_ordinal_classes_have_ordered_metrics(tmp_path):
     assert list(rows)[3:] == ["probability_young", "probability_middle", "probability_old"]
 
 
-@pytest.mark.parametrize("how", [["data.pack=ram"], ["data.pack=off", "data.workers=0"]])
+@pytest.mark.parametrize(
+    "how", [pytest.param(["data.pack=ram"], marks=pytest.mark.slow), ["data.pack=off", "data.workers=0"]]
+)
 def test_packing_changes_nothing_but_speed(run, tmp_path, how):
     made = tiny_run(tmp_path / "run", "trainer.max_epochs=3", "optim.lr=3e-3", *how)
     for name in ("test_metrics.json", "predictions_test.csv"):

@@ -38,7 +38,7 @@ def pixel_arrays() -> set[str]:
     "arguments",
     [
         ("split=val",),
-        ("split=train", FIGURES),
+        pytest.param(("split=train", FIGURES), marks=pytest.mark.slow),
         ("split=all", "evaluate.leakage=true", FIGURES),
         ("split=test", "compare=run/checkpoints/last.ckpt", FIGURES),
         ("split=test", "evaluate.calibrate=true", FIGURES),

@@ -58,6 +58,7 @@ def test_evaluate_takes_all_images_of_another_root(place, tmp_path, caplog):
     assert f"data.root={other}: other data than the run's" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_title_names_the_data_that_were_evaluated(place, tmp_path):
     titles = set()
     for number, given in enumerate(((), ("split=val",), ("data.file=other.csv",), ("data.max_images=8",))):

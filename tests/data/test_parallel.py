@@ -50,8 +50,8 @@ def process_of(_: object) -> int:
 
 def test_where_tasks_run(how):
     """Each in a process of its own, or all in this one."""
-    processes = set(run_tasks((partial(process_of, n) for n in range(12)), workers=5, processes=how == "processes"))
-    assert (os.getpid() in processes) == (how == "threads") and len(processes) <= 5
+    processes = set(run_tasks((partial(process_of, n) for n in range(12)), workers=2, processes=how == "processes"))
+    assert (os.getpid() in processes) == (how == "threads") and len(processes) <= 2
 
 
 def test_read_many_gives_every_row_its_own_picture(how, paths):
@@ -84,7 +84,7 @@ def fail(number: int) -> int:
 
 
 def test_an_error_of_a_task_is_raised(how):
-    results = run_tasks((partial(fail, n) for n in range(50)), workers=5, processes=how == "processes")
+    results = run_tasks((partial(fail, n) for n in range(50)), workers=2, processes=how == "processes")
     assert [next(results) for _ in range(5)] == list(range(5))
     with pytest.raises(FaceattrError, match="number 5"):
         next(results)
@@ -92,8 +92,8 @@ def test_an_error_of_a_task_is_raised(how):
 
 def test_a_killed_process_is_an_error():
     tasks = [partial(os.kill, os.getpid(), 0), partial(time.sleep, 0), partial(kill_oneself, signal.SIGKILL)]
-    with pytest.raises(FaceattrError, match="One of 5 processes"):
-        list(run_tasks(tasks, workers=5))
+    with pytest.raises(FaceattrError, match="One of 2 processes"):
+        list(run_tasks(tasks, workers=2))
 
 
 def kill_oneself(number: int) -> None:
@@ -104,8 +104,8 @@ MAIN = """
 import os, time
 from functools import partial
 from faceattr.data import parallel
-tasks = [partial(os.getpid), partial(os.getpid), *[partial(time.sleep, 600)] * 3]
-for number, result in enumerate(parallel.run_tasks(tasks, workers=5)):
+tasks = [partial(os.getpid), partial(os.getpid), *[partial(time.sleep, 600)] * 2]
+for number, result in enumerate(parallel.run_tasks(tasks, workers=2)):
     print(result, flush=True)
 """
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from composing import compose_config
+from composing import MODELS, compose_config
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -20,7 +20,6 @@ from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 POLICIES = sorted(path.stem for path in (CONF / "finetune").glob("*.yaml"))
 NAMES = ["block1", "block2", "block3", "head"]
 TARGET = Task.from_config(["woman", "man"], ordinal=False, loss="auto")

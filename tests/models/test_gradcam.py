@@ -5,8 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from composing import compose_config
-from programs import ROOT
+from composing import MODELS, compose_config
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -18,7 +17,6 @@ from faceattr.models.task import Task
 from faceattr.training.lightning_module import Classifier
 
 TINY_VGG = ("model=vgg16", "model.blocks=[[4,4],[6],[6],[8],[8,8]]")
-MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
 
 
 def configured(*overrides: str):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from composing import compose_config
+from composing import MODELS, compose_config
 from omegaconf import OmegaConf
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -22,13 +22,11 @@ from faceattr.data.augment import Augmentation
 from faceattr.data.batches import Batch
 from faceattr.models import freezing
 from faceattr.models.task import Task
+from faceattr.training.compiled_step import compile_steps
 from faceattr.training.lightning_module import Classifier
 
 pytestmark = pytest.mark.cuda_shapes
 CONF = Path(__file__).resolve().parents[2] / "conf"
-FEW = ("cnn", "cnn_age_bn", "vgg16", "timm")
-"""One of each kind; the others are slow tests."""
-MODELS = [*sorted(file.stem for file in (CONF / "model").glob("[a-z]*.yaml"))]
 POLICIES = [
     OmegaConf.to_container(OmegaConf.load(file))["train_from"] for file in (CONF / "finetune").glob("[a-z]*.yaml")
 ]
@@ -110,9 +108,7 @@ def run_steps(model: Classifier, dtype: torch.dtype, layers_applied: int = 0, sh
         assert probabilities.shape == (4, len(model.task.classes)) and probabilities.dtype == torch.float32
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
-)
+@pytest.mark.parametrize("name", MODELS)
 def test_steps_of_every_model_and_policy(name):
     model = build(f"model={name}", "augment=light")
     begin = {model.policy.parse(train_from, 1.0, model.network.stage_names).steps[0][1] for train_from in POLICIES}
@@ -158,3 +154,24 @@ def test_what_a_step_must_not_do_is_found(wrong):
     model.scaled = spoiled
     with pytest.raises((RuntimeError, AssertionError)):
         run_steps(model, torch.bfloat16)
+
+
+class Theirs(nn.Identity):
+    """A module that is neither torch's nor ours."""
+
+
+def test_steps_are_not_replayed_with_modules_of_other_packages(caplog):
+    """They might decide in Python, and a graph would repeat the first decision."""
+    caplog.set_level("INFO")
+    model = build("model=cnn", "model.image_size=[32,24]", "augment=none")
+    model.network.features.append(Theirs())
+    compile_steps(model, "auto", 4)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        to_fake(model)
+        images = torch.empty(4, 32, 24, 3, dtype=torch.uint8, device="cuda").permute(0, 3, 1, 2)
+        for _ in range(2):
+            loss, _ = model.run_step(images, torch.zeros(4, dtype=torch.int64, device="cuda"), None, 0)
+        assert loss.requires_grad and model.run_logits(images, 0).shape == (4, 1)
+    package = Theirs.__module__.partition(".")[0]
+    assert model.compiled == "false"
+    assert caplog.text.count(f"trainer.compile=graph is not chosen for modules of other packages ({package})") == 1

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
-from composing import compose_config
+from composing import MODELS, compose_config
 from omegaconf import DictConfig
-from programs import FIGURES, ROOT, TINY, inside
+from programs import FIGURES, TINY, inside
 
 from faceattr.commands.build_from_config import (
     create_classifier,
@@ -243,9 +243,6 @@ def test_reason_disabled_names_the_key(overrides, reason):
     assert why is None if reason is None else reason in why
 
 
-MODELS = sorted({file.stem for file in (ROOT / "conf" / "model").glob("*.yaml")} - {"_base"})
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_network_can_be_split_below_each_stage_of_every_model(model):
     small = ["model.image_size=[64,64]"] if model.startswith(("vgg", "alexnet_")) else []
@@ -343,6 +340,7 @@ def test_feature_cache_of_a_sweeps_first_job_is_found_by_the_second(tmp_path):
     assert (made, rest) == (1, 3)  # the first job evaluates with it, the second trains and evaluates
 
 
+@pytest.mark.slow
 def test_feature_cache_is_shared_by_seeds_with_equal_weights_and_images(tmp_path, caplog):
     """Pretrained weights do not depend on the seed, and the order of the table does not depend on the split."""
     caplog.set_level(logging.INFO)

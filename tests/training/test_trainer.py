@@ -114,6 +114,19 @@ def test_bf16_trains_on_the_cpu_with_float32_weights():
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+@pytest.mark.skipif(CUDA, reason="for machines without a CUDA device")
+def test_a_step_on_the_cpu_does_not_look_for_nvidias_library(monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "_device_count_nvml", lambda: asked.append(1) or 0)
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # as Lightning sets it
+    build_trainer(settings(accelerator="cpu"), **QUIET)
+    asked.clear()
+    weight = torch.ones(1, requires_grad=True)
+    weight.sum().backward()
+    torch.optim.AdamW([weight]).step()
+    assert asked == []
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 @pytest.mark.parametrize("precision", ["32", "bf16", "16"])
