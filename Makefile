@@ -59,7 +59,7 @@ $(VENV)-bench/.keras:
 bench: $(VENV)/.train $(VENV)-bench/.keras  ## measure speed beside other frameworks, write docs/benchmarks.md; ARGS='--cases s3 --quick' passes arguments on
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-bench-gpu: $(VENV)/.train  ## measure speed on a CUDA device beside other frameworks, in 8 minutes: benchmarks/results-gpu.json
+bench-gpu: $(VENV)/.test  ## the tests that need a CUDA device, and speed beside other frameworks, in 8 minutes: benchmarks/results-gpu.json
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 reproduce: $(VENV)/.train  ## run the published studies, write docs/studies-results.md; ROOT=data folder [budget=study] [ARGS='--only s4a']

@@ -26,7 +26,7 @@ from typing import Any
 
 HERE = Path(__file__).resolve().parent
 STUDY = HERE.parent / ".gpu"  # faces/faces.csv and vgg16_fp16.pth, where they were brought along
-SLOW = {"compile": 45.0, "peer": 14.0, "study": 25.0}
+SLOW = {"compile": 25.0, "peer": 14.0, "study": 10.0, "tests": 80.0}
 """Seconds that a measurement of this kind may take; another takes 4."""
 
 
@@ -68,6 +68,7 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
         order += [("ours", case, small, "eager"), ("ceiling", case, small, "graph")] if cuda else []
         order += [("peer", case, large, "lightning")] if case == "cnn7" else []
     order += [("study", "faces", 32, "first"), ("study", "faces", 32, "again")] if study else []
+    order += [("tests", "pytest -m gpu", 0, "")] if cuda else []
     order += [("ours", case, large, "eager") for case in ("cnn7", "alexnet", "vgg16 frozen cached") if cuda]
     order += [("ceiling", case, large, "graph") for case in ("cnn7", "alexnet", "vgg16 frozen cached") if cuda]
     order += [("compile", case, large, "ceiling") for case in ("cnn7", "resnet18 224") if cuda]
@@ -81,7 +82,7 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
         order += [("ours", case, large, "deterministic") for case in ("cnn7", "vgg16 full 224")]
         order += [("compile", case, large, "ours") for case in ("cnn7", "resnet18 224")]
         order += [("compile", "vgg16 full 224", large, "ceiling")]
-    return list(dict.fromkeys(item for item in order if item[1] in cases or item[1] == "faces"))
+    return list(dict.fromkeys(item for item in order if item[1] in cases or item[0] in ("study", "tests")))
 
 
 SWITCHES = {
@@ -108,9 +109,22 @@ def measure(setting: Any, part: str, case: str, batch: int, how: str) -> dict[st
         return gpu_cases.ceiling(setting, case, batch, "compiled")
     if part == "study":
         return gpu_cases.study(setting, STUDY / "faces", STUDY / "vgg16_fp16.pth")
+    if part == "tests":
+        return gpu_tests()
     if part == "pieces":
         return gpu_cases.pieces(setting, case, batch)
     return {"lightning": gpu_peers.lightning, "timm": gpu_peers.timm}[how](setting, case, batch)
+
+
+def gpu_tests() -> dict[str, Any]:
+    """The tests that need a CUDA device, in processes of their own: pytest's last line, and the first lines of what failed."""
+    workers = str(min(5, os.cpu_count() or 1))
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-n", workers, "-p", "no:cacheprovider", "--tb=short"]
+    ended = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True)
+    lines = ended.stdout.strip().splitlines() or [ended.stderr.strip()[-300:]]
+    if ended.returncode:
+        raise RuntimeError(f"{lines[-1]}; {'; '.join(line for line in lines if line.startswith(('FAILED', 'ERROR')))}")
+    return {"tests": lines[-1]}
 
 
 class Benchmark:
@@ -182,6 +196,8 @@ def _line(elapsed: float, record: dict[str, Any]) -> str:
     name = f"{elapsed:6.1f} s  {record['part']:8}{record['case']:26}{record['batch']:4} {record['how']:14}"
     if "error" in record:
         return f"{name}FAILED {record['error'][:200]}"
+    if "tests" in record:
+        return name + record["tests"]
     if "pieces_ms" in record:
         return name + ", ".join(f"{part} {ms:.3f} ({host:.3f})" for part, (ms, host) in record["pieces_ms"].items())
     flops = record.get("flops_per_step")
@@ -201,7 +217,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=float(os.environ.get("BENCH_SECONDS", "470")))
     parser.add_argument(
-        "--only", default="", help="parts, comma-separated: ours, ceiling, study, peer, pieces, compile"
+        "--only", default="", help="parts, comma-separated: ours, ceiling, study, tests, peer, pieces, compile"
     )
     parser.add_argument("--cases", default="", help="comma-separated; default: all")
     parser.add_argument("--images", type=int, default=20_000, help="generated training images")

@@ -22,6 +22,7 @@ def tables(results: dict[str, Any]) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in machine.get("versions", {}).items())
     parts = [f"Measured on {machine.get('gpu')} with {machine.get('cores')} cores, {machine.get('date')}; {versions}."]
+    parts += [f"`pytest -m gpu`: {one['tests']}." for one in found.values() if "tests" in one]
     parts += [_rates(found), _switches(found), _network(found, machine), _study(found), _pieces(found)]
     failed = [one for one in results["measurements"] if "error" in one]
     if failed:
