@@ -194,8 +194,8 @@ def load(path: str | Path) -> tuple[Classifier, dict[str, Any]]:
     task = Task.from_config(description["classes"], loss=config["loss"], **kind)
     misfit = f"ckpt={path}: its weights do not fit its own config; the file is damaged."
     stored = sum(tensor.numel() for tensor in content["state_dict"].values() if isinstance(tensor, Tensor))
-    try:  # a network larger than its weights is refused before memory is taken for it
-        network = build_network(config["model"] | {"max_parameters": max(1, stored)}, task.num_logits)
+    try:  # a network much larger than its weights is refused before memory is taken for it; timm replaces some parameters
+        network = build_network(config["model"] | {"max_parameters": 2 * max(1, stored)}, task.num_logits)
     except FaceattrError as error:
         raise FaceattrError(f"{misfit} {error}") from error
     finetune = group_settings(config["finetune"], Finetune)
