@@ -104,11 +104,11 @@ class Network(nn.Module):
         """
         if first_trainable_stage == 0:
             return 0
-        for position, name in enumerate(self.layer_names):
-            constant = self._last_stage(name) < first_trainable_stage or isinstance(self.get_submodule(name), FIXED)
-            if not constant:
-                return position
-        return len(self.layer_names)
+        return next(
+            position
+            for position, name in enumerate(self.layer_names)  # the last one, the output layer, is always trained
+            if self._last_stage(name) >= first_trainable_stage and not isinstance(self.get_submodule(name), FIXED)
+        )
 
     def _last_stage(self, layer_name: str) -> int:
         """Index of the last stage that the layer has a part in."""
