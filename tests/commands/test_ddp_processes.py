@@ -13,6 +13,9 @@ import pytest
 from programs import FIGURES, PATIENCE, quick
 from signal_at import SignalAt, children, runs
 
+from faceattr.commands.ddp_processes import _message
+from faceattr.training.run_json import RunRecord
+
 TWO = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32", FIGURES)
 GIVEN = (
     *("data.n=60", "data.image_size=32", "model.image_size=[32,32]", "model.blocks=[[4],[4]]", *TWO),
@@ -23,6 +26,22 @@ GIVEN = (
 LOST = "Error: Process 1 of this DDP run was ended by SIGKILL (so a system ends what takes too much memory).\n"
 LEFT = "Error: The first process of this DDP run was killed.\n"
 ROWS = "run/metrics.csv"
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        (-signal.SIGKILL, "was ended by SIGKILL (so a system ends what takes too much memory)."),
+        (128 + signal.SIGKILL, "was ended by SIGKILL (so a system ends what takes too much memory)."),
+        (128 + signal.SIGTERM, "was ended by SIGTERM."),
+        (-signal.SIGSEGV, "was ended by SIGSEGV."),
+        (1, "ended with exit code 1; if it said why, that is above."),
+        (250, "ended with exit code 250; if it said why, that is above."),
+    ],
+)
+def test_message_says_how_a_process_ended(tmp_path, code, how):
+    advice = "Nothing was trained yet: give the same command again."
+    assert _message(2, code, RunRecord(tmp_path)) == f"Process 2 of this DDP run {how}\n{advice}"
 
 
 @pytest.mark.slow

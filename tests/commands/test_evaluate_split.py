@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
+from checkpoints import untrained
 from composing import compose_config
 from pictures import places
 from programs import S0_MAP
@@ -15,10 +17,12 @@ from faceattr.commands.build_from_config import (
     read_table,
     trainer_settings,
 )
-from faceattr.commands.evaluate_split import draw_split, evaluate_split, write_split
+from faceattr.commands.evaluate_split import _calibration, draw_split, evaluate_split, write_split
+from faceattr.config.schema import EvaluateOptions
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
 from faceattr.models.task import Task
+from faceattr.training import checkpoint_format
 
 SPEC = InputSpec(32, 32, "bilinear", "unit")
 
@@ -70,3 +74,12 @@ def test_a_column_with_infinite_numbers_and_a_failing_chart_cost_nothing_else(tm
         "gallery_train.png is missing: KeyError: 'predicted'"
     ]
     assert (tmp_path / "confusion_train.png").exists()
+
+
+def test_calibration_says_that_no_threshold_reaches_what_was_requested(tmp_path, caplog):
+    model, _ = checkpoint_format.load(untrained(tmp_path / "best.ckpt"))
+    scores, truth = torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.9, 0.1]]), torch.tensor([0, 1, 0])
+    metrics = _calibration(model, scores, truth, EvaluateOptions(precision=0.9), "test")
+    assert "Test: no threshold reaches evaluate.precision=0.9" in caplog.text and "threshold" not in metrics
+    metrics = _calibration(model, scores, truth, EvaluateOptions(precision=0.5), "test")
+    assert metrics["threshold"] == pytest.approx(0.8)

@@ -157,6 +157,13 @@ def test_check_drop_refuses_a_lower_accuracy(monkeypatch):
         export_proof.check_drop(images, reduced, whole, 0.005, "x")
 
 
+def test_proof_rows_refuses_a_run_that_has_training_images_only():
+    from faceattr.commands import export_proof
+
+    with pytest.raises(FaceattrError, match="no validation and no test images, on which the export could be proved"):
+        export_proof.proof_rows(pd.DataFrame({"split": ["train", "train"]}), 0, calibration=True)
+
+
 def test_export_beyond_the_tolerance_leaves_nothing(run, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(FaceattrError, match=r"Not exported: .* differs .* \(export\.tolerance is 1e-15\)"):
@@ -183,6 +190,7 @@ def test_export_without_the_runs_files_has_the_figures_of_the_proof(tmp_path, ca
         (["data=sample"], "proved on the run's own images"),
         (["faces=align"], "crops faces as in training"),
         (["out=."], "holds other files"),
+        (["out=here"], "this is a file. Give a new folder"),
         (["export.push=name"], "give user/name"),
         (["export.push=user/name"], "no token of the Hugging Face Hub"),
         (["export.pusch=user/name"], "Did you mean export.push?"),

@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from checkpoints import untrained
 from PIL import Image
@@ -77,3 +78,14 @@ def test_the_title_names_the_data_that_were_evaluated(place, tmp_path):
 def test_evaluate_does_not_calibrate_on_another_table(place, tmp_path):
     with pytest.raises(FaceattrError, match=r"takes the run's own data, which data\.file=other\.csv does not give"):
         evaluate(place, tmp_path, "data.file=other.csv", "evaluate.calibrate=true")
+    with pytest.raises(FaceattrError, match=r"takes the validation images of the run's own data: leave out data=…"):
+        evaluate(place, tmp_path, "data=csv", f"data.root={place}", "evaluate.calibrate=true")
+
+
+def test_evaluate_lists_the_images_and_labels_that_it_left_out(place, tmp_path):
+    (place / "images" / "broken.png").write_text("no image")
+    (place / "bad.csv").write_text("Filename,Gender\n1,female\nbroken,male\n2,\n3,female")
+    given = ("data.file=bad.csv", "data.on_bad_image=skip", "data.on_bad_label=skip")
+    assert evaluate(place, tmp_path, *given)["n"] == 2
+    assert pd.read_csv(tmp_path / "out" / "bad_images.csv")["path"].tolist() == ["images/broken.png"]
+    assert pd.read_csv(tmp_path / "out" / "bad_labels.csv")["path"].tolist() == ["images/2.png"]

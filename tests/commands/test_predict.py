@@ -172,9 +172,14 @@ def test_predict_of_videos_has_rows_with_times(align, photos, tmp_path):
     file = tmp_path / "in" / "clip.avi"
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     with pytest.raises(FaceattrError, match=r"clip\.avi \(the video breaks off after"):
-        run(align, tmp_path / "in", tmp_path / "cut")
+        run(align, tmp_path / "in", tmp_path / "cut", "annotate=true")
     rows = pd.read_csv(tmp_path / "cut" / "predictions.csv")
     assert len(rows) >= 5 and rows["reason"].str.contains("breaks off").sum() == 1
+    times = rows.loc[rows["path"].str.endswith(".avi"), "time"].dropna().unique()
+    assert {file.name for file in (tmp_path / "cut" / "annotated").iterdir()} == {
+        *(f"clip.avi.{time:.3f}s.jpg" for time in times),
+        "photo.png",
+    }
 
 
 def test_predict_abstains_and_mirrors(whole, tmp_path):

@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from composing import compose_config
 from omegaconf import OmegaConf
 from pictures import places
+from PIL import Image
 from programs import ROOT, TINY, Ended, inside, tiny_run
 
 from faceattr.commands import preview
@@ -17,8 +19,10 @@ from faceattr.config import schema
 from faceattr.data.augment import Augmentation
 from faceattr.data.decode import InputSpec, read
 from faceattr.data.sources import sample
+from faceattr.errors import FaceattrError
 
 MADE = {"samples.png", "augmented.png", "table.csv", "table.npy", "counts.csv", "counts.png", "preview.log", ".hydra"}
+ALIGNED = ("faces=align", "model.image_size=[32,32]", "model.scaling=unit", "model.interpolation=bilinear")
 SPEC = InputSpec(32, 32, "bilinear", "unit")
 
 
@@ -194,3 +198,26 @@ def test_attributes_are_shown_by_who_has_them(root, tmp_path):
     smiling = pixels(root, table[(table["split"] == "train") & (table["Smiling"] == 1)]["path"])
     upper = [y for image in smiling for y, _ in places(tmp_path / "seen" / "samples.png", image)]
     assert upper and min(upper) < 200, "those who have the first attribute are in the first row"
+
+
+def test_draw_leaves_out_images_without_a_face_as_faces_on_none_says(shared, tmp_path, caplog):
+    detector = shared("weights", "face_detection_yunet_2023mar.onnx")
+    portrait = sorted(shared("data", "small_csv", "images").iterdir())[0]
+    Image.open(portrait).resize((96, 96)).save(tmp_path / "portrait.png")
+    Image.new("RGB", (96, 64), "teal").save(tmp_path / "empty.png")
+    cfg = compose_config("data=folders", f"data.root={tmp_path}", f"faces.weights={detector}", *ALIGNED)
+    rng = np.random.default_rng(0)
+
+    def drawn(on_none: str, *names: str) -> list[preview.Sample]:
+        cfg.faces.on_none = on_none
+        return preview.draw(pd.DataFrame({"path": names}), "women", cfg, rng)
+
+    with pytest.raises(FaceattrError, match=r"^empty\.png has no face\. .*faces\.on_none=skip, .*faces\.on_none=whole"):
+        drawn("error", "empty.png")
+    (sample_of_a_face,) = drawn("skip", "empty.png", "portrait.png")
+    assert "Left out empty.png (faces.on_none=skip): no face" in caplog.text
+    assert (sample_of_a_face.pixels != read(tmp_path / "portrait.png", SPEC)).any(), "its crop"
+    with pytest.raises(FaceattrError, match=r"^None of the training images of women can be used\.$"):
+        drawn("skip", "empty.png")
+    (whole,) = drawn("whole", "empty.png")
+    assert (whole.pixels == read(tmp_path / "empty.png", SPEC)).all() and whole.marked is not None

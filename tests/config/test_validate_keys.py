@@ -20,7 +20,7 @@ from faceattr.config.schema import (
     TrainConfig,
     Trainer,
 )
-from faceattr.config.validate_keys import validate
+from faceattr.config.validate_keys import validate, validate_group
 from faceattr.errors import FaceattrError
 
 GROUPS = {
@@ -229,3 +229,8 @@ def test_validate_reads_a_dictionary_that_came_as_text(base):
     """Hydra's grammar has no keys in quotes."""
     typed = OmegaConf.merge(base, {"data": {"fractions": "{train: 0.8, val: 0.1, test: 0.1}"}})
     assert validate(typed).data.fractions == {"train": 0.8, "val": 0.1, "test": 0.1}
+
+
+def test_validate_group_leaves_a_type_that_omegaconf_does_not_know_to_its_function():
+    logger = {"_target_": "pytorch_lightning.loggers.MLFlowLogger", "log_model": "all"}  # Literal[True, False, "all"]
+    assert validate_group(logger, "logger") == logger

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from faceattr.data.damaged_images import jpeg_is_cut
 from faceattr.data.decode import UnreadableImage, decode
 
 EOI = b"\xff\xd9"
@@ -66,6 +67,29 @@ def test_decode_accepts_grey_corners_and_what_follows_the_data(tmp_path):
     raw = jpeg()
     decode(write(tmp_path / "behind.jpg", raw + b"motion photo" + jpeg(seed=1)))
     decode(write(tmp_path / "padded.jpg", raw[:-2] + bytes(500)))
+
+
+def test_jpeg_is_cut_where_no_scan_gives_a_part_of_the_picture():
+    """A progressive file whose last scans are gone, with an end marker after the others: a whole picture, but a coarse one."""
+    raw = jpeg(progressive=True)
+    coarse = raw[: raw.rindex(b"\xff\xda")] + EOI
+    for file, cut in ((raw, False), (coarse, True)):
+        with Image.open(io.BytesIO(file)) as image:
+            assert jpeg_is_cut(file, image) is cut
+
+
+def test_jpeg_is_cut_where_the_picture_depends_on_what_follows():
+    """Whether the same picture comes out is asked of the decoder; it may refuse the file with other data behind it."""
+    raw = jpeg()
+    grey = Image.new("RGB", (60, 45), (128, 128, 128))
+    assert jpeg_is_cut(raw[: scan_start(raw) + 50], grey)
+    header = raw[: raw.index(b"\xff\xda")].replace(b"\xff\xdb", b"\xff\xfe")  # without a table that it needs
+    assert jpeg_is_cut(header + raw[raw.index(b"\xff\xda") :], grey)
+
+
+def test_jpeg_is_cut_leaves_frames_that_it_does_not_know_to_the_decoder():
+    raw = jpeg().replace(b"\xff\xc0", b"\xff\xc9")  # arithmetic-coded
+    assert not jpeg_is_cut(raw[: scan_start(raw) + 50], Image.new("RGB", (60, 45), (128, 128, 128)))
 
 
 def test_decode_refuses_a_png_whose_checksum_fails(tmp_path):

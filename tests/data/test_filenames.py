@@ -1,5 +1,6 @@
 """Source `filenames`: columns from the names of files, and what does not match."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,14 @@ def test_load_takes_the_person_from_the_name(tmp_path):
         tmp_path, pattern=pattern, label_column="number", group_column="person", label_map={"0001": "a", "0002": "b"}
     )
     assert table["group"].tolist() == ["Ann_Lee", "Ann_Lee", "Bo"]
+
+
+def test_load_says_which_files_it_left_out(utkface, caplog):
+    (utkface / "notes.txt").touch()
+    (utkface / "._25_0_1_20170116.jpg").touch()
+    with caplog.at_level(logging.INFO):
+        assert len(filenames.load(utkface, pattern=UTKFACE, label_column="gender", label_map=GENDER)) == 4
+    assert f"{utkface}: left out: no images: 1 .txt; hidden or left by a system: 1" in caplog.text
 
 
 def test_load_gives_images_that_do_not_match_no_label(utkface, caplog):

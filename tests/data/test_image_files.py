@@ -1,7 +1,10 @@
 """The walk through folders: what it takes, what it leaves out, and that it says so."""
 
 import os
+import runpy
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from PIL import Image
@@ -86,6 +89,30 @@ def test_walk_names_folders_that_may_not_be_read(tmp_path):
         assert walk(tmp_path).left_out() == "folder that may not be read: 1 (b)"
     finally:
         (tmp_path / "b").chmod(0o700)
+
+
+def test_walk_names_folders_that_cannot_be_opened(tmp_path):
+    """Here because their path is longer than the system takes: a folder above them was renamed."""
+    root = tmp_path / "root"
+    levels = (os.pathconf(tmp_path, "PC_PATH_MAX") - len(f"{root}/b//2.jpg") - 10) // 201
+    make(root, "a/1.jpg", f"b/{'/'.join(['x' * 200] * levels)}/2.jpg")
+    (root / "b").rename(root / ("b" * 250))
+    try:
+        listing = walk(root)
+        assert listing.files == ["a/1.jpg"] and len(listing.closed) == 1
+        assert listing.left_out().startswith(f"folder that may not be read: 1 ({'b' * 250}/x")
+    finally:
+        (root / ("b" * 250)).rename(root / "b")  # or nobody removes it
+
+
+def test_heic_is_an_image_where_pillow_heif_is_installed(monkeypatch):
+    registered: list[bool] = []
+    package = ModuleType("pillow_heif")
+    package.register_heif_opener = lambda: registered.append(True)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pillow_heif", package)
+    found = runpy.run_path(image_files.__file__)
+    assert registered == [True] and "HEIF" in found["FORMATS"]
+    assert all(found["is_image"](name) for name in ("1.heic", "1.HEIF", "1.hif", "1.jpg"))
 
 
 def test_walk_of_no_folder_is_an_error(tmp_path):

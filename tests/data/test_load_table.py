@@ -67,3 +67,13 @@ def test_data_ordinal_orders_the_classes_that_are_listed(root):
     assert not load(data_config(*given)).attrs["ordinal"]
     with pytest.raises(FaceattrError, match=r"data.ordinal=true: give the classes .* data.classes=\['man','woman'\]"):
         load(data_config(*given, "data.ordinal=true"))
+
+
+def test_attributes_have_no_order_and_are_not_classes_of_a_model():
+    attributes = pd.DataFrame({"path": ["1.png"], "Male": [1.0]})
+    attributes.attrs.update(multilabel=True, classes=["Male"])
+    with pytest.raises(FaceattrError, match=r"^data\.ordinal=true: attributes \(data\.attributes\) have no order"):
+        load_table(attributes, schema.Data(root="", ordinal=True))
+    classes = ModelClasses(("woman", "man"), multilabel=False)
+    with pytest.raises(FaceattrError, match=r"the classes woman, man; data\.attributes asks for others: leave it out"):
+        load_table(attributes, schema.Data(root=""), model_classes=classes)

@@ -518,6 +518,13 @@ def test_imfdb_load_reads_the_folders_of_the_data_set(tmp_path):
     assert genders.attrs == {"classes": ["female", "male"], "ordinal": False}
 
 
+def test_imfdb_load_refuses_text_files_that_name_no_image(tmp_path):
+    make(tmp_path, "Kajol/OldMovie/images/1.jpg")
+    (tmp_path / "Kajol/OldMovie/OldMovie.txt").write_text("7 K_1 FEMALE\n\n")
+    with pytest.raises(FaceattrError, match=r"no line of 1 text file, such as .*OldMovie\.txt, names an image"):
+        imfdb.load(tmp_path)
+
+
 def test_imfdb_load_refuses_gender_of_the_contest(written):
     with pytest.raises(FaceattrError, match=r"data\.attribute=gender: the contest's train\.csv has age classes only"):
         imfdb.load(written("imfdb"), attribute="gender")
@@ -537,6 +544,8 @@ TWO_ATTRIBUTES = "2\nMale Young\n1.jpg 1 -1\n2.jpg -1 1\n"
         ),
         ("list_eval_partition.txt", "1.jpg 0\n2.jpg train\n", "line 2, column value: 'train'; expected a number"),
         ("identity_CelebA.txt", "1.jpg 5\n2.jpg\n", "line 2: 0 values, expected 1"),
+        ("list_attr_celeba.txt", "2\nMale Young\n", "it has no rows"),
+        ("list_attr_celeba.txt", "2\nMale Young\n1.jpg 1 -1\nm\xfcller.jpg 1 -1\n", "'utf-8' codec can't decode"),
     ],
 )
 def test_celeba_load_gives_the_line_that_does_not_fit(tmp_path, name, text, message):
@@ -546,9 +555,16 @@ def test_celeba_load_gives_the_line_that_does_not_fit(tmp_path, name, text, mess
         "img_align_celeba/2.jpg",
         list_attr_celeba__txt="2\nMale Young\n1.jpg 1 -1\n2.jpg -1 1\n",
     )
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(FaceattrError, match=f"{re.escape(name)} is not in CelebA's format: {re.escape(message)}"):
         celeba.load(tmp_path)
+
+
+def test_celeba_load_refuses_a_code_that_is_none_of_an_attribute(tmp_path):
+    root = make_celeba(tmp_path)
+    (root / "list_attr_celeba.txt").write_text("3\nMale Smiling\n1.jpg 1 -1\n2.jpg -1 2\n3.jpg 3 1\n")
+    with pytest.raises(FaceattrError, match=r"celeba\.txt: attribute 'Smiling' of '2\.jpg' is 2; expected 1, -1 or 0"):
+        celeba.load(root)
 
 
 def test_folders_load_takes_names_of_folders_as_cells_of_a_table(tmp_path, caplog):

@@ -132,6 +132,12 @@ def test_read_takes_the_first_sheet_that_holds_something(tmp_path, caplog):
     assert len(read(tmp_path / "labels.csv")) == 3
 
 
+def test_read_says_that_no_sheet_holds_anything(tmp_path):
+    write_excel(tmp_path / "x.xlsx", [], [[None, " "]])
+    with pytest.raises(FaceattrError, match=r"x\.xlsx is not a readable table: it has no header"):
+        read(tmp_path / "x.xlsx")
+
+
 def test_read_takes_parquet_without_columns_of_bytes(tmp_path, caplog):
     pytest.importorskip("pyarrow")
     frame = pd.DataFrame(ROWS).assign(image=[{"bytes": b"x"}, {"bytes": b"y"}]).iloc[::-1]
@@ -152,6 +158,11 @@ def test_read_takes_json_objects(tmp_path, name):
     frame = read(tmp_path / name)
     assert frame.columns.tolist() == ["Filename", "Age", "Gender"]
     assert frame.to_numpy().tolist() == [["001.jpg", "30", ""], ["2.jpg", "31.5", "é"]]
+
+
+def test_read_keeps_a_list_or_an_object_of_json_as_json(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"file": "1.jpg", "box": [1, 2.5], "of": {"name": "é", "known": null}}\n')
+    assert read(tmp_path / "x.jsonl").to_numpy().tolist() == [["1.jpg", "[1, 2.5]", '{"name": "é", "known": null}']]
 
 
 BROKEN = {

@@ -138,6 +138,18 @@ def test_load_weights_refuses_a_truncated_file(tmp_path, suffix):
     assert "\n" not in str(caught.value)
 
 
+def test_load_weights_names_the_part_of_a_file_that_was_damaged(tmp_path):
+    """torch.load would read it, and give other weights."""
+    state, path = small().state_dict(), tmp_path / "x.pth"
+    torch.save(state, path)
+    raw, values = bytearray(path.read_bytes()), next(iter(state.values())).numpy().tobytes()
+    raw[raw.index(values)] ^= 1
+    path.write_bytes(raw)
+    for refused in (lambda: from_file(small(), path), lambda: check_weights(str(path))):
+        with pytest.raises(FaceattrError, match=r"x\.pth cannot be read: damaged: x/data/0 is not as it was written"):
+            refused()
+
+
 def test_load_weights_does_not_warn_about_requested_random_weights(caplog):
     report = load_weights(small(), pretrained="false", weights=None)
     assert report.source == "random (model.pretrained=false)"
@@ -151,6 +163,12 @@ def test_load_weights_without_published_weights(caplog):
     report = load_weights(small(), pretrained="auto", weights=None)
     assert report.source.startswith("random (")
     assert "random (" in caplog.text
+    network = small()
+    network.published = "timm/mine"  # timm builds models that it has no weights of
+    with pytest.raises(
+        FaceattrError, match=r"timm's mine is not available: timm has no weights for it; model\.weights="
+    ):
+        load_weights(network, pretrained="true", weights=None)
 
 
 def test_load_weights_refuses_an_unknown_torchvision_name():
@@ -176,6 +194,7 @@ def test_resolve_scaling_auto_is_what_the_weights_expect():
     assert resolve_scaling("unit", timm) == "unit"
     assert resolve_scaling("auto", small()) == "unit"
     assert resolve_scaling("auto", small(pretrained_weights="VGG16_Weights.IMAGENET1K_FEATURES")) == "caffe"
+    assert resolve_scaling("auto", small(pretrained_weights="VGG16_Weights.NONE")) == "unit", "no such weights"
 
 
 def test_load_weights_of_a_timm_file_expects_what_timm_says(shared):
@@ -212,6 +231,25 @@ def test_load_weights_without_a_connection(no_connection, caplog, library):
     assert "model.weights=FILE" in report.describe()
     assert caplog.records[-1].levelno == logging.WARNING
     assert report.describe() in caplog.text
+
+
+def test_load_weights_takes_published_weights_that_were_downloaded_before(no_connection, tmp_path, monkeypatch):
+    import timm
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    published = timm.create_model("test_vit")
+    folder = tmp_path / f"models--{timm.get_pretrained_cfg('test_vit').hf_hub_id.replace('/', '--')}"
+    for place, content in (("snapshots/" + "0" * 40, None), ("refs", "0" * 40)):
+        (folder / place).mkdir(parents=True)
+        if content:
+            (folder / place / "main").write_text(content)
+        else:
+            safetensors.torch.save_file(published.state_dict(), folder / place / "model.safetensors")
+    network = from_timm(name="test_vit", image_size=[32, 32], num_logits=2, head={})
+    report = load_weights(network, pretrained="true", weights=None, scaling="unit")
+    assert report.source == "timm test_vit" and report.missing == ["head.out.weight", "head.out.bias"]
+    assert torch.equal(network.features.patch_embed.proj.weight, published.patch_embed.proj.weight)
+    assert report.expects == "half" and "gets model.scaling=unit" in str(report.warning)
 
 
 def test_load_weights_accepts_the_names_of_timm(tmp_path):

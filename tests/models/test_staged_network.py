@@ -228,6 +228,16 @@ def test_limited_parameters_counts_what_a_network_has():
         small()
 
 
+def test_limited_parameters_says_that_a_network_does_not_fit_into_memory():
+    with (
+        pytest.raises(FaceattrError, match=r"does not fit into memory: make model\.blocks or model\.head\.hidden"),
+        limited_parameters(1000),
+    ):
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="size of tensor"), limited_parameters(1000):  # not one of memory
+        torch.empty(2) + torch.empty(3)
+
+
 @pytest.mark.parametrize("blocks", [[], [[4], []]])
 def test_cnn_refuses_an_empty_block(blocks):
     with pytest.raises(FaceattrError, match=r"model\.blocks"):
@@ -239,6 +249,29 @@ def test_network_refuses_a_too_small_image_size(model, smallest):
     build(model, **{"model.image_size": [smallest, smallest]})
     with pytest.raises(FaceattrError, match=rf"does not run on model.image_size=.{smallest - 1}, 200.: "):
         build(model, **{"model.image_size": [smallest - 1, 200]})
+
+
+@pytest.mark.parametrize("image_size", [(0, 12), (16,), (16, 12, 3)])
+def test_network_refuses_an_image_size_that_is_none(image_size):
+    with pytest.raises(FaceattrError, match=r"model\.image_size=.* must be \[height, width\] in pixels"):
+        small(image_size=image_size)
+
+
+class Turned(nn.Module):
+    """Two convolutions, the second one defined first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second, self.first = nn.Conv2d(4, 5, 3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
+
+
+def test_layer_names_takes_modules_that_do_not_run_in_their_order_for_one_layer():
+    network = Network(Turned(), {"first": "stem", "second": "stage1"}, [8, 8], 2, {})
+    assert network.layer_names == ("features", "head.pool", "head.flatten", "head.out")
+    assert [network.num_constant_layers(start) for start in range(3)] == [0, 0, 3]
 
 
 def test_from_timm_resnet_stages():

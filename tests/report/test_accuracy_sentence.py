@@ -36,6 +36,11 @@ def test_accuracy_sentence_of_one_image_is_in_the_singular():
     assert "of 1 validation image;" in accuracy_sentence(VAL_METRICS | {"n": 1}, "val", None)
 
 
+def test_accuracy_sentence_without_figures_of_a_class_names_none():
+    whole = {name: VAL_METRICS[name] for name in ("n", "accuracy", "accuracy_low", "accuracy_high")}
+    assert accuracy_sentence(whole, "val", None) == "Right on 94.5% (93.5–95.3) of 2,396 validation images."
+
+
 def test_accuracy_sentence_is_one_line_whatever_a_slice_is_called():
     sentence = accuracy_sentence(VAL_METRICS, "val", slices(("note", "a\n---\nb " + "c" * 300, 0.001, -0.1)))
     assert sentence.startswith(f"{RIGHT}note a --- b c") and "\n" not in sentence and len(sentence) < 320

@@ -86,6 +86,14 @@ def test_pictures_take_a_font_of_the_system_that_has_the_characters(system, font
     assert Path(font_manager.fontManager.ttflist[-1].fname) == font
 
 
+def test_drawable_does_without_a_font_that_cannot_be_read(system, font, tmp_path):
+    (tmp_path / "Broken-Regular.ttf").write_bytes(b"no font")
+    system(tmp_path / "Broken-Regular.ttf", tmp_path / "absent.ttf")
+    assert drawable(CLASSES[0]) == (CODES[0], ())
+    system(tmp_path / "Broken-Regular.ttf", font)
+    assert drawable(CLASSES[0]) == (CLASSES[0], (font,))
+
+
 def test_charts_of_the_report_keep_the_text_for_the_browser_and_are_silent(system, caplog):
     system()
     with warnings.catch_warnings():

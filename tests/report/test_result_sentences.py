@@ -72,6 +72,7 @@ def test_describe_leakage_gives_both_accuracies():
 def test_describe_metrics_gives_balanced_accuracy_where_classes_are_uneven():
     even = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "n": 100, "balanced_accuracy": 0.7}
     assert "balanced" not in result_sentences.describe_metrics(even | {"n_female": 55, "n_male": 45})
+    assert "balanced" not in result_sentences.describe_metrics(even | {"n_female": 99, "balanced_accuracy": None})
     text = result_sentences.describe_metrics(even | {"n_female": 20, "n_male": 80})
     assert text.endswith(", balanced accuracy 0.700 (always male: accuracy 0.800, balanced 0.500)")
 

@@ -253,3 +253,10 @@ def test_upgrade_keeps_the_one_learning_rate_of_format_3():
     upgraded = upgrade(old)
     assert upgraded["config"]["finetune"] == {"lr_decay": 0.5, "pretrained_lr": 1.0}
     assert upgraded["pretrained_stages"] == []
+
+
+def test_epochs_done_refuses_a_checkpoint_that_does_not_say_it(tmp_path):
+    """Not one that Lightning wrote: its loops are missing."""
+    save(tmp_path / "last.ckpt")
+    with pytest.raises(FaceattrError, match=r"last\.ckpt: it does not say how far its run was"):
+        checkpoint_format.epochs_done(tmp_path / "last.ckpt")

@@ -1,6 +1,7 @@
 """The model of an exported folder: refused where it is not the exported one, or refers to other files."""
 
 import os
+import sys
 
 import onnx
 import pytest
@@ -60,6 +61,13 @@ def test_load_refuses_what_is_no_model_or_another(exported, tmp_path):
     proto.graph.output[0].name = proto.graph.node[-1].output[0] = "others"
     signed(folder, proto.SerializeToString())
     assert_refused(folder, "does not fit")
+
+
+def test_create_session_names_the_package_that_it_needs(tmp_path, monkeypatch):
+    (tmp_path / ONNX).write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(FaceattrError, match="needs the package onnxruntime: pip install onnxruntime"):
+        create_session(tmp_path / ONNX, "here")
 
 
 def test_create_session_allows_the_text_location(exported, tmp_path):

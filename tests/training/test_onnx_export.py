@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from checkpoints import ON_CPU
+from checkpoints import ON_CPU, untrained
 from exports import noise, write_export
 from programs import ROOT
 
 import faceattr
+from faceattr.errors import FaceattrError
+from faceattr.training import checkpoint_format, onnx_export
 from faceattr.training.exported_folder import CONFIG
 from faceattr.training.inference_onnx import OnnxBackend
 
@@ -56,6 +59,37 @@ def test_write_onnx_answers_as_the_checkpoint_at_every_batch_size(tmp_path, case
         assert backend.probabilities(images[:size]) == pytest.approx(expected[:size], abs=1e-5)
     if case.startswith("timm"):
         assert_timm_reads(out, images, expected)
+
+
+def test_write_onnx_refuses_weights_that_no_onnx_file_holds(tmp_path, monkeypatch):
+    model, _ = checkpoint_format.load(untrained(tmp_path / "x.ckpt"))
+    monkeypatch.setattr(onnx_export, "MOST_ONNX_BYTES", 100)
+    with pytest.raises(FaceattrError, match=r"^The weights take 0\.0 GB; an ONNX file has at most 0\.0\.$"):
+        onnx_export.write_onnx(model, tmp_path / "x.onnx", {})
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_write_onnx_says_in_one_line_why_a_network_cannot_be_exported(tmp_path, monkeypatch):
+    """torch itself takes two seconds to find that out."""
+
+    def refuse(*given: Any, **keys: Any) -> None:
+        raise NotImplementedError("no such operation\nand much more of it")
+
+    model, _ = checkpoint_format.load(untrained(tmp_path / "x.ckpt"))
+    monkeypatch.setattr(torch.onnx, "export", refuse)
+    with pytest.raises(FaceattrError) as refused:
+        onnx_export.write_onnx(model, tmp_path / "x.onnx", {})
+    assert str(refused.value) == "torch.onnx cannot export this network: NotImplementedError: no such operation"
+    assert not (tmp_path / "x.onnx").exists()
+
+
+def test_halve_refuses_a_weight_beyond_fp16(tmp_path):
+    values = np.full(256, 7e4, np.float32)
+    graph = onnx.helper.make_graph([], "x", [], [], [onnx.numpy_helper.from_array(values, "wide")])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "x.onnx")
+    with pytest.raises(FaceattrError, match=r"^export\.half=true: the weight wide is beyond what fp16 holds"):
+        onnx_export.halve(tmp_path / "x.onnx", tmp_path / "half.onnx")
+    assert not (tmp_path / "half.onnx").exists()
 
 
 def assert_timm_reads(folder: Path, images: np.ndarray, expected: np.ndarray) -> None:

@@ -41,6 +41,10 @@ def test_accuracy_summary_takes_no_figures_of_another_checkpoint(tmp_path):
     assert accuracy_summary(tmp_path / "elsewhere" / "checkpoints" / "best.ckpt") == UNKNOWN
 
 
+def test_accuracy_summary_of_a_run_that_evaluated_no_image_is_unknown(tmp_path):
+    assert accuracy_summary(run(tmp_path, {"n": 0})) == UNKNOWN
+
+
 def test_read_model_card_is_no_link_and_small(tmp_path):
     (tmp_path / "secret").write_text("secret", encoding="utf-8")
     (tmp_path / "README.md").symlink_to(tmp_path / "secret")
