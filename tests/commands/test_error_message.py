@@ -37,6 +37,13 @@ def test_error_message_of_a_group_whose_option_is_no_name(arguments):
     assert said.startswith(f"{arguments[0]}: cannot be read: ") and len(said) < 200
 
 
+def test_error_message_of_an_unknown_key_in_a_dictionary_names_that_key():
+    with pytest.raises(ConfigCompositionException) as raised:
+        compose_conf("train", ["model.head={dropout: 0, hiden: [8]}"])
+    said = str(error_message(raised.value, "train", ["model.head={dropout: 0, hiden: [8]}"]))
+    assert said.startswith("model.head.hiden: no such key. Did you mean model.head.hidden?")
+
+
 def test_error_message_of_an_unknown_key_in_a_group_of_the_users_own():
     """Its option lies in a folder that only Hydra knows: no key is suggested."""
     unknown = ConfigCompositionException("Could not override 'model.x'.\nTo append to your config use +model.x=3")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -37,7 +38,11 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         return f"This command needs the package {package}, which is not installed: install faceattr with all that it depends on."
     text = f"{error}\n{error.__cause__ or ''}"
     if unknown := re.search(r"Could not override '([^']+)'", text):
-        return unknown_key(unknown[1], _keys_beside(unknown[1], program, arguments))
+        key, beside = unknown[1], _keys_beside(unknown[1], program, arguments)
+        if key.rpartition(".")[2] not in beside:
+            return unknown_key(key, beside)
+        known = _keys_beside(f"{key}.", program, arguments)  # the group was given a dictionary
+        return unknown_key(f"{key}.{_first_unknown(key, known, arguments)}", known)
     if option := re.search(r"Could not find '([^']+)'", text):
         listed = re.findall(r"^\t(\S+)$", text, flags=re.MULTILINE)
         available = [name for name in listed if name not in ("_base", "from_checkpoint")]
@@ -99,6 +104,14 @@ def _keys_beside(key: str, program: str, arguments: Sequence[str]) -> list[str]:
         node = None
     top = SCHEMAS[program].__dataclass_fields__ if "." not in key else {}
     return [str(name) for name in (node if OmegaConf.is_dict(node) else top) if name != "_target_"]
+
+
+def _first_unknown(group: str, known: Sequence[str], arguments: Sequence[str]) -> str:
+    """The first key of the dictionary that `group` was given, such as `a` of model={a: 1}, which is not `known`."""
+    given = next((text for text in reversed(arguments) if text.lstrip("+").startswith(f"{group}={{")), f"{group}={{}}")
+    value = OverridesParser.create().parse_override(given).value()
+    keys = map(str, value if isinstance(value, dict) else ())  # not where several are given, as in a sweep
+    return next((key for key in keys if key not in known), "…")
 
 
 def _references(arguments: Sequence[str]) -> list[str]:
