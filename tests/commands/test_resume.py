@@ -1,6 +1,7 @@
 """Going on with a run that has nothing left to do, or lacks what it needs."""
 
 import json
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -41,12 +42,26 @@ def test_train_of_a_finished_run_changes_nothing_and_says_so(stopped_early):
     assert content(stopped_early) == before
 
 
-def test_train_of_a_run_that_was_evaluated_only_in_part_repeats_the_evaluation(stopped_early):
+def test_train_from_an_older_checkpoint_overwrites_no_epoch(stopped_early, tmp_path):
+    before, best = content(stopped_early), stopped_early / "checkpoints" / "best.ckpt"
+    with pytest.raises(
+        FaceattrError, match=r"from after 1 epoch; last\.ckpt beside it has 2, .*\n.*last\.ckpt\n.*run\.dir"
+    ):
+        faceattr.train(f"ckpt={best}", "trainer.max_epochs=3")
+    log = stopped_early / "train.log"
+    assert content(stopped_early) | {log: b""} == before | {log: b""}
+    run = faceattr.train(f"ckpt={best}", "trainer.max_epochs=2", f"hydra.run.dir={tmp_path / 'run'}")
+    assert pd.read_csv(run.folder / "metrics.csv")["epoch"].tolist() == [0, 1]
+
+
+def test_train_of_a_run_that_was_evaluated_only_in_part_repeats_the_evaluation(stopped_early, caplog):
     """No epoch more, although the patience would allow one; the temperature is not fitted on top of the stored one."""
     record = stopped_early / "run.json"
     record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "running"}))
     before = {path: data for path, data in content(stopped_early).items() if path.suffix in (".csv", ".json")}
-    faceattr.train(f"ckpt={stopped_early / 'checkpoints' / 'last.ckpt'}")
+    with caplog.at_level(logging.INFO):
+        faceattr.train(f"ckpt={stopped_early / 'checkpoints' / 'last.ckpt'}")
+    assert "Nothing is trained: val_loss has not improved for 1 epoch (trainer.patience=1)" in caplog.text
     after = content(stopped_early)
     assert json.loads(after[record])["status"] == "finished"
     assert [path.name for path in before if path != record and after[path] != before[path]] == []

@@ -30,3 +30,7 @@ def test_checkpoint_file_names_the_checkpoint_in_a_folder(tmp_path, inside):
         FaceattrError, match=f"this is a folder. Give a checkpoint in it: {re.escape(str(tmp_path / inside))}"
     ):
         checkpoint_file(tmp_path)
+    last = (tmp_path / inside).with_name("last.ckpt")
+    last.touch()
+    with pytest.raises(FaceattrError, match=f"; to train on: {re.escape(str(last))}$"):
+        checkpoint_file(tmp_path)

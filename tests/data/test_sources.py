@@ -118,7 +118,7 @@ def test_csv_load_bins_lists_cells_that_are_no_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"bins": [30, 50]}, r"makes 3 classes; data\.classes names 0"),
+        ({"bins": [30, 50]}, r"makes 3 classes; name them in data\.classes"),
         ({"bins": [30, 50], "classes": ["a", "b"]}, r"makes 3 classes; data\.classes names 2"),
         ({"bins": [50, 30], "classes": ["a", "b", "c"]}, "increasing numbers"),
         ({"bins": [30], "classes": ["a", "b"], "label_map": {0: "a"}}, "exclude each other"),
@@ -305,7 +305,9 @@ def test_folders_load_split_map_null_leaves_the_split_open(tmp_path):
 
 def test_folders_load_refuses_a_root_without_class_folders(tmp_path):
     make(tmp_path, "1.jpg", "2.jpg")
-    with pytest.raises(FaceattrError, match=r"no images in class folders\. Expected there: <split>/<class>"):
+    with pytest.raises(
+        FaceattrError, match=r"no images in class folders\. Expected there: <split>/<class>.*\n.*predict\.py"
+    ):
         folders.load(tmp_path)
 
 

@@ -114,6 +114,13 @@ def test_bf16_trains_on_the_cpu_with_float32_weights():
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
+def test_build_trainer_refuses_graphs_on_a_cpu_and_not_for_an_evaluation():
+    asked = settings(accelerator="cpu", compile="graph")
+    with pytest.raises(FaceattrError, match=r"trainer\.compile=graph needs a CUDA device"):
+        build_trainer(asked, **QUIET)
+    build_trainer(asked, single=True)
+
+
 @pytest.mark.skipif(CUDA, reason="for machines without a CUDA device")
 def test_a_step_on_the_cpu_does_not_look_for_nvidias_library(monkeypatch):
     asked = []

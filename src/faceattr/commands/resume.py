@@ -14,10 +14,12 @@ from faceattr.commands.build_from_config import plain
 from faceattr.commands.evaluate_after_training import TrainedRun
 from faceattr.commands.images_to_evaluate import SAME_IMAGES
 from faceattr.commands.initial_weights import Weights
+from faceattr.config.command_to_paste import command_to_paste
+from faceattr.config.quote_for_hydra import argument
 from faceattr.config.schema import Faces
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json, write_atomically
-from faceattr.message_text import listed, shortened
+from faceattr.message_text import counted, listed, shortened
 from faceattr.models.task import Task
 from faceattr.training import checkpoint_format
 from faceattr.training.run_json import RunRecord, read_metrics
@@ -50,6 +52,7 @@ def _without(node: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
 def resumed_weights(cfg: DictConfig, stored: dict[str, Any], task: Task, fingerprint: str, folder: Path) -> Weights:
     """Checks that this is the run of the checkpoint, and gets its checkpoints."""
     check_resume(cfg, stored, task, fingerprint)
+    check_newest(Path(cfg.ckpt), folder)
     if cfg.trainer.checkpoint == "best":
         check_best(cfg.ckpt)
     copy_checkpoints(Path(cfg.ckpt), folder / "checkpoints")
@@ -96,6 +99,20 @@ def _changes(key: str, before: Any, now: Any) -> list[str]:
         return [change for name, pair in pairs.items() for change in _changes(f"{key}.{name}", *pair)]
     texts = (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for value in (before, now))
     return [] if before == now else ["{} (was {}, now {})".format(key, *map(shortened, texts))]
+
+
+def check_newest(ckpt: Path, folder: Path) -> None:
+    """Raises FaceattrError where the run in `folder` has a later last.ckpt than `ckpt`: going on would overwrite its epochs."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if ckpt.resolve().parent != last.resolve().parent or not last.is_file():
+        return
+    done, later = checkpoint_format.epochs_done(ckpt), checkpoint_format.epochs_done(last)
+    if done < later:
+        raise FaceattrError(
+            f"ckpt={ckpt} is from after {counted(done, 'epoch')}; last.ckpt beside it has {later}, which would be overwritten.\n"
+            f"To go on: {command_to_paste('train', argument('ckpt', last))}\n"
+            f"To go on from {ckpt.name}: add hydra.run.dir=NEW_FOLDER"
+        )
 
 
 def check_best(ckpt: str) -> None:

@@ -20,5 +20,7 @@ def checkpoint_file(path: str | Path) -> Path:
     if path.is_dir():
         present = [file for file in (path / "best.ckpt", path / "checkpoints" / "best.ckpt") if file.is_file()]
         file = next(iter(present), path / "checkpoints" / "best.ckpt")
-        raise FaceattrError(f"ckpt={path}: this is a folder. Give a checkpoint in it: {file}")
+        last = file.with_name("last.ckpt")
+        more = f"; to train on: {last}" if last.is_file() else ""
+        raise FaceattrError(f"ckpt={path}: this is a folder. Give a checkpoint in it: {file}{more}")
     return path

@@ -132,6 +132,10 @@ class Patience(EarlyStopping):
         it trains on."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
+            log.info(
+                "Nothing is trained: %s has not improved for %s (trainer.patience=%d)",
+                *(self.monitor, counted(self.wait_count, "epoch"), self.patience),
+            )
         else:
             self.stopped_epoch = 0
 

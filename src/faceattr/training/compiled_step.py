@@ -38,6 +38,7 @@ def compile_steps(model: "Classifier", setting: str, batch_size: int) -> None:
 
 
 def _use_torch_compile(model: "Classifier", setting: str, batch_size: int) -> None:
+    # without CUDA graphs of its own: reduce-overhead has them
     mode = None if setting == "true" else "max-autotune-no-cudagraphs" if setting == "max-autotune" else setting
     compiled = torch.compile(model.step, dynamic=False, mode=mode)
 
@@ -57,7 +58,7 @@ class CudaGraphs:
     They are captured at the first full batch, and again where the finetune policy changes what is trained. Capturing runs some
     steps; the network's buffers and the random state are put back, so that a graphed run goes on as any other.
 
-    required: what cannot be captured is a FaceattrError; else it runs as it is written, and the log says why.
+    required: a network that cannot be captured is a FaceattrError; else it runs as it is written, and the log says why.
     """
 
     def __init__(self, model: "Classifier", batch_size: int, *, required: bool) -> None:
@@ -123,6 +124,8 @@ class CudaGraphs:
             try:
                 _run_without_waiting(_Step(self.model, layers_applied), tensors)
             except RuntimeError as error:
+                if "synchroniz" not in str(error):
+                    raise
                 return f"does not work: a step waits for the device ({str(error).splitlines()[0]})."
         return None
 
@@ -134,9 +137,12 @@ class CudaGraphs:
         with self._apart(tensors[0].device):
             try:
                 graphed = torch.cuda.make_graphed_callables(_Step(self.model, layers_applied), samples, **keys)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
+                reason = str(error).splitlines()[0]
                 raise FaceattrError(
-                    f"trainer.compile=graph fails: {str(error).splitlines()[0]}\nSet trainer.compile=false."
+                    f"The training step cannot be captured as a CUDA graph: {reason}\nSet trainer.compile=false."
                 ) from error
         return cast(nn.Module, graphed)
 
@@ -145,12 +151,14 @@ class CudaGraphs:
         """For steps that do not count: puts the network's buffers and the random state back."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.network.buffers()]
         random = torch.cuda.get_rng_state(device)
-        with _without_cached_casts():
-            yield
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        torch.cuda.set_rng_state(random, device)
+        try:
+            with _without_cached_casts():
+                yield
+        finally:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+            torch.cuda.set_rng_state(random, device)
 
 
 class _Step(nn.Module):

@@ -127,8 +127,9 @@ class Classifier(pl.LightningModule):
             wrap_again(self.trainer)
         self.train()
         seed = (self.seed * 1_000_003 + self.current_epoch) % 2**62
+        seed += self.global_rank << 40  # far from the seeds of other epochs
         torch.manual_seed(seed)  # dropout
-        self._augment_rng = torch.Generator().manual_seed(seed + self.global_rank)
+        self._augment_rng = torch.Generator().manual_seed(seed)
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         inputs, parameters = batch.inputs, None

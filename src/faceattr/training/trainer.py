@@ -34,6 +34,8 @@ def build_trainer(settings: Trainer, *, single: bool = False, **more: Any) -> pl
     on_cuda = torch.cuda.is_available() and settings.accelerator != "cpu"
     if not on_cuda:
         _check_processes(settings.devices)
+        if settings.compile == "graph" and not single:
+            raise FaceattrError("trainer.compile=graph needs a CUDA device (trainer=gpu).")
     deterministic = resolve_deterministic(settings)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     if not torch.cuda.is_available():

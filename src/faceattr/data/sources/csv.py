@@ -194,10 +194,12 @@ def _bin(path: Path, values: pd.Series, bins: list, classes: list[str]) -> pd.Se
     Raises FaceattrError: bins that do not increase or do not fit the number of classes, or other cells that are no numbers (the
     message gives their lines).
     """
-    if len(classes) != len(bins) + 1 or sorted(set(bins)) != bins:
+    if sorted(set(bins)) != bins:
+        raise FaceattrError(f"data.bins={bins} must be increasing numbers, e.g. data.bins=[30,50].")
+    if len(classes) != len(bins) + 1:
+        names = f"data.classes names {len(classes)}: {classes}" if classes else "name them in data.classes"
         raise FaceattrError(
-            f"data.bins={bins} must be increasing numbers, and makes {len(bins) + 1} classes; data.classes names "
-            f"{len(classes)}: {classes}. E.g. data.bins=[30,50] data.classes=[young,middle,old]."
+            f"data.bins={bins} makes {len(bins) + 1} classes; {names}. E.g. data.bins=[30,50] data.classes=[young,middle,old]."
         )
     missing = values.str.lower().isin(MISSING)
     numbers = pd.to_numeric(values.mask(missing), errors="coerce")

@@ -62,7 +62,10 @@ def load(
             rows.append(("/".join(parts), in_class[0], splits.get(parts[0])))
     _warn_of_images_without_class(root, paths, splits)
     if not rows:
-        raise FaceattrError(f"data.root={root} has no images in class folders. Expected there: {LAYOUT}.")
+        raise FaceattrError(
+            f"data.root={root} has no images in class folders. Expected there: {LAYOUT}.\n"
+            "To classify images without labels: python predict.py ckpt=… input=FOLDER"
+        )
     table = pd.DataFrame(rows, columns=["path", "label", "split"])
     folders = sorted(table["label"].unique())
     names = dict(zip(folders, folders, strict=True)) | _checked_map("class_map", class_map or {}, folders)

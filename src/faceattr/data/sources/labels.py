@@ -113,9 +113,11 @@ def to_classes(
         raise _bare_numbers(path, str(values.name), unexplained, list(map(str, classes or ())), key)
     if not names:
         if not numbers_are_names and any(map(NUMBER.fullmatch, unexplained)):
+            words_first = dict(sorted(unexplained.items(), key=lambda item: bool(NUMBER.fullmatch(item[0]))))
             raise FaceattrError(
-                f"{path}: column {str(values.name)!r} has numbers beside words: {_with_counts(unexplained)}. "
-                f"Are the numbers codes? Say what they mean with {key}, or name all classes in data.classes."
+                f"{path}: column {str(values.name)!r} has numbers beside words: {_with_counts(words_first)}. "
+                f"Are the numbers codes? Say what they mean with {key}, or name all classes in data.classes. "
+                "Are they quantities? Mend the words, and divide the numbers with data.bins."
             )
         spelling_of = _join_spellings(unexplained)
         images_of = Counter(dict.fromkeys(spelling_of.values(), 0))
