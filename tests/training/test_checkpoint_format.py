@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import untrained
 
 from faceattr.config.schema import Faces
 from faceattr.data.faces.detector_file import SHA256
@@ -260,3 +261,26 @@ def test_epochs_done_refuses_a_checkpoint_that_does_not_say_it(tmp_path):
     save(tmp_path / "last.ckpt")
     with pytest.raises(FaceattrError, match=r"last\.ckpt: it does not say how far its run was"):
         checkpoint_format.epochs_done(tmp_path / "last.ckpt")
+
+
+REPLACES = """
+from torch import nn
+from faceattr.models.conv_stacks import cnn
+
+def build(*, image_size, num_logits, head, **others):
+    network = cnn(image_size=image_size, num_logits=num_logits, head=head, **others)
+    network.features[0].weight = nn.Parameter(network.features[0].weight.detach().clone())
+    return network
+"""
+
+
+def test_load_takes_a_network_that_replaces_a_parameter_while_it_is_built(tmp_path, monkeypatch):
+    """It registers more parameters than it has, as timm's deit_tiny_distilled_patch16_224 and caformer_s18 do."""
+    (tmp_path / "replaces.py").write_text(REPLACES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("FACEATTR_ALLOW", "replaces")
+    saved = torch.load(untrained(tmp_path / "x.ckpt"), weights_only=True)
+    saved[checkpoint_format.KEY]["config"]["model"]["_target_"] = "replaces.build"
+    torch.save(saved, tmp_path / "x.ckpt")
+    model, _ = checkpoint_format.load(tmp_path / "x.ckpt")
+    assert torch.equal(model.network.features[0].weight, saved["state_dict"]["network.features.0.weight"])
