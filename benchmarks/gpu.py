@@ -68,10 +68,11 @@ def plan(cases: Sequence[str], batches: tuple[int, int], *, cuda: bool, study: b
         order += [("ours", case, small, "eager"), ("ceiling", case, small, "graph")] if cuda else []
         order += [("peer", case, large, "lightning")] if case == "cnn7" else []
     order += [("study", "faces", 32, "first"), ("study", "faces", 32, "again")] if study else []
-    order += [("tests", "pytest -m gpu", 0, "")] if cuda else []
-    order += [("ours", case, large, "eager") for case in ("cnn7", "alexnet", "vgg16 frozen cached") if cuda]
-    order += [("ceiling", case, large, "graph") for case in ("cnn7", "alexnet", "vgg16 frozen cached") if cuda]
-    order += [("compile", case, large, "ceiling") for case in ("cnn7", "resnet18 224") if cuda]
+    if cuda:
+        order += [("tests", "pytest -m gpu", 0, "")]
+        for case in ("cnn7", "alexnet", "vgg16 frozen cached"):
+            order += [("ours", case, large, "eager"), ("ceiling", case, large, "graph")]
+        order += [("compile", case, large, "ceiling") for case in ("cnn7", "resnet18 224")]
     for case in ("cnn7", "resnet18 224", "vgg16 full 224"):
         order += [("peer", case, large, who) for who in ("lightning", "timm")]
     for case in ("cnn7", "vgg16 last_block cached", "vgg16 frozen cached", "vgg16 full 224"):

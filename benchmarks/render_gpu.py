@@ -64,15 +64,9 @@ def _switches(found: dict) -> str:
     """What each switch changes against the default."""
     rows = []
     for part, case, batch, how in found:
-        if (
-            (part == "ours" and how not in ("default", "eager"))
-            or (part == "compile")
-            or (part == "ours" and how == "eager" and batch > 32)
-        ):
-            base = ("ceiling", case, batch, "eager") if (part, how) == ("compile", "ceiling") else None
-            base = base or (
-                ("ceiling", case, batch, "eager") if part == "ceiling" else ("ours", case, batch, "default")
-            )
+        in_rates = how == "default" or (how == "eager" and batch <= 32)
+        if part == "compile" or (part == "ours" and not in_rates):
+            base = ("ceiling", case, batch, "eager") if how == "ceiling" else ("ours", case, batch, "default")
             rate, name = _rate(found, part, case, batch, how), f"compile, {how}" if part == "compile" else how
             rows.append([case, str(batch), name, _text(rate), _ratio(rate, _rate(found, *base))])
     return "Switches:\n\n" + table(["case", "batch", "switch", "images/s", "to without"], rows) if rows else ""

@@ -15,9 +15,9 @@ def test_load_rival_refuses_a_model_of_other_classes(tmp_path):
     ckpt, rival = tmp_path / "best.ckpt", tmp_path / "rival.ckpt"
     model, description = checkpoint_format.load(untrained(ckpt))
     cfg = OmegaConf.create({"ckpt": str(ckpt), "compare": str(rival)})
-    for given, told in (({"classes": ("young", "old")}, "young, old"), ({"multilabel": True}, "female, male")):
+    for given, classes in (({"classes": ("young", "old")}, "young, old"), ({"multilabel": True}, "female, male")):
         untrained(rival, **given)
-        message = f"compare={rival} tells apart {told}; ckpt={ckpt} female, male."
+        message = f"compare={rival} tells apart {classes}; ckpt={ckpt} female, male."
         with pytest.raises(FaceattrError, match=f"^{re.escape(message)}$"):
             load_rival(cfg, model, description)
     untrained(rival, classes=("male", "female"))

@@ -110,9 +110,9 @@ def test_heic_is_an_image_where_pillow_heif_is_installed(monkeypatch):
     package = ModuleType("pillow_heif")
     package.register_heif_opener = lambda: registered.append(True)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pillow_heif", package)
-    found = runpy.run_path(image_files.__file__)
-    assert registered == [True] and "HEIF" in found["FORMATS"]
-    assert all(found["is_image"](name) for name in ("1.heic", "1.HEIF", "1.hif", "1.jpg"))
+    module = runpy.run_path(image_files.__file__)
+    assert registered == [True] and "HEIF" in module["FORMATS"]
+    assert all(module["is_image"](name) for name in ("1.heic", "1.HEIF", "1.hif", "1.jpg"))
 
 
 def test_walk_of_no_folder_is_an_error(tmp_path):

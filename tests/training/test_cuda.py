@@ -86,8 +86,8 @@ def test_a_network_that_waits_for_the_device_is_not_captured(package, setting, m
         with pytest.raises(FaceattrError, match="a step waits for the device"):
             model.run_step(*parts)
         assert torch.equal(model.network.features[1].running_mean, statistics)
-    found = [(model.run_step if setting == "auto" else model.step)(*parts)[0].item() for _ in range(2)]
-    assert found == pytest.approx(expected, abs=1e-6)
+    losses = [(model.run_step if setting == "auto" else model.step)(*parts)[0].item() for _ in range(2)]
+    assert losses == pytest.approx(expected, abs=1e-6)
     assert model.compiled == "false"
     why = "a step waits for the device" if package == "timm.layers" else "modules of other packages (their)"
     assert (why in caplog.text) == (setting == "auto")

@@ -104,7 +104,8 @@ def _changes(key: str, before: Any, now: Any) -> list[str]:
 def check_newest(ckpt: Path, folder: Path) -> None:
     """Raises FaceattrError where the run in `folder` has a later last.ckpt than `ckpt`: going on would overwrite its epochs."""
     last = folder / "checkpoints" / "last.ckpt"
-    if ckpt.resolve().parent != last.resolve().parent or not last.is_file():
+    elsewhere = ckpt.resolve().parent != last.resolve().parent
+    if elsewhere or not last.is_file() or ckpt.samefile(last):
         return
     done, later = checkpoint_format.epochs_done(ckpt), checkpoint_format.epochs_done(last)
     if done < later:

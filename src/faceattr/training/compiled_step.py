@@ -74,7 +74,7 @@ class CudaGraphs:
     ) -> tuple[Tensor, Tensor]:
         """As `Classifier.step`."""
         tensors = (inputs, targets) if parameters is None else (inputs, targets, parameters)
-        if len(inputs) != self.batch_size or not self._usable_for(tensors, layers_applied):
+        if len(inputs) != self.batch_size or not self._use_graphs(tensors, layers_applied):
             return self.model.step(inputs, targets, parameters, layers_applied)
         key = (self.model.first_trainable_stage, *self._key(tensors, layers_applied))
         if self._step_key != key or self._step is None:
@@ -98,7 +98,7 @@ class CudaGraphs:
         weights = next(self.model.network.parameters()).data_ptr()  # another fit may have moved them
         return layers_applied, weights, tuple((tensor.shape, tensor.dtype) for tensor in tensors)
 
-    def _usable_for(self, tensors: tuple[Tensor, ...], layers_applied: int) -> bool:
+    def _use_graphs(self, tensors: tuple[Tensor, ...], layers_applied: int) -> bool:
         """Whether to use graphs: decided, and logged, at the first full batch."""
         if not self._decided:
             reason = self._reason_against(tensors, layers_applied)
@@ -120,9 +120,9 @@ class CudaGraphs:
         others = {type(module).__module__.partition(".")[0] for module in self.model.network.modules()} - {*CAPTURABLE}
         if others and not self.required:
             return f"is not chosen for modules of other packages ({', '.join(sorted(others))}). It can be set."
-        with self._apart(tensors[0].device):
+        with self._without_side_effects(tensors[0].device):
             try:
-                _run_without_waiting(_Step(self.model, layers_applied), tensors)
+                _check_never_waits(_Step(self.model, layers_applied), tensors)
             except RuntimeError as error:
                 if "synchroniz" not in str(error):
                     raise
@@ -134,7 +134,7 @@ class CudaGraphs:
         keys: dict[str, Any] = {"allow_unused_input": True}
         if "capture_error_mode" in inspect.signature(torch.cuda.make_graphed_callables).parameters:
             keys["capture_error_mode"] = "thread_local"  # a loader's thread may allocate pinned memory meanwhile
-        with self._apart(tensors[0].device):
+        with self._without_side_effects(tensors[0].device):
             try:
                 graphed = torch.cuda.make_graphed_callables(_Step(self.model, layers_applied), samples, **keys)
             except torch.OutOfMemoryError:
@@ -147,7 +147,7 @@ class CudaGraphs:
         return cast(nn.Module, graphed)
 
     @contextmanager
-    def _apart(self, device: torch.device) -> Iterator[None]:
+    def _without_side_effects(self, device: torch.device) -> Iterator[None]:
         """For steps that do not count: puts the network's buffers and the random state back."""
         buffers = [(buffer, buffer.clone()) for buffer in self.model.network.buffers()]
         random = torch.cuda.get_rng_state(device)
@@ -201,7 +201,7 @@ def _without_cached_casts() -> Iterator[None]:
         yield
 
 
-def _run_without_waiting(step: _Step, tensors: tuple[Tensor, ...]) -> None:
+def _check_never_waits(step: _Step, tensors: tuple[Tensor, ...]) -> None:
     """Runs a step and its backward pass, where the second time waiting for the device is a RuntimeError: a capture that fails
     would leave the device's random state unusable."""
     trained = [parameter for parameter in step.parameters() if parameter.requires_grad]
