@@ -9,7 +9,6 @@ import io
 import logging
 import multiprocessing
 import os
-import resource
 import runpy
 import signal
 import socket
@@ -18,7 +17,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -35,6 +33,8 @@ S0_MAP = "data.label_map={0:male,1:female}"
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1"}
 
 
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+"""Windows cannot fork: there each process imports everything again."""
 PATIENCE = 600
 """Seconds after which a process hangs, on the slowest machine."""
 
@@ -57,7 +57,7 @@ def start(program: str, *arguments: object, cwd: Path, **env: str) -> subprocess
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -115,10 +115,11 @@ def _forked(
     largest_file: int | None = None,
     signal_at: SignalAt | None = None,
 ) -> BaseProcess:
-    _start_server()
+    if START_METHOD == "forkserver":
+        _start_server()
     script = ROOT / f"{program}.py"
     argv = [str(script), *map(str, arguments)] if script.exists() else ["faceattr", program, *map(str, arguments)]
-    process = multiprocessing.get_context("forkserver").Process(
+    process = multiprocessing.get_context(START_METHOD).Process(
         target=_run, args=(argv, cwd, env, out, err, largest_file, signal_at)
     )
     process.start()
@@ -183,6 +184,8 @@ def tiny_run(folder: Path, *arguments: object) -> Path:
 
 def _start_server() -> None:
     """Its first call starts the server. Python 3.11 gives a server's modules this process's PYTHONPATH only, not sys.path."""
+    from multiprocessing import forkserver
+
     os.environ["OMP_NUM_THREADS"] = "1"
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *filter(None, [before])])
@@ -208,6 +211,8 @@ def _run(
     for file, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
     if largest_file is not None:
+        import resource
+
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     os.chdir(cwd)
     os.environ.clear()

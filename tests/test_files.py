@@ -1,10 +1,13 @@
 """What is written for others to open."""
 
+import contextlib
 import errno
 import os
-import resource
 import signal
+import sys
+import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -20,6 +23,7 @@ from faceattr.files import (
     harmless,
     original,
     read_csv,
+    read_json,
     write_array,
     write_atomically,
     write_csv,
@@ -96,6 +100,7 @@ def test_csv_rows_is_whole_after_each_write_and_holds_no_formulas(tmp_path):
 @contextmanager
 def full_disk():
     """Files cannot grow past 10 bytes: writing fails as on a full disk, with an error that names no file."""
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
@@ -135,6 +140,26 @@ def test_an_error_inside_a_folder_that_is_made_names_it(tmp_path):
     with pytest.raises(OSError, match="No space") as error, folder_atomically(tmp_path / "export"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert error.value.filename == str(tmp_path / "export") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("tries", [3, 200])
+def test_write_atomically_waits_for_a_reader_on_windows(tmp_path, monkeypatch, tries):
+    """It replaces no file that another process has open."""
+    replace, waits = Path.replace, list[float]()
+
+    def read_by_another(part: Path, file: Path) -> Path:
+        if len(waits) < tries:
+            raise PermissionError(errno.EACCES, "Access is denied", str(part))
+        return replace(part, file)
+
+    write_json(tmp_path / "x.json", {"a": 1})
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(Path, "replace", read_by_another)
+    monkeypatch.setattr(time, "sleep", waits.append)
+    with contextlib.nullcontext() if tries == 3 else pytest.raises(PermissionError, match=r"denied: '.*x\.json'"):
+        write_json(tmp_path / "x.json", {"a": 2})
+    assert read_json(tmp_path / "x.json") == {"a": 2 if tries == 3 else 1} and len(waits) == min(tries, 100)
+    assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
 
 
 def test_write_atomically_names_the_file_and_not_its_part(tmp_path):

@@ -4,6 +4,7 @@ import argparse
 import ctypes
 import multiprocessing
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 from composing import compose_config
-from programs import ROOT, TINY, shell
+from programs import ROOT, TINY, inside, shell
 
+import faceattr
 from faceattr.commands.build_from_config import create_data, read_table
 from faceattr.commands.hydra_app import hydra_parser
+from faceattr.commands.run_folder import _claimed
 from faceattr.data.array_file import RowArray
 from faceattr.data.decode import InputSpec
 from faceattr.data.disk_cache import get_or_create
@@ -65,6 +68,22 @@ def test_row_array_closes_its_file_before_it_is_renamed(own_cache, monkeypatch):
     monkeypatch.setattr(Path, "replace", strict)
     get_or_create("a", (2, 2), np.uint8, compute, title="a")
     assert opened
+
+
+def test_a_refused_run_unlocks_its_folder_before_it_is_removed(tmp_path, monkeypatch):
+    """As Windows demands: it removes no locked file."""
+    rmtree, locked = shutil.rmtree, list[Path]()
+
+    def strict(folder: Path, **options: bool) -> None:
+        locked.extend(path for path in _claimed if path == folder.absolute())
+        rmtree(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", strict)
+    assert inside("train", "data.n=0", cwd=tmp_path).code == 1
+    with pytest.raises(FaceattrError, match=r"data\.n"):
+        monkeypatch.chdir(tmp_path)
+        faceattr.train("data.n=0")
+    assert not locked and not list(tmp_path.iterdir())
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch):

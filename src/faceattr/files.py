@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shutil
+import sys
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +19,9 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+
+REPLACE_TRIES = 100
 
 
 def cache_folder() -> Path:
@@ -45,9 +50,20 @@ def write_atomically(file: Path) -> Iterator[IO[bytes]]:
                 yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
-            part.replace(file)
+            _replace(part, file)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _replace(part: Path, file: Path) -> None:
+    """Windows replaces no file that another process has open: that one may be read to its end, for up to `REPLACE_TRIES` / 10 s."""
+    for _ in range(REPLACE_TRIES if sys.platform == "win32" else 0):
+        try:
+            part.replace(file)
+            return
+        except PermissionError:
+            time.sleep(0.1)
+    part.replace(file)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,7 +14,7 @@ from programs import PATIENCE, TINY, quick
 from signal_at import SignalAt, runs
 
 from faceattr.commands import signals
-from faceattr.commands.signals import Stopped, stop_on_signals
+from faceattr.commands.signals import Stopped, interrupt_main_thread, stop_on_signals
 from faceattr.config.quote_for_hydra import argument
 from faceattr.data.sources import sample
 
@@ -34,6 +35,15 @@ def test_stop_on_signals_raises_once_with_the_code_of_a_shell(request, by, code)
             os.kill(os.getpid(), by)  # a second one does not interrupt the cleaning up
             cleaned = True
     assert stopped.value.code == code and cleaned and signal.getsignal(by) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("platform", ["linux", "win32"])
+def test_interrupt_main_thread_does_what_sigterm_does(monkeypatch, platform):
+    monkeypatch.setattr(sys, "platform", platform)
+    with pytest.raises(Stopped, match="Stopped by SIGTERM"), stop_on_signals():
+        threading.Thread(target=interrupt_main_thread).start()
+        for _ in range(600):  # on Windows it interrupts no call
+            time.sleep(0.1)
 
 
 def test_stop_on_signals_leaves_an_ignored_signal_ignored():

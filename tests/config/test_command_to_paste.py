@@ -33,6 +33,7 @@ def test_command_to_paste_shows_commands_as_this_process_was_started(monkeypatch
     ],
 )
 def test_this_command_can_be_typed_again(monkeypatch, started, expected):
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(sys, "argv", [started, "data.classes=[a, b]"])
     assert this_command() == expected
 

@@ -1,6 +1,7 @@
 """What a user types, as Hydra reads it: paths, lists, texts and sweeps; and values written for Hydra's grammar."""
 
 import shlex
+import sys
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -25,8 +26,9 @@ PATHS += ["null", "1e5", "~/x", "a\\'b/c", "${oc.env:HOME}/x", "a\\${b}/x", "tab
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_argument_can_be_pasted(path):
+def test_argument_can_be_pasted(path, monkeypatch):
     """The shell gives Hydra one word, and Hydra gives the config the path."""
+    monkeypatch.setattr(sys, "platform", "linux")
     *_, word = shlex.split(command_to_paste("train", argument("ckpt", path)))
     value = OverridesParser.create().parse_override(word).value()
     assert OmegaConf.create({"ckpt": value}).ckpt == path

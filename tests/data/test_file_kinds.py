@@ -40,4 +40,5 @@ def test_describe_other_file_looks_into_archives(tmp_path):
             archive.writestr(inside, "x")
         assert describe_other_file(tmp_path / "x.png") == f"not an image file: it is {kind}"
     assert describe_other_file(write(tmp_path / "x.png", b"path,label\n")) == "not an image file: it is text"
+    assert describe_other_file(write(tmp_path / "x.png", b"path\tlabel\r\n")) == "not an image file: it is text"
     assert describe_other_file(write(tmp_path / "x.png", b"\1\2\3\n")) == "not an image file"

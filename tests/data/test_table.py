@@ -74,6 +74,16 @@ def test_prepare_normalises_paths(tmp_path):
     assert prepare(table, tmp_path)["path"].tolist() == expected
 
 
+def test_prepare_takes_the_separators_of_windows_there(tmp_path, monkeypatch):
+    table = faces(tmp_path, ["male", "female"] * 5, split=["train"] * 4 + ["val"] * 6)
+    expected = sorted(table["path"])
+    table["path"] = table["path"].str.replace("/", "\\", regex=False)
+    with pytest.raises(FaceattrError, match="missing file"):  # a backslash is part of a name elsewhere
+        prepare(table, tmp_path)
+    monkeypatch.setattr(os, "sep", "\\")
+    assert prepare(table, tmp_path)["path"].tolist() == expected
+
+
 def test_prepare_random_split_keeps_given_splits_and_warns_about_identities(tmp_path, caplog):
     labels, group = ["male", "female"] * 50, [f"person{i % 7}" for i in range(100)]
     placed = [None] * 80 + ["test"] * 20

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from run_metrics import VAL_METRICS
 
 from faceattr.report.model_card import RunFigures, model_card
@@ -49,6 +50,15 @@ def test_model_card_says_how_many_groups_it_leaves_out():
     text = card(slices={"val": groups(*np.linspace(-0.1, 0.1, 13))})
     assert "The worst 10 of 13 groups of these images" in text and text.count("| age\\_of: ") == 10
     assert "a9 |" in text and "a10 |" not in text
+
+
+@pytest.mark.parametrize("folder", ["/home/jo/", "/home/jo smith/", "C:\\Users\\jo smith\\", "weights/"])
+def test_model_card_names_the_file_of_the_first_weights_without_its_folder(folder):
+    text = model_card(CONFIG, RunFigures(RUN, f"{folder}vgg.pth", metrics={"val": VAL_METRICS}), PROOF)
+    assert "| It started from | vgg.pth |" in text
+    assert "| It started from | random (a/b) |" in model_card(
+        CONFIG, RunFigures(RUN, "random (a/b)", metrics={"val": VAL_METRICS}), PROOF
+    )
 
 
 def test_model_card_of_attributes_has_no_recall_of_a_class():

@@ -23,18 +23,21 @@ def test_without_absolute_paths_shortens_every_path(places):
         f"<p>python train.py data.root={places}/jo smith/faces ckpt={places}/work/outputs/a/best.ckpt</p>"
         "<li>weights: /mnt/joe/models/vgg.pth, root: /srv/joe/data</li>"
         r"<li>C:\Users\joe\x.pth</li><code>[/mnt/joe/a.csv]</code> 'x=/mnt/joe/b'"
+        r"<code>ckpt=C:\Users\joe\best.ckpt root=D:/joe/faces [E:\joe\a.csv]</code>"
     )
     assert without_absolute_paths(page) == (
         "<p>python train.py data.root=~/faces ckpt=outputs/a/best.ckpt</p>"
         "<li>weights: …/vgg.pth, root: …/data</li>"
         "<li>…/x.pth</li><code>[…/a.csv]</code> 'x=…/b'"
+        "<code>ckpt=…/best.ckpt root=…/faces […/a.csv]</code>"
     )
 
 
 def test_without_absolute_paths_knows_values_with_blanks(places):
-    config = "data:\n  root: /mnt/joe bloggs/my data\n  file: a.csv\nname: x\n"
-    assert paths_in(config) == ["/mnt/joe bloggs/my data"]
-    page = f"<pre>{config}</pre> train data.root=&#39;/mnt/joe bloggs/my data&#39;"
+    windows = r"C:\Users\joe bloggs\my data"
+    config = f"data:\n  root: /mnt/joe bloggs/my data\n  image_dir: {windows}\n  file: a.csv\nname: x\n"
+    assert paths_in(config) == ["/mnt/joe bloggs/my data", windows]
+    page = f"<pre>{config}</pre> train data.root=&#39;/mnt/joe bloggs/my data&#39; &#34;data.image_dir={windows}&#34;"
     assert "joe" not in without_absolute_paths(page, paths_in(config))
 
 

@@ -1,7 +1,6 @@
 """Checkpoints: none is lost while another is written, and what is not one of ours gets one clear line."""
 
 import re
-import resource
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ DESCRIBED = {
 @contextmanager
 def files_no_larger_than(size: int) -> Iterator[None]:
     """The kernel refuses further bytes, as it does on a full disk."""
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

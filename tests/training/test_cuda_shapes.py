@@ -25,7 +25,10 @@ from faceattr.models.task import Task
 from faceattr.training.compiled_step import compile_steps
 from faceattr.training.lightning_module import Classifier
 
-pytestmark = pytest.mark.cuda_shapes
+pytestmark = [
+    pytest.mark.cuda_shapes,
+    pytest.mark.skipif(torch.version.cuda is None, reason="this PyTorch is built without CUDA"),
+]
 CONF = Path(__file__).resolve().parents[2] / "conf"
 POLICIES = [
     OmegaConf.to_container(OmegaConf.load(file))["train_from"] for file in (CONF / "finetune").glob("[a-z]*.yaml")

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from pytorch_lightning.strategies.launchers import subprocess_script
 
 from faceattr.commands.run_folder import how_to_go_on
-from faceattr.commands.signals import Stopped, is_worker, parent_ended
+from faceattr.commands.signals import Stopped, interrupt_main_thread, is_worker, parent_ended
 from faceattr.errors import FaceattrError
 from faceattr.training.run_json import RunRecord
 
@@ -73,7 +73,7 @@ def _watch(
     if over.wait(NOTICE):
         return
     interrupted.set()
-    os.kill(os.getpid(), signal.SIGTERM)
+    interrupt_main_thread()
     if over.wait(LEAVE):
         return
     message = _message(*lost, record)
@@ -101,7 +101,7 @@ def _message(number: int, code: int, record: RunRecord) -> str:
         reason = f"was ended by {signal.Signals(by).name}"
     except ValueError:
         reason = f"ended with exit code {code}; if it said why, that is above"
-    if by == signal.SIGKILL:
+    if by == 9:  # SIGKILL, which Windows does not have
         reason += " (so a system ends what takes too much memory)"
     return f"Process {number} of this DDP run {reason}.\n{how_to_go_on(record.file.parent)}"
 

@@ -1,7 +1,6 @@
 """From an exception to the one message that the user sees."""
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 
@@ -15,6 +14,7 @@ from yaml import YAMLError
 
 from faceattr.commands.hydra_app import own_hydra_state
 from faceattr.config import schema
+from faceattr.config.command_to_paste import for_shell
 from faceattr.config.conf_folder import compose_conf
 from faceattr.config.quote_for_hydra import quoted
 from faceattr.config.schema import SCHEMAS
@@ -121,7 +121,7 @@ def _references(arguments: Sequence[str]) -> list[str]:
         return []
     key, _, value = assignment
     return [
-        f"In {''.join(assignment)[:200]}, ${{…}} is a reference. As text, in a shell: {shlex.quote(f'{key}={quoted(value)}')}"
+        f"In {''.join(assignment)[:200]}, ${{…}} is a reference. As text, in a shell: {for_shell([f'{key}={quoted(value)}'])}"
     ]
 
 
@@ -141,4 +141,4 @@ def _grammar_message(argument: str, problem: str) -> str:
     start = f"{argument}: cannot be read: {first}."
     if value[:1] in ("[", "{"):
         return f"{start}\nA list is [a,b], a dictionary {{a: 1}}; an item with other signs stands in quotes: ['(25, 32)','a b']"
-    return f"{start}\nAs text, in a shell: {shlex.quote(f'{key}={quoted(value)}')}"
+    return f"{start}\nAs text, in a shell: {for_shell([f'{key}={quoted(value)}'])}"

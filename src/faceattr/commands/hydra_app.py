@@ -15,7 +15,7 @@ from hydra.core.utils import configure_log
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from faceattr.commands.run_folder import LOCK
+from faceattr.commands.run_folder import LOCK, release
 from faceattr.config.conf_folder import config_folder, register_schemas
 
 
@@ -102,6 +102,7 @@ def remove_empty_run() -> None:
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     left = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
     if left and all(path.parent == folder / ".hydra" or path == log_file for path in left):
+        release(folder)  # Windows removes no locked file
         shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError, ValueError):  # until one is not empty, or none below the current folder
             for parent in folder.relative_to(Path.cwd()).parents[:-1]:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from _thread import interrupt_main
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -84,11 +85,19 @@ def end_with_parent() -> None:
     def watch() -> None:
         while not parent_ended():
             time.sleep(0.5)
-        os.kill(os.getpid(), signal.SIGTERM)
+        interrupt_main_thread()
         time.sleep(5)  # the main thread may wait for another process that is gone
         os._exit(128 + signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def interrupt_main_thread() -> None:
+    """What SIGTERM does to this process. On Windows, `os.kill` would end it at once, with nothing said or cleaned up."""
+    if sys.platform == "win32":
+        interrupt_main(signal.SIGTERM)
+    else:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def is_worker() -> bool:

@@ -16,15 +16,15 @@ def command_to_paste(command: str, *arguments: str) -> str:
     `arguments` are options, or `key=value` from `argument`.
     """
     if _program().removesuffix(".py") in SCRIPTS and command in SCRIPTS:
-        return _join(["python", f"{command}.py", *arguments])
-    return _join([*_faceattr(), command, *arguments])
+        return for_shell(["python", f"{command}.py", *arguments])
+    return for_shell([*_faceattr(), command, *arguments])
 
 
 def this_command() -> str:
     """The command line of this process, to be typed again."""
     if _as_module() or _program().removesuffix(".exe") == "faceattr":
-        return _join([*_faceattr(), *sys.argv[1:]])
-    return _join(["python", *sys.argv])
+        return for_shell([*_faceattr(), *sys.argv[1:]])
+    return for_shell(["python", *sys.argv])
 
 
 def _program() -> str:
@@ -39,6 +39,6 @@ def _as_module() -> bool:
     return Path(sys.argv[0]).parts[-2:] == ("faceattr", "__main__.py")
 
 
-def _join(arguments: list[str]) -> str:
-    """Quoted for the shell of the system: in that of Windows, single quotes mean nothing."""
+def for_shell(arguments: list[str]) -> str:
+    """The arguments, quoted for the shell of the system: in that of Windows, single quotes mean nothing."""
     return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)

@@ -54,7 +54,7 @@ def describe_other_file(file: PathOrContent) -> str:
     if not kind:
         with open_file(file) as stream:
             start = stream.read(40)
-        kind = "text" if start.isascii() and start.decode().replace("\n", " ").isprintable() else ""
+        kind = "text" if re.fullmatch(rb"[\t\r\n -~]*", start) else ""
     return f"not an image file: it is {kind}" if kind else "not an image file"
 
 

@@ -3,7 +3,9 @@ list all of them.
 """
 
 import logging
+import os
 import posixpath
+import sys
 import unicodedata
 from collections.abc import Collection
 from pathlib import Path
@@ -17,8 +19,8 @@ from faceattr.message_text import counted, is_class_name, listed, shortened
 log = logging.getLogger(__name__)
 
 EXAMPLES = 5
-OUTSIDE = r"/|\.\.(/|$)"
-"""A normalised path that leaves data.root."""
+OUTSIDE = r"/|\.\.(/|$)" + ("|[A-Za-z]:" if sys.platform == "win32" else "")
+"""A normalised path that leaves data.root. On Windows a drive does; elsewhere `C:` is a name."""
 
 
 def normalise(table: pd.DataFrame, root: Path, split: str | None) -> pd.DataFrame:
@@ -28,7 +30,7 @@ def normalise(table: pd.DataFrame, root: Path, split: str | None) -> pd.DataFram
     `data.split=random` renames `group` to `identity`. Raises FaceattrError: split=identity without groups.
     """
     prefixes = [f"{folder.as_posix()}/" for folder in (root.absolute(), root.resolve())]  # root may be a link
-    paths = [posixpath.normpath(path) if isinstance(path, str) else None for path in table["path"]]
+    paths = [posixpath.normpath(path.replace(os.sep, "/")) if isinstance(path, str) else None for path in table["path"]]
     for prefix in prefixes:
         paths = [path.removeprefix(prefix) if path else None for path in paths]
     if not all(path.isascii() for path in paths if path):

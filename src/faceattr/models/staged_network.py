@@ -5,6 +5,7 @@ Each parameter is in exactly one stage. The head is built here too; its layers a
 
 import copy
 import functools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -139,7 +140,7 @@ def limited_parameters(limit: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if "allocate memory" not in str(error):
+        if not re.search("allocate memory|not enough memory", str(error)):  # as Linux and Windows have it
             raise
         raise FaceattrError(
             "This network does not fit into memory: make model.blocks or model.head.hidden smaller."

@@ -185,7 +185,10 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
     paths = [posixpath.join(folder, name) if name else None for name in names.str.replace("\\", "/", regex=False)]
     finder, root_text = FileFinder(), root.as_posix()
     files = [path and not is_image(path) and finder.fitting(posixpath.join(root_text, path)) for path in paths]
-    return [posixpath.relpath(file, root_text) if file else path for file, path in zip(files, paths, strict=True)]
+    return [
+        posixpath.relpath(Path(file).as_posix(), root_text) if file else path
+        for file, path in zip(files, paths, strict=True)
+    ]
 
 
 def _bin(path: Path, values: pd.Series, bins: list, classes: list[str]) -> pd.Series:
