@@ -95,6 +95,8 @@ TRAIN = {
     "model.weights=FILES/text.ckpt data=csv data.root=/none/such": ["model.weights=", "text.ckpt cannot be read", "Give a file of"],
     "seed='a": ["seed='a: cannot be read", "As text, in a shell: "],
     "vgg16": ["vgg16: give key=value"],
+    "data.classes=young,old": ["data.classes=young,old: several values", "data.classes=[young,old]", "add -m"],
+    "model.image_size=64": ["model.image_size=64: must be a list, such as [64,64]."],
     "model.image_size=[64]": ["model.image_size=[64]", "[height, width]"],
     "model.image_size=[4,4]": ["model.image_size=[4, 4]", "small"],
     "trainer=gpu": ["cuda", "trainer=cpu"],

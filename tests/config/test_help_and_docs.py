@@ -50,9 +50,10 @@ def test_help_text_shows_groups_and_every_key_with_its_value_and_meaning():
 
 
 def test_help_text_shows_the_options_of_a_folder_of_the_users_own(tmp_path):
-    (tmp_path / "optim").mkdir()
-    (tmp_path / "optim" / "mine.yaml").write_text("# Mine\ndefaults: [sgd, _self_]\nlr: 0.3\n")
-    text = help_text("faceattr train", "train", ["optim=mine"], str(tmp_path))
+    folder = tmp_path / "my größe, [1]"
+    (folder / "optim").mkdir(parents=True)
+    (folder / "optim" / "mine.yaml").write_text("# Mine\ndefaults: [sgd, _self_]\nlr: 0.3\n")
+    text = help_text("faceattr train", "train", ["optim=mine"], str(folder))
     assert "adam adamw mine rmsprop sgd" in text.replace("  ", " ") and "  optim.lr=0.3\n" in text
 
 

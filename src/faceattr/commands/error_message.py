@@ -50,6 +50,8 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         return (
             f"{'='.join(option[1].rsplit('/', 1))}: no such option.\nAvailable: {', '.join(available) or 'none'}{extra}"
         )
+    if several := re.match(r"Ambiguous value for argument '(.+?)=(.*)'", text):
+        return _several_values(several[1], several[2], program)
     if field := re.search(r"Key '([^']+)' not in '(\w+)'\s+full_key: (\S+)", text):
         closed = getattr(schema, field[2], None)  # a group that is a dataclass there
         return unknown_key(field[3], [f.name for f in fields(closed)] if is_dataclass(closed) else [])
@@ -75,6 +77,12 @@ def error_message(error: BaseException, program: str, arguments: Sequence[str]) 
         lines = [line for line in lines if not line.startswith(("object_type", "reference_type", "See http"))]
         return "\n".join([*dict.fromkeys(lines[:3]), *_references(arguments)][:4])
     return None
+
+
+def _several_values(key: str, values: str, program: str) -> str:
+    """`data.bins=30,50` where one value is expected."""
+    sweep = "for a run with each: add -m; " if program == "train" else ""
+    return f"""{key}={values}: several values. As a list: "{key}=[{values}]"; {sweep}as one text: "{key}='{values}'\""""
 
 
 def _unnamed_file() -> str:

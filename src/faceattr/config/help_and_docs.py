@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from faceattr.config.allowed_targets import target_function
 from faceattr.config.conf_folder import compose_conf, config_folder, groups
 from faceattr.config.key_annotation import REQUIRED, Parameter, declared_keys
+from faceattr.config.quote_for_hydra import quoted
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, OWN_GROUPS, SCHEMAS, SHARED
 from faceattr.config.validate_keys import GIVEN_BY_CODE
 
@@ -75,7 +76,7 @@ def help_text(command: str, config: str, overrides: Sequence[str] = (), own_fold
     value, meaning and bounds. `config` is the command's file in conf/, `own_folder` the user's `--config-dir`. Imports neither
     torch nor a source."""
     folders = [config_folder(), *([Path(own_folder).absolute()] if own_folder else [])]
-    search = [f"hydra.searchpath=[{folders[1].as_uri()}]"] if own_folder else []
+    search = [f"hydra.searchpath=[{quoted(f'file://{folders[1]}')}]"] if own_folder else []
     cfg: Any = OmegaConf.to_container(compose_conf(config, [*search, *overrides]))
     own_groups = {name for name, key in declared_keys(SCHEMAS[config]).items() if key.type in OWN_GROUPS}
     listed = {

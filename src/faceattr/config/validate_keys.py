@@ -113,7 +113,8 @@ def _typed(full: str, value: Any, annotation: Any) -> Any:
     if dict in kinds and isinstance(value, str) and value.startswith("{"):  # quote_for_hydra writes it so
         value = yaml.safe_load(value)
     if list in kinds and isinstance(value, str | int | float):
-        raise FaceattrError(f"{full}={value}: must be a list, such as [{value}].")
+        example = f"[{value},{value}]" if full == "model.image_size" else f"[{value}]"
+        raise FaceattrError(f"{full}={value}: must be a list, such as {example}.")
     if (
         type(value) in {*PLAIN, type(None)} & kinds
     ):  # it has the type: OmegaConf, which would take a millisecond, is not asked
