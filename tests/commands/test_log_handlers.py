@@ -27,6 +27,13 @@ def test_terminal_handler_is_silent_only_where_nobody_reads(capsys, error, messa
     assert message in written and bool(written) == bool(message)
 
 
+def test_log_file_is_utf8_whatever_the_system_prefers(tmp_path):
+    handler = LogFile(str(tmp_path / "x.log"))
+    handler.emit(logging.makeLogRecord({"msg": "200 images → größe"}))
+    handler.close()
+    assert handler.encoding == "utf-8" and (tmp_path / "x.log").read_text("utf-8") == "200 images → größe\n"
+
+
 def test_log_file_on_a_full_disk_is_one_line(capsys):
     handler = LogFile("/dev/full")
     for _ in range(2):

@@ -78,7 +78,7 @@ def _run(command: str, arguments: list[str], function: Callable[[DictConfig], Re
 def log_to(file: Path) -> Iterator[None]:
     """Log what faceattr says into `file` too, and to stderr where the program has set up no logging."""
     logger = logging.getLogger("faceattr")
-    level, in_file = logger.level, LogFile(file, encoding="utf-8", delay=True)
+    level, in_file = logger.level, LogFile(str(file), delay=True)
     in_file.setFormatter(logging.Formatter("[%(asctime)s][%(name)s][%(levelname)s] %(message)s"))
     handlers: list[logging.Handler] = [in_file]
     if not logger.hasHandlers():
