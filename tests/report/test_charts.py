@@ -1,6 +1,7 @@
 """Charts: their texts (read from SVG) and their files."""
 
 import re
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -115,6 +116,17 @@ def test_confusion_grows_with_its_classes(tmp_path, classes):
     confusion(matrix, [f"class number {i}" for i in range(classes)], tmp_path / "confusion.png", title="t")
     with Image.open(tmp_path / "confusion.png") as image:
         assert image.height / classes > 75  # pixels per row: two lines of text of a legible size
+
+
+def test_charts_of_long_class_names_show_both_their_ends(tmp_path):
+    names = [f"{'a class with a long name ' * 8}{number}" for number in range(2)]
+    expected = ["a class with a…ng name 0", "a class with a…ng name 1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # the layout's, when there is no room
+        confusion(np.eye(2), names, tmp_path / "confusion.svg", title="")
+        counts(pd.DataFrame({"train": [3, 4]}, index=names), tmp_path / "counts.svg", title="")
+    assert all(texts(tmp_path / "confusion.svg").count(name) == 2 for name in expected)
+    assert set(expected) <= set(texts(tmp_path / "counts.svg"))
 
 
 def test_confusion_shows_dollar_signs_as_they_are(tmp_path):

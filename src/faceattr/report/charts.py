@@ -131,6 +131,12 @@ def _mark(axes: Axes, epoch: int, value: float, *, below: bool) -> None:
     axes.annotate(f"{value:.3f}", (epoch, value), **where, **style)
 
 
+def _short_name(name: object) -> str:
+    """Up to 24 letters of a class's name. More would leave no room for the chart."""
+    text = str(name)
+    return text if len(text) <= 24 else f"{text[:14]}…{text[-9:]}"
+
+
 @matplotlib.rc_context(STYLE | {"axes.spines.left": False, "axes.spines.bottom": False})
 def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: str) -> None:
     """Draws counts (rows: true class, columns: predicted), shaded by their share of the row.
@@ -138,7 +144,7 @@ def confusion(matrix: ArrayLike, classes: Sequence[str], path: File, *, title: s
     Shades and percentages are shares of the true class, so the diagonal is the recall. The recall is on the right too; a class
     without images has a dash there.
     """
-    counts, k = np.asarray(matrix, dtype=np.int64), len(classes)
+    counts, k, classes = np.asarray(matrix, dtype=np.int64), len(classes), list(map(_short_name, classes))
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
     cell = float(np.interp(k, [2, 5, 10, 20], [1.25, 0.95, 0.7, 0.56]))  # inches
@@ -232,7 +238,7 @@ def counts(images: pd.DataFrame, path: File, *, title: str) -> None:
         style: dict[str, Any] = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0, "label": label}
         bars = axes.barh(np.arange(k) + (position - (splits - 1) / 2) * thick, images[split], thick * 0.9, **style)
         axes.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize=8, color=INK)
-    axes.set_yticks(range(k), images.index.astype(str), color=INK)
+    axes.set_yticks(range(k), list(map(_short_name, images.index)), color=INK)
     axes.set(ylim=(k - 0.5, -0.5), xlabel="images")
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     axes.margins(x=0.12)
