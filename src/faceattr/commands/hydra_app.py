@@ -1,9 +1,8 @@
 """What our use of Hydra needs of it: a parser for every Python, and a state of our own."""
 
 import argparse
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from hydra.core.utils import configure_log
 from hydra.types import RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from faceattr.commands.run_folder import LOCK, release
+from faceattr.commands.run_folder import LOCK, remove_claimed, remove_empty_sweep
 from faceattr.config.conf_folder import config_folder, register_schemas
 
 
@@ -91,7 +90,8 @@ def own_hydra_state() -> Iterator[None]:
 
 
 def remove_empty_run() -> None:
-    """A run that failed before it wrote anything leaves no folder behind."""
+    """A run or a sweep that failed before it wrote anything leaves no folder behind."""
+    remove_empty_sweep()
     if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.RUN:
         return
     if OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):  # Hydra has made none yet
@@ -102,8 +102,4 @@ def remove_empty_run() -> None:
     log_file = folder / f"{HydraConfig.get().job.name}.log"
     left = [path for path in folder.rglob("*") if path.is_file() and path.name != LOCK]
     if left and all(path.parent == folder / ".hydra" or path == log_file for path in left):
-        release(folder)  # Windows removes no locked file
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError, ValueError):  # until one is not empty, or none below the current folder
-            for parent in folder.relative_to(Path.cwd()).parents[:-1]:
-                parent.rmdir()
+        remove_claimed(folder)

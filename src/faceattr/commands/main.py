@@ -139,7 +139,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         hydra_version.setbase("1.3")
         parser: Any = hydra_parser()
         parser.error = refuse_arguments
-        parsed = parser.parse_args(hydra_arguments)
+        parsed = parser.parse_intermixed_args(hydra_arguments)  # `seed=1 -m model=cnn,vgg16` too
         if parsed.help:
             with own_hydra_state(), end_with_reader():
                 return print(help_text(command_to_paste(command), program, parsed.overrides, parsed.config_dir))
@@ -178,9 +178,7 @@ def add_own_options(command: str, arguments: Sequence[str]) -> list[str]:
         return expanded
     folder = f"outputs/{command}/{own_folder}/${{now:%Y-%m-%d_%H-%M-%S-%f}}"
     own = ["hydra.mode=RUN", f"hydra.run.dir={folder}", f"hydra.job.name={command}"]
-    overrides = (place for place, argument in enumerate(expanded) if "=" in argument and not argument.startswith("-"))
-    first = next(overrides, len(expanded))
-    return [*expanded[:first], *own, *expanded[first:]]  # beside the user's: argparse wants overrides in one place
+    return [*own, *expanded]
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """A folder holds one run: a process locks it before it writes anything, and nothing else is written into it later."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,6 +62,22 @@ def release(folder: Path) -> None:
         with suppress(OSError):  # Windows removes no locked file, and removes it when it is released
             (folder / LOCK).unlink()
         lock.release()
+
+
+def remove_claimed(folder: Path) -> None:
+    """Removes a folder that this process has locked, and those above it that are empty then, up to the current one."""
+    release(folder)  # Windows removes no locked file
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError, ValueError):  # until one is not empty, or none below the current folder
+        for parent in folder.absolute().relative_to(Path.cwd()).parents[:-1]:
+            parent.rmdir()
+
+
+def remove_empty_sweep() -> None:
+    """A sweep that was refused before its first job leaves no folder behind."""
+    for folder in list(_claimed):
+        if [path.name for path in folder.rglob("*") if path.is_file() and path.name != LOCK] == ["multirun.yaml"]:
+            remove_claimed(folder)
 
 
 def checkpoint_of(folder: Path) -> Path | None:
