@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 REPLACE_TRIES = 100
+"""0.1 s each: enough to read a large checkpoint."""
 
 
 def cache_folder() -> Path:
@@ -56,7 +57,7 @@ def write_atomically(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _replace(part: Path, file: Path) -> None:
-    """Windows replaces no file that another process has open: that one may be read to its end, for up to `REPLACE_TRIES` / 10 s."""
+    """Windows replaces no file that another process has open: this waits until it is read."""
     for _ in range(REPLACE_TRIES if sys.platform == "win32" else 0):
         try:
             part.replace(file)

@@ -141,9 +141,8 @@ def test_main_ends_without_a_message_when_nobody_reads_its_output(tmp_path, argu
 def test_add_own_options_puts_them_before_those_of_the_user():
     for before, after in (["--config-dir=mine"], []), ([], ["--config-dir=mine"]), (["-cd", "mine"], []):
         arguments = add_own_options("preview", [*before, "data=sample", "data.n=200", *after])
-        assert hydra_parser().parse_intermixed_args(arguments).overrides[-2:] == ["data=sample", "data.n=200"], (
-            arguments
-        )
+        overrides = hydra_parser().parse_intermixed_args(arguments).overrides
+        assert overrides[-2:] == ["data=sample", "data.n=200"], arguments
 
 
 def test_error_message_names_a_missing_package_of_torch_only():

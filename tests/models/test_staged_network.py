@@ -234,10 +234,9 @@ def test_limited_parameters_says_that_a_network_does_not_fit_into_memory():
         limited_parameters(1000),
     ):
         torch.empty(2**60, dtype=torch.uint8)
+    on_windows = "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
     with pytest.raises(FaceattrError, match="does not fit into memory"), limited_parameters(1000):
-        raise RuntimeError(
-            "[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."
-        )  # Windows
+        raise RuntimeError(on_windows)
     with pytest.raises(RuntimeError, match="size of tensor"), limited_parameters(1000):  # not one of memory
         torch.empty(2) + torch.empty(3)
 

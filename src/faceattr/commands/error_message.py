@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
-from typing import get_args, get_origin
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,7 +16,7 @@ from faceattr.commands.hydra_app import own_hydra_state
 from faceattr.config import schema
 from faceattr.config.command_to_paste import for_shell
 from faceattr.config.conf_folder import compose_conf
-from faceattr.config.key_annotation import declared_keys
+from faceattr.config.key_annotation import declared_keys, kinds_of
 from faceattr.config.quote_for_hydra import quoted
 from faceattr.config.schema import SCHEMAS, SHARED
 from faceattr.config.validate_keys import type_message, unknown_key
@@ -86,7 +85,7 @@ def _several_values(key: str, values: str, program: str) -> str:
     group, _, name = key.rpartition(".")
     declared = declared_keys(SHARED[group]).get(name) if group in SHARED else None
     as_list = f'{key}={values}: several values. As a list: "{key}=[{values}]"'
-    if declared and any(get_origin(kind) is list for kind in (declared.type, *get_args(declared.type))):
+    if declared and list in kinds_of(declared.type):
         return f"{as_list}."
     sweep = "for a run with each: add -m; " if program == "train" else ""
     return f"""{as_list}; {sweep}as one text: "{key}='{values}'\""""

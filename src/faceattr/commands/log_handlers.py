@@ -20,7 +20,7 @@ class LogFile(logging.FileHandler):
     _failed = False
 
     def __init__(self, filename: str, delay: bool = False) -> None:
-        super().__init__(filename, encoding="utf-8", delay=delay)  # on every system, as all that is written
+        super().__init__(filename, encoding="utf-8", delay=delay)  # as every file that faceattr writes, on every system
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]

@@ -16,7 +16,7 @@ from faceattr.commands.evaluate_after_training import TrainedRun
 from faceattr.commands.run_folder import how_to_go_on
 from faceattr.commands.run_training import run_training
 from faceattr.commands.signals import Stopped
-from faceattr.config.command_to_paste import for_shell
+from faceattr.config.command_to_paste import leaderboard_to_paste
 from faceattr.config.validate_keys import validate
 from faceattr.errors import FaceattrError
 from faceattr.files import read_json
@@ -59,8 +59,7 @@ def start(cfg: DictConfig, command: str | None = None) -> TrainedRun | None:
         if first_process:
             log.warning("Interrupted. %s", how_to_go_on(folder))
         if first_process and _swept():
-            board = for_shell(["python", "-m", "faceattr.report.leaderboard", hydra.sweep.dir])
-            log.warning("The commands for all jobs left: %s", board)
+            log.warning("The commands for all jobs left: %s", leaderboard_to_paste(hydra.sweep.dir))
         raise
     except Exception as error:
         text, refused = str(error) or type(error).__name__, isinstance(error, FaceattrError)

@@ -39,6 +39,11 @@ def _as_module() -> bool:
     return Path(sys.argv[0]).parts[-2:] == ("faceattr", "__main__.py")
 
 
+def leaderboard_to_paste(folder: str | Path) -> str:
+    """Makes the leaderboard of the sweep in `folder` again, and says what is left to do of it."""
+    return for_shell(["python", "-m", "faceattr.report.leaderboard", str(folder)])
+
+
 def for_shell(arguments: list[str]) -> str:
     """The arguments, quoted for the shell of the system: in that of Windows, single quotes mean nothing."""
     return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)

@@ -64,6 +64,12 @@ def declared_keys(described: Any) -> dict[str, Parameter]:
     return {name: _parameter(hints.get(name, Any), p.default) for name, p in named.items()}
 
 
+def kinds_of(annotation: Any) -> set[Any]:
+    """A type with its alternatives, and `list` for `list[int]`: of `list[int] | None`, among others `list` and `NoneType`."""
+    alternatives = [annotation, *get_args(annotation)]
+    return {*alternatives, *map(get_origin, alternatives)}
+
+
 def takes_any_key(function: Any) -> bool:
     """Whether a function has `**keywords`."""
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass, make_dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from faceattr.config.allowed_targets import target_function
-from faceattr.config.key_annotation import Key, Parameter, declared_keys, takes_any_key
+from faceattr.config.key_annotation import Key, Parameter, declared_keys, kinds_of, takes_any_key
 from faceattr.config.schema import LIBRARY, OPEN_GROUPS, SCHEMAS, SHARED
 from faceattr.errors import FaceattrError
 from faceattr.message_text import did_you_mean
@@ -108,8 +108,7 @@ def _checked_node(
 
 def _typed(full: str, value: Any, annotation: Any) -> Any:
     """The value as OmegaConf converts it to the annotated type; as it is where OmegaConf does not know the type."""
-    alternatives = [annotation, *get_args(annotation)]
-    kinds = {*alternatives, *map(get_origin, alternatives)}
+    kinds = kinds_of(annotation)
     if dict in kinds and isinstance(value, str) and value.startswith("{"):  # quote_for_hydra writes it so
         value = yaml.safe_load(value)
     if list in kinds and isinstance(value, str | int | float):

@@ -12,9 +12,10 @@ from faceattr.message_text import MOST_LISTED, PERCEIVED, counted
 from faceattr.metrics.registry import METRICS
 from faceattr.report import markdown, result_sentences
 from faceattr.report.accuracy_sentence import EVALUATED, SPLITS, accuracy_sentence
+from faceattr.report.private_paths import last_part
 from faceattr.report.render_html import interval, number
 
-PATH = re.compile(r"(/|[A-Za-z]:\\).*|\S*[/\\]\S*")
+PATH = re.compile(r"(/|[A-Za-z]:[/\\]).*|\S*[/\\]\S*")
 """Where the first weights lie, not words about them."""
 MOST_SLICES, MOST_CLASSES = 10, MOST_LISTED
 
@@ -185,7 +186,7 @@ def _data(config: Mapping[str, Any], figures: RunFigures) -> str:
         ("Data", _text(_data_name(run_config)) + (f": {images} images" if images else "")),
         ("Fingerprint of the data and its split", f"`{_text(config['fingerprint'])}`"),
         ("Network", f"{_network(run_config)}" + (f", {parameters:,} parameters" if parameters else "")),
-        ("It started from", _text(re.split(r"[/\\]", start)[-1] if PATH.fullmatch(start) else start)),
+        ("It started from", _text(last_part(start) if PATH.fullmatch(start) else start)),
         ("Input", f"{config['input']['height']}×{config['input']['width']} pixels, RGB"),
         ("Faces", _faces(config["faces"])),
         ("Seed", _text(run_config.get("seed"))),

@@ -20,13 +20,13 @@ VALUE = re.compile(r"(?:^|[\s,{\[])[\w.@-]+: ((?:/|[A-Za-z]:[\\/])[^\n]+)$", re.
 def without_absolute_paths(page: str, values: Collection[str] = ()) -> str:
     """`page` (HTML) with paths below the working directory relative to it, those below the home directory behind `~`, and of
     all others the last part only, behind `…/`. `values` are whole paths that occur in it: those with blanks need it."""
-    names = {value: f"…/{_name(value)}" for value in values if len(re.findall(r"[/\\]", value)) > 1}
+    names = {value: f"…/{last_part(value)}" for value in values if len(re.findall(r"[/\\]", value)) > 1}
     for prefix, short in _prefixes().items():
         names = {value: name for value, name in names.items() if not value.startswith(prefix)}
         page = re.sub(re.escape(str(escape(prefix))) + r"(?![\w-])" * (prefix[-1] not in r"\/"), short, page)
     for value in sorted(names, key=len, reverse=True):
         page = page.replace(str(escape(value)), str(escape(names[value])))
-    return PATH.sub(_last_part, page)
+    return PATH.sub(_shorten, page)
 
 
 def paths_in(config: str) -> list[str]:
@@ -45,9 +45,10 @@ def _prefixes() -> dict[str, str]:
     return prefixes
 
 
-def _name(path: str) -> str:
+def last_part(path: str) -> str:
+    """The name of a file or folder, whose path has the separators of any system."""
     return re.split(r"[/\\]", path.rstrip(r"\/"))[-1]
 
 
-def _last_part(match: re.Match[str]) -> str:
-    return f"…/{_name(match[0])}" if match.lastgroup else match[0]
+def _shorten(match: re.Match[str]) -> str:
+    return f"…/{last_part(match[0])}" if match.lastgroup else match[0]

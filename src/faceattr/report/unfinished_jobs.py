@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from faceattr.config.command_to_paste import command_to_paste, for_shell
+from faceattr.config.command_to_paste import command_to_paste, leaderboard_to_paste
 from faceattr.config.quote_for_hydra import argument
 from faceattr.report.leaderboard import one_line_error, read_jobs
 
@@ -71,6 +71,5 @@ def describe(folder: str | Path) -> str:
     text = f"hydra.sweep.dir={folder} holds the jobs of an earlier sweep"
     if not lines:
         return f"{text}, and all of them finished. Give another hydra.sweep.dir, or move it away."
-    board = for_shell(["python", "-m", "faceattr.report.leaderboard", str(folder)])
     end = "For a new sweep, give another hydra.sweep.dir, or move this one away."
-    return "\n".join([f"{text}.", *lines, f"For the leaderboard: {board}", end])
+    return "\n".join([f"{text}.", *lines, f"For the leaderboard: {leaderboard_to_paste(folder)}", end])

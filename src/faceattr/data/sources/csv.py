@@ -5,6 +5,7 @@ attributes. Columns for split and group are optional. `table_file` reads it, `la
 """
 
 import logging
+import os
 import posixpath
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -186,7 +187,7 @@ def _paths(root: Path, folder: str, names: pd.Series) -> list[str | None]:
     finder, root_text = FileFinder(), root.as_posix()
     files = [path and not is_image(path) and finder.fitting(posixpath.join(root_text, path)) for path in paths]
     return [
-        posixpath.relpath(Path(file).as_posix(), root_text) if file else path
+        posixpath.relpath(file.replace(os.sep, "/"), root_text) if file else path
         for file, path in zip(files, paths, strict=True)
     ]
 
