@@ -1,6 +1,7 @@
 """A folder holds one run or export: it is claimed, and nothing else is written into it."""
 
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from programs import PATIENCE
 
 from faceattr.commands.hydra_app import own_hydra_state
-from faceattr.commands.run_folder import LOCK, RunFolder, checkpoint_of, claim, content, released
+from faceattr.commands.run_folder import LOCK, RunFolder, checkpoint_of, claim, content, released, remove_empty_sweep
 from faceattr.errors import FaceattrError
 
 
@@ -61,6 +62,17 @@ def test_claim_removes_what_a_killed_process_left_half_written(tmp_path):
     with released():
         claim(tmp_path)
     assert not any(part.exists() for part in parts) and (tmp_path / "mine.part").exists()
+
+
+def test_remove_empty_sweep_leaves_what_holds_jobs_and_passes_over_what_is_gone(tmp_path):
+    with released():
+        for name in ("refused", "sweep", "gone"):
+            claim(tmp_path / name)
+            (tmp_path / name / "multirun.yaml").touch()
+        (tmp_path / "sweep" / "0").mkdir()
+        shutil.rmtree(tmp_path / "gone")
+        remove_empty_sweep()
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
 
 
 def test_checkpoint_of_a_folder_without_a_checkpoint_is_none(tmp_path):

@@ -76,7 +76,7 @@ def remove_claimed(folder: Path) -> None:
 def remove_empty_sweep() -> None:
     """A sweep that was refused before its first job leaves no folder behind."""
     for folder in list(_claimed):
-        if {path.name for path in folder.iterdir()} == {LOCK, "multirun.yaml"}:
+        if {path.name for path in folder.glob("*")} == {LOCK, "multirun.yaml"}:
             remove_claimed(folder)
 
 
